@@ -1,5 +1,93 @@
-"""Issue Thanx loyalty rewards in bulk from asyncio."""
+"""Issue Thanx loyalty rewards in bulk from asyncio: every guest exactly once, every fate known."""
 
 from thanx_async._version import __version__
+from thanx_async.batcher import (
+    AsyncBatcher,
+    BatchRange,
+    GuestRow,
+    IssuancePlan,
+    IssuanceReport,
+    IssuanceRun,
+    IssuanceStream,
+)
+from thanx_async.client import ThanxClient
+from thanx_async.errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    BatchError,
+    ConfigurationError,
+    ConnectionFailedError,
+    IdempotencyConflictError,
+    InvalidIdentifierError,
+    InvalidResponseError,
+    JobTimeoutError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ServerError,
+    ThanxError,
+    TransportError,
+    UnprocessableError,
+)
+from thanx_async.identifiers import Identifier
+from thanx_async.jobs import JobHandle
+from thanx_async.limiter import (
+    THANX_RATE_LIMITS,
+    Lane,
+    LimiterStatus,
+    LocalRateLimiter,
+    RateLimit,
+    RateLimiter,
+    Slot,
+    WindowStatus,
+)
+from thanx_async.models import Environment, IdentifierType, IssuanceFailure, IssuanceJob, JobSummary
+from thanx_async.retry import RetryPolicy
 
-__all__ = ["__version__"]
+__all__ = [
+    "THANX_RATE_LIMITS",
+    "APIError",
+    "AsyncBatcher",
+    "AuthenticationError",
+    "BadRequestError",
+    "BatchError",
+    "BatchRange",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "Environment",
+    "GuestRow",
+    "IdempotencyConflictError",
+    "Identifier",
+    "IdentifierType",
+    "InvalidIdentifierError",
+    "InvalidResponseError",
+    "IssuanceFailure",
+    "IssuanceJob",
+    "IssuancePlan",
+    "IssuanceReport",
+    "IssuanceRun",
+    "IssuanceStream",
+    "JobHandle",
+    "JobSummary",
+    "JobTimeoutError",
+    "Lane",
+    "LimiterStatus",
+    "LocalRateLimiter",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimit",
+    "RateLimitedError",
+    "RateLimiter",
+    "RequestTimeoutError",
+    "RetryPolicy",
+    "ServerError",
+    "Slot",
+    "ThanxClient",
+    "ThanxError",
+    "TransportError",
+    "UnprocessableError",
+    "WindowStatus",
+    "__version__",
+]

@@ -36,15 +36,20 @@ if TYPE_CHECKING:
 
 
 class ThanxError(Exception):
-    """The root of the tree."""
+    """The root of the tree.
+
+    ``in_doubt`` is True where Thanx may have acted on the request although no success came back: an Issue
+    Rewards request must then be repeated with the same ``idempotency_key`` and the same bytes.
+    """
+
+    in_doubt: bool = False
+    idempotency_key: str | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(
-    kind: type[ThanxError], args: tuple[object, ...], fields: dict[str, object]
-) -> ThanxError:
+def _rebuild(kind: type[ThanxError], args: tuple[object, ...], fields: dict[str, object]) -> ThanxError:
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(fields)
@@ -64,17 +69,11 @@ class InvalidIdentifierError(ThanxError):
 
 
 class TransportError(ThanxError):
-    """No usable answer came back.
+    """No usable answer came back."""
 
-    ``sent`` is False when the request certainly never reached Thanx, and True when it may have: an
-    Issue Rewards request is then *in doubt* and must be repeated with the same key and the same bytes.
-    ``idempotency_key`` is that key (None on other requests).
-    """
-
-    def __init__(self, message: str, *, sent: bool = True) -> None:
+    def __init__(self, message: str, *, in_doubt: bool = True) -> None:
         super().__init__(message)
-        self.sent = sent
-        self.idempotency_key: str | None = None
+        self.in_doubt = in_doubt
 
 
 class ConnectionFailedError(TransportError):
@@ -93,7 +92,7 @@ class InvalidResponseError(TransportError):
     """
 
     def __init__(self, message: str, *, status: int, body_start: bytes) -> None:
-        super().__init__(message)
+        super().__init__(message, in_doubt=not 300 <= status < 500)
         self.status = status
         self.body_start = body_start
 
@@ -111,7 +110,6 @@ class APIError(ThanxError):
         self.status = status
         self.code = code
         self.message = message
-        self.idempotency_key: str | None = None
 
 
 class BadRequestError(APIError):
@@ -144,6 +142,8 @@ class RateLimitedError(APIError):
 
 class ServerError(APIError):
     """5xx: an Issue Rewards request that ends so is in doubt."""
+
+    in_doubt = True
 
 
 class JobTimeoutError(ThanxError):

@@ -1,0 +1,76 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thanx_async import Identifier, IdentifierType, InvalidIdentifierError
+
+EMAIL, PHONE = IdentifierType.EMAIL, IdentifierType.PHONE
+
+
+@pytest.mark.parametrize(
+    ("item", "kind", "value"),
+    [
+        ("  Jane@Example.COM\n", EMAIL, "jane@example.com"),
+        ("+1 (415) 555-1234", PHONE, "+14155551234"),
+        ("+49\u00a030\u2011901820", PHONE, "+4930901820"),
+        (("email", "a+b@x.io"), EMAIL, "a+b@x.io"),
+        (["phone", "+1.415.555.1234"], PHONE, "+14155551234"),
+        ({"type": "phone", "value": "+14155551234"}, PHONE, "+14155551234"),
+        (Identifier(EMAIL, "Jane@Example.com"), EMAIL, "jane@example.com"),
+        ("a" * 64 + "@" + "b" * 63 + ".com", EMAIL, "a" * 64 + "@" + "b" * 63 + ".com"),
+        ("a@b.xn--p1ai", EMAIL, "a@b.xn--p1ai"),
+    ],
+)
+def test_parses(item: object, kind: IdentifierType, value: str) -> None:
+    """Every accepted form ends in the same normalised identifier."""
+    assert Identifier.parse(item) == Identifier(kind, value)
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        (("email", " "), "empty"),
+        ("jane", "neither an e-mail address"),
+        ("4155551234", "no + and country code"),
+        ("+0155551234", "country code begins with 0"),
+        ("+1415", "8 to 15 digits"),
+        ("+44 (0)20 7946 0958", "trunk prefix"),
+        (("phone", "+1415555x234"), "neither digits nor separators"),
+        ("a b@x.com", "white space"),
+        ("jane@x", "no top-level domain"),
+        ("@x.com", "nothing before the @"),
+        ("jane@", "nothing after the @"),
+        (("email", "jane.x.com"), "no @"),
+        ("j\u00e4ne@x.com", "outside ASCII"),
+        ("a..b@x.com", "not a valid e-mail address"),
+        ("a@-x.com", "not a valid e-mail address"),
+        ("a" * 65 + "@x.com", "not a valid e-mail address"),
+        ("a@" + "b" * 64 + ".com", "not a valid e-mail address"),
+        ("a@" + "b." * 130 + "com", "longer than 254"),
+        (("fax", "x"), 'must be "email" or "phone"'),
+        (("email", 7), "must be text, not int"),
+        ({"type": "email"}, "nothing (None)"),
+        (7, "not int"),
+        (None, "nothing (None)"),
+    ],
+)
+def test_refuses_with_a_reason(item: object, reason: str) -> None:
+    """What is no identifier is refused with a reason that says what is wrong."""
+    with pytest.raises(InvalidIdentifierError) as caught:
+        Identifier.parse(item)
+    assert reason in caught.value.reason
+
+
+@given(st.text(max_size=40))
+def test_normalising_is_stable_and_never_repeats_the_value(text: str) -> None:
+    """A normalised value parses to itself; a reason does not hold the input."""
+    try:
+        parsed = Identifier.parse(text)
+    except InvalidIdentifierError as error:
+        assert len(text.strip()) < 4 or text.strip() not in error.reason  # noqa: PT017 - either way is checked
+    else:
+        assert Identifier.parse(parsed.value) == parsed
+        assert parsed.value.isascii()
+        assert not set(parsed.value) & set('"\\\n')

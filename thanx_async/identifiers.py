@@ -1,0 +1,146 @@
+"""One guest's identifier, parsed and normalised."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import attrs
+
+from thanx_async.errors import InvalidIdentifierError
+from thanx_async.models import IdentifierType
+
+MAX_BATCH = 10_000
+"""Identifiers that one request may hold. Source: Issue Rewards reference page."""
+
+ATOMS = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]++(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]++)*+"
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_EMAIL = re.compile(rf"(?=[^@]{{1,64}}@){ATOMS}@(?:{_LABEL}\.)+(?!\d+\Z){_LABEL}")
+MAX_EMAIL = 254
+_PHONE = re.compile(r"\+[1-9]\d{7,14}", re.ASCII)
+_SEPARATORS = re.compile(r"[\s().\-/\u00a0\u2010-\u2015\u202f]+")
+_TRUNK_ZERO = re.compile(r"\(\s*0\s*\)")
+
+
+@attrs.frozen
+class Identifier:
+    """How Thanx knows a guest: an e-mail address or a phone number in E.164 form."""
+
+    type: IdentifierType
+    value: str
+
+    @classmethod
+    def parse(cls, item: object) -> Identifier:
+        """Make a normalised identifier.
+
+        Accepts an e-mail address or phone number as text, a pair ``("email", "...")``, a mapping
+        ``{"type": ..., "value": ...}``, or an `Identifier`. E-mail addresses are trimmed and lower-cased;
+        phone numbers lose their separators and must begin with ``+`` and the country code.
+
+        Raises:
+            InvalidIdentifierError: with the reason, which does not repeat the value.
+        """
+        value = normalise(item)
+        return cls(type_of(value), value)
+
+
+def type_of(value: str) -> IdentifierType:
+    """The type of a normalised value: only an e-mail address holds an ``@``."""
+    return IdentifierType.EMAIL if "@" in value else IdentifierType.PHONE
+
+
+def normalise(item: object) -> str:
+    """The normalised value of what `Identifier.parse` accepts."""
+    if isinstance(item, str):
+        return _from_text(item)
+    kind, value = _typed(item)
+    if not isinstance(value, str):
+        raise InvalidIdentifierError(f"the value must be text, not {_kind(value)}")
+    match kind:
+        case IdentifierType.EMAIL:
+            return _email(value)
+        case IdentifierType.PHONE:
+            return _phone(value)
+    raise InvalidIdentifierError('the type must be "email" or "phone"')
+
+
+def raw_value(item: object) -> str:
+    """The text of an item that could not be parsed, for the report: at most 320 characters."""
+    try:
+        _, value = _typed(item)
+    except InvalidIdentifierError:
+        value = item
+    return str(value)[:320]
+
+
+def _typed(item: object) -> tuple[object, object]:
+    match item:
+        case Identifier(kind, value):
+            return kind, value
+        case Mapping():
+            return item.get("type"), item.get("value")
+        case (kind, value):
+            return kind, value
+    raise InvalidIdentifierError(
+        f"expected text, a (type, value) pair or a mapping with type and value, not {_kind(item)}"
+    )
+
+
+def _kind(item: object) -> str:
+    return "nothing (None)" if item is None else type(item).__name__
+
+
+def _from_text(text: str) -> str:
+    if "@" in text:
+        return _email(text)
+    if any(character.isalpha() for character in text):
+        raise InvalidIdentifierError("neither an e-mail address (no @) nor a phone number (has letters)")
+    return _phone(text)
+
+
+def _email(text: str) -> str:
+    value = text.strip().lower()
+    if len(value) <= MAX_EMAIL and _EMAIL.fullmatch(value):
+        return value
+    raise InvalidIdentifierError(_email_fault(value))
+
+
+def _email_fault(value: str) -> str:
+    if not value:
+        return "empty"
+    if not value.isascii():
+        return "the e-mail address has characters outside ASCII"
+    if len(value) > MAX_EMAIL:
+        return f"the e-mail address is longer than {MAX_EMAIL} characters"
+    local, at, domain = value.rpartition("@")
+    if not at:
+        return "the e-mail address has no @"
+    if not local or not domain:
+        return "the e-mail address has nothing " + ("before" if not local else "after") + " the @"
+    if any(character.isspace() for character in value):
+        return "the e-mail address has white space inside"
+    if "." not in domain:
+        return "the e-mail address has no top-level domain"
+    return "not a valid e-mail address"
+
+
+def _phone(text: str) -> str:
+    if not text.strip():
+        raise InvalidIdentifierError("empty")
+    if _TRUNK_ZERO.search(text):
+        raise InvalidIdentifierError('the phone number has a trunk prefix "(0)", which E.164 leaves out')
+    value = _SEPARATORS.sub("", text)
+    if _PHONE.fullmatch(value):
+        return value
+    raise InvalidIdentifierError(_phone_fault(value))
+
+
+def _phone_fault(value: str) -> str:
+    digits = value.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()):
+        return "the phone number has characters that are neither digits nor separators"
+    if not value.startswith("+"):
+        return "the phone number has no + and country code, such as +14155551234"
+    if digits.startswith("0"):
+        return "the phone number's country code begins with 0"
+    return "the phone number must have 8 to 15 digits after the +"

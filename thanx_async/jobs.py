@@ -1,0 +1,188 @@
+"""A handle on a job: an id and a connection, awaitable, that polls sparingly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from typing import Protocol
+
+from thanx_async._polling import PollSchedule, Track
+from thanx_async.errors import ConfigurationError, JobTimeoutError
+from thanx_async.models import IssuanceJob
+
+
+class JobService(Protocol):
+    """What a handle needs of a client."""
+
+    async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob: ...
+
+    async def revoke_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob: ...
+
+
+class JobWatch:
+    """What all handles on one job share: the latest snapshot, and who polls next."""
+
+    def __init__(self, job_id: str, merchant_id: str, service: JobService, schedule: PollSchedule) -> None:
+        self.job_id = job_id
+        self.merchant_id = merchant_id
+        self.job: IssuanceJob | None = None
+        self.version = 0
+        self._service = service
+        self._schedule = schedule
+        self._track: Track | None = None
+        self._polling = asyncio.Lock()
+        self._hint = asyncio.Event()
+
+    def saw(self, job: IssuanceJob) -> None:
+        """Take in a snapshot, wherever it came from."""
+        now = asyncio.get_running_loop().time()
+        if self._track is None:
+            self._track = Track(since=now, looked=now, total=job.total_count)
+        else:
+            self._schedule.seen(self._track, job, now)
+        self.job = job
+        self.version += 1
+
+    def wake(self) -> None:
+        """Look at the job now: there is reason to think that it has changed."""
+        self._hint.set()
+
+    async def refresh(self) -> IssuanceJob:
+        """Poll now."""
+        self._hint.clear()
+        job = await self._service.get_issuance_job(self.job_id, merchant_id=self.merchant_id)
+        self.saw(job)
+        return job
+
+    async def revoke(self) -> IssuanceJob:
+        job = await self._service.revoke_issuance_job(self.job_id, merchant_id=self.merchant_id)
+        self.saw(job)
+        self.wake()
+        return job
+
+    async def newer(self, version: int) -> None:
+        """Return once there is a snapshot newer than ``version``: one waiter polls for all."""
+        async with self._polling:
+            if self.version != version:
+                return
+            self._schedule.watched += 1
+            try:
+                await self._until_due()
+            finally:
+                self._schedule.watched -= 1
+            await self.refresh()
+
+    async def _until_due(self) -> None:
+        """Sleep until the next poll is due, by what is known on waking, or until woken."""
+        loop = asyncio.get_running_loop()
+        while self._track and (wait := self._schedule.due(self._track) - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(wait):
+                    await self._hint.wait()
+            except TimeoutError:
+                continue
+            return
+
+
+class JobHandle:
+    """One job of Thanx's, as accepted. ``job = await handle`` waits for its end.
+
+    Attributes:
+        id, merchant_id: what names the job at Thanx.
+        start: the position in the input of the job's first identifier.
+        total: how many identifiers the job was given, 0 if that is not known.
+    """
+
+    __slots__ = ("_watch", "id", "merchant_id", "start", "total")
+
+    def __init__(
+        self, job_id: str, merchant_id: str, *, watch: JobWatch | None, start: int = 0, total: int = 0
+    ) -> None:
+        self.id = job_id
+        self.merchant_id = merchant_id
+        self.start = start
+        self.total = total
+        self._watch = watch
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _detached, (self.id, self.merchant_id, self.start, self.total)
+
+    def __repr__(self) -> str:
+        state = f"{self.job.state} {self.job.processed_count}/{self.total}" if self.job else "not looked at"
+        return f"<JobHandle {self.id}: {state}>"
+
+    @property
+    def job(self) -> IssuanceJob | None:
+        """The latest snapshot, None before the first."""
+        return self._watch.job if self._watch else None
+
+    def __await__(self) -> Generator[object, None, IssuanceJob]:
+        return self.wait().__await__()
+
+    async def refresh(self) -> IssuanceJob:
+        """Ask Thanx now, which costs one request."""
+        return await self._attached.refresh()
+
+    async def wait(self, *, timeout: float | None = None) -> IssuanceJob:
+        """Wait until the job is finished (completed, failed or revoked).
+
+        Args:
+            timeout: seconds, None for as long as it takes.
+
+        Raises:
+            JobTimeoutError: with the last snapshot; the job goes on and can be waited for again.
+            ThanxError: what a poll ended in, after its retries.
+        """
+        watch = self._attached
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                while not (watch.job and watch.job.is_finished):
+                    await watch.newer(watch.version)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            state = watch.job.state if watch.job else "unknown"
+            raise JobTimeoutError(
+                f"job {self.id} was not finished after {timeout:g} s (state: {state}); it goes on at Thanx",
+                job_id=self.id,
+                job=watch.job,
+            ) from error
+        return watch.job
+
+    async def updates(self) -> AsyncIterator[IssuanceJob]:
+        """The latest snapshot, then one for each change of state or progress, ending with the last."""
+        watch = self._attached
+        shown: IssuanceJob | None = None
+        while True:
+            job, version = watch.job, watch.version
+            if job and (shown is None or _course(job) != _course(shown)):
+                shown = job
+                yield job
+            if job and job.is_finished:
+                return
+            await watch.newer(version)
+
+    async def revoke(self) -> IssuanceJob:
+        """Take the job's rewards back. Thanx allows it once the job is completed or failed.
+
+        Raises:
+            UnprocessableError: the job still runs, or is revoked already.
+        """
+        return await self._attached.revoke()
+
+    @property
+    def _attached(self) -> JobWatch:
+        if self._watch is None:
+            raise ConfigurationError(
+                f"the handle of job {self.id} was unpickled and has no client;"
+                f" use client.job({self.id!r}, merchant_id={self.merchant_id!r})"
+            )
+        return self._watch
+
+
+def _detached(job_id: str, merchant_id: str, start: int, total: int) -> JobHandle:
+    return JobHandle(job_id, merchant_id, watch=None, start=start, total=total)
+
+
+def _course(job: IssuanceJob) -> tuple[object, ...]:
+    return job.state, job.processed_count, job.success_count, job.failure_count, job.progress_percent

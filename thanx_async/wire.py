@@ -1,0 +1,215 @@
+"""The API as data: requests to send, and answers turned into models or errors. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from typing import TypeVar
+from urllib.parse import quote
+from uuid import NAMESPACE_URL, uuid5
+
+import attrs
+import cattrs
+import orjson
+
+from thanx_async.errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    IdempotencyConflictError,
+    InvalidResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+    ThanxError,
+    UnprocessableError,
+)
+from thanx_async.models import IssuanceJob
+
+T = TypeVar("T")
+
+API_VERSION = "v4.0"
+_BODY_START = 200
+_ERRORS: Mapping[int, type[APIError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    422: UnprocessableError,
+    429: RateLimitedError,
+}
+_GUEST = re.compile(r"[^\s\"'<>:;,(]+@[^\s\"'<>:;,)]+|\+?\d[\d ().-]{5,}\d")
+
+
+@attrs.frozen
+class Request:
+    """A request, ready to be sent any number of times with the very same bytes."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] = attrs.field(factory=dict)
+    body: bytes | None = attrs.field(default=None, repr=lambda body: f"<{len(body or b'')} bytes>")
+    idempotency_key: str | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether sending it again is harmless even if Thanx has acted on it already."""
+        return self.method == "GET" or self.idempotency_key is not None
+
+
+@attrs.frozen
+class Answer:
+    """What came back. ``headers`` are looked up without regard to case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
+
+
+def batch_key(run_id: str, number: int) -> str:
+    """The idempotency key of a run's batch: the same for the same run and number, whatever the content."""
+    return str(uuid5(NAMESPACE_URL, f"thanx-async:{run_id}:{number}"))
+
+
+def issue_body(campaign_id: str, merchant_id: str, variant_id: str, values: Sequence[str]) -> bytes:
+    """The body of Issue Rewards for normalised identifiers.
+
+    Normalised values hold nothing that JSON escapes, so that they can be joined as they are.
+    """
+    head = orjson.dumps({"campaign_id": campaign_id, "merchant_id": merchant_id, "variant_id": variant_id})
+    guests = ",".join(
+        [
+            f'{{"type":"email","value":"{value}"}}'
+            if "@" in value
+            else f'{{"type":"phone","value":"{value}"}}'
+            for value in values
+        ]
+    )
+    return b'%b,"identifiers":[%b]}' % (head[:-1], guests.encode("ascii"))
+
+
+def issue_rewards(body: bytes, idempotency_key: str) -> Request:
+    return Request("POST", "/partner/campaigns/issue", body=body, idempotency_key=idempotency_key)
+
+
+def get_issuance_job(job_id: str, merchant_id: str) -> Request:
+    return Request("GET", f"/partner/issuance_jobs/{quote(job_id, safe='')}", {"merchant_id": merchant_id})
+
+
+def revoke_issuance_job(job_id: str, merchant_id: str) -> Request:
+    body = orjson.dumps({"merchant_id": merchant_id})
+    return Request("POST", f"/partner/issuance_jobs/{quote(job_id, safe='')}/revoke", body=body)
+
+
+def decode(answer: Answer, decoder: Callable[[object], T]) -> T:
+    """The model in a success.
+
+    Raises:
+        APIError: the class for the status, if the answer has Thanx's error envelope.
+        InvalidResponseError: anything else.
+    """
+    try:
+        payload = orjson.loads(answer.body)
+    except orjson.JSONDecodeError as error:
+        raise _invalid(answer, f"{_content(answer)} instead of JSON") from error
+    if not 200 <= answer.status < 300:
+        raise _api_error(answer, payload)
+    try:
+        return decoder(payload)
+    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
+        # The cause is left out: it would repeat the payload in the traceback.
+        raise _invalid(answer, f"JSON of an unexpected shape ({type(error).__name__})") from None
+
+
+def _invalid(answer: Answer, what: str) -> InvalidResponseError | RateLimitedError:
+    if answer.status == 429:  # a proxy's refusal is a refusal, whatever it looks like
+        return RateLimitedError(429, None, what)
+    hint = "; redirects are not followed" if 300 <= answer.status < 400 else ""
+    return InvalidResponseError(
+        f"HTTP {answer.status}{_phrase(answer.status)} with {what}{hint}",
+        status=answer.status,
+        body_start=answer.body[:_BODY_START],
+    )
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f" ({HTTPStatus(status).phrase})"
+    except ValueError:
+        return ""
+
+
+def _content(answer: Answer) -> str:
+    if not answer.body:
+        return "an empty body"
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    return f"{len(answer.body)} bytes of {kind if kind.isprintable() and kind else 'something'}"
+
+
+def _api_error(answer: Answer, payload: object) -> ThanxError:
+    match payload:
+        case {"error": {**error}}:
+            code, message = error.get("code"), error.get("message")
+        case _:
+            return _invalid(answer, "JSON without an error envelope")
+    text = _GUEST.sub("[masked]", str(message or _phrase(answer.status).strip(" ()")))
+    code = None if code is None else _GUEST.sub("[masked]", str(code))
+    return _error_class(answer.status, f"{code} {message}")(answer.status, code, text)
+
+
+def _error_class(status: int, text: str) -> type[APIError]:
+    if status == 422 and "idempoten" in text.lower():
+        return IdempotencyConflictError
+    if status >= 500:
+        return ServerError
+    return _ERRORS.get(status, APIError)
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=False)
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(datetime, _moment)
+    converter.register_structure_hook(int, partial(_number, kind=int))
+    converter.register_structure_hook(float, partial(_number, kind=float))
+    return converter
+
+
+def _text(value: object, _: type) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _number(value: object, _: type, kind: type[float]) -> float:
+    """A number; null, as Thanx may send for a count that is not known yet, is 0."""
+    if value is None:
+        return kind(0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return kind(value)
+
+
+def _moment(value: object, _: type) -> datetime:
+    if not isinstance(value, str):
+        raise TypeError
+    moment = datetime.fromisoformat(value)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_CONVERTER = _converter()
+
+
+def _enveloped(kind: type[T], name: str) -> Callable[[object], T]:
+    def decoder(payload: object) -> T:
+        if not isinstance(payload, dict):
+            raise TypeError
+        return _CONVERTER.structure(payload[name], kind)
+
+    return decoder
+
+
+decode_job = _enveloped(IssuanceJob, "issuance_job")
