@@ -139,8 +139,11 @@ class IssuanceStream:
         except Exception as error:  # noqa: BLE001 - a progress callback of the user's ends the run
             self._stop(error)
 
+    def stop(self) -> None:
+        """Send nothing more. Requests under way are finished, and the iteration ends after them."""
+        self._stop(None)
+
     def _stop(self, error: Exception | None) -> None:
-        """Send nothing more; what is on the wire may finish its attempt."""
         self._stopping = True
         self.run.error = self.run.error or error
         current = asyncio.current_task()

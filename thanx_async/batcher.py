@@ -9,8 +9,9 @@ from uuid import uuid4
 import attrs
 
 from thanx_async import wire
-from thanx_async._accounts import BatchRange, Entry, GuestRow, IssuanceReport, IssuanceRun
+from thanx_async._accounts import Entry, IssuanceRun
 from thanx_async._chunking import Chunker
+from thanx_async._report import BatchRange, GuestRow, IssuanceReport
 from thanx_async._source import Source
 from thanx_async._stream import IssuanceStream
 from thanx_async.client import ThanxClient

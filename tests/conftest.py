@@ -1,0 +1,36 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from thanx_async import AsyncBatcher, ThanxClient
+from thanx_async.emulator import Emulator
+
+TARGET = {"campaign_id": "camp_abc123", "merchant_id": "k2lye10h32l5wzo", "variant_id": "var_treat1"}
+MERCHANT = TARGET["merchant_id"]
+
+
+def guests(count: int, start: int = 0) -> list[str]:
+    return [f"guest{number}@example.com" for number in range(start, start + count)]
+
+
+def batcher(client: ThanxClient, *, batch_size: int = 10, **target: str) -> AsyncBatcher:
+    ids = TARGET | target
+    return AsyncBatcher(
+        client,
+        campaign_id=ids["campaign_id"],
+        merchant_id=ids["merchant_id"],
+        variant_id=ids["variant_id"],
+        batch_size=batch_size,
+    )
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with Emulator() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[ThanxClient]:
+    async with ThanxClient("client", "s3cret-token", base_url=emulator.url) as opened:
+        yield opened

@@ -1,0 +1,330 @@
+import asyncio
+import warnings
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+import pytest
+from aioresponses import aioresponses
+
+from tests.conftest import TARGET, guests
+from thanx_async import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailedError,
+    Environment,
+    IdempotencyConflictError,
+    InvalidIdentifierError,
+    InvalidResponseError,
+    JobHandle,
+    NotFoundError,
+    PermissionDeniedError,
+    RequestTimeoutError,
+    RetryPolicy,
+    ServerError,
+    ThanxClient,
+    UnprocessableError,
+)
+from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
+
+pytestmark = pytest.mark.looptime
+PATIENT = RetryPolicy(max_attempts=3, base_delay=0.01)
+
+
+async def issue(client: ThanxClient, *values: str, key: str | None = None, **target: str) -> JobHandle:
+    ids = TARGET | target
+    return await client.issue_rewards(
+        campaign_id=ids["campaign_id"],
+        merchant_id=ids["merchant_id"],
+        variant_id=ids["variant_id"],
+        identifiers=values or ("jane@example.com",),
+        idempotency_key=key,
+    )
+
+
+async def test_a_reward_is_issued(emulator: Emulator, client: ThanxClient) -> None:
+    """The handle leads to the finished job, with a summary that names who failed."""
+    handle = await issue(client, "Jane@Example.com", "unknown@example.com", "+1 (415) 555-1234")
+    job = await handle
+    assert (job.state, job.success_count, job.failure_count) == ("completed", 2, 1)
+    assert job.summary is not None
+    assert [(row.identifier_index, row.error) for row in job.summary.failures] == [(1, "User not found")]
+    assert emulator.reward_counts() == {"jane@example.com": 1, "+14155551234": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "BadRequestError"), (401, "AuthenticationError"), (418, "APIError"), (429, "none")],
+)
+async def test_single_calls(status: int, kind: str) -> None:
+    """Headers, URL and query are the documented ones; an error keeps its class."""
+
+    class Response(aiohttp.ClientResponse):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            kwargs.setdefault("stream_writer", None)
+            super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # aioresponses' arguments
+
+    session = aiohttp.ClientSession(response_class=Response)
+    client = ThanxClient("cid", "tok", user_agent="acme/1.0.0", session=session)
+    url = f"{Environment.SANDBOX}/partner/issuance_jobs/job1?merchant_id=m"
+    async with session, client:
+        with aioresponses() as mocked:
+            mocked.get(url, status=status, payload={"error": {"code": "C", "message": "M"}})
+            mocked.get(url, payload={"issuance_job": {"id": "job1", "state": "pending"}})
+            try:
+                job = await client.get_issuance_job("job1", merchant_id="m")
+            except Exception as error:  # noqa: BLE001 - its class is what is looked at
+                assert type(error).__name__ == kind  # noqa: PT017 - a 429 raises nothing
+            else:
+                assert (kind, job.state) == ("none", "pending")
+            ((_, calls),) = mocked.requests.items()
+            headers = calls[0].kwargs["headers"]
+    assert not client._transport._owns_session
+    assert headers == {
+        "Authorization": "Bearer tok",
+        "X-ClientId": "cid",
+        "Accept-Version": "v4.0",
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "User-Agent": "acme/1.0.0",
+    }
+
+
+async def test_retries_send_the_same(emulator: Emulator) -> None:
+    """After lost answers and errors the same key and the very same bytes go out, and nobody gets two."""
+    emulator.script(
+        ScriptedAnswer(fault="reset_before"),
+        ScriptedAnswer(fault="reset_after"),
+        ScriptedAnswer(fault="truncated"),
+        ScriptedAnswer(fault="html_502"),
+        ScriptedAnswer(fault="error_500"),
+    )
+    retry = RetryPolicy(max_attempts=6, base_delay=0.01)
+    async with ThanxClient("c", "t", base_url=emulator.url, retry=retry) as client:
+        await issue(client, *guests(20))
+    sent = [(row.idempotency_key, row.body_digest) for row in emulator.requests]
+    assert len(sent) == 6
+    assert len(set(sent)) == 1
+    assert set(emulator.reward_counts().values()) == {1}
+
+
+async def test_giving_up_says_in_doubt(emulator: Emulator) -> None:
+    """When all attempts fail after sending, the error carries the key, and repeating with it is safe."""
+    async with ThanxClient("c", "t", base_url=emulator.url, retry=PATIENT) as client:
+        emulator.script(ScriptedAnswer(fault="reset_after"), *[ScriptedAnswer(fault="reset_before")] * 2)
+        with pytest.raises(ConnectionFailedError) as caught:
+            await issue(client)
+        assert caught.value.in_doubt
+        assert any(str(caught.value.idempotency_key) in note for note in caught.value.__notes__)
+        handle = await issue(client, key=caught.value.idempotency_key)
+        assert handle.total == 1
+    assert emulator.reward_counts() == {"jane@example.com": 1}
+
+
+async def test_a_refusal_after_doubt_stays_in_doubt(emulator: Emulator) -> None:
+    """A 401 says nothing of the attempt before it whose answer was lost."""
+    refusal = b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}'
+    async with ThanxClient("c", "t", base_url=emulator.url, retry=PATIENT) as client:
+        emulator.script(ScriptedAnswer(fault="reset_after"), ScriptedAnswer(status=401, body=refusal))
+        with pytest.raises(AuthenticationError) as caught:
+            await issue(client)
+    assert caught.value.in_doubt
+
+
+async def test_a_timeout_is_in_doubt(emulator: Emulator) -> None:
+    """An answer that does not come within the timeout leaves the request in doubt."""
+    timeout = aiohttp.ClientTimeout(total=2)
+    async with ThanxClient("c", "t", base_url=emulator.url, timeout=timeout, retry=PATIENT) as client:
+        emulator.script(*[ScriptedAnswer(fault="answer_lost")] * 3)
+        with pytest.raises(RequestTimeoutError) as caught:
+            await issue(client)
+    assert caught.value.in_doubt
+    assert len(emulator.requests) == 3
+
+
+async def test_a_dead_server_was_never_reached(emulator: Emulator) -> None:
+    """A connection that cannot be made leaves nothing in doubt."""
+    async with ThanxClient("c", "t", base_url="http://127.0.0.1:1", retry=PATIENT) as client:
+        with pytest.raises(ConnectionFailedError, match=r"cannot connect to 127\.0\.0\.1:1") as caught:
+            await issue(client)
+    assert not caught.value.in_doubt
+
+
+async def test_revoking_is_not_repeated_blindly(emulator: Emulator, client: ThanxClient) -> None:
+    """A revocation without an answer is not sent again; the state tells what became of it."""
+    handle = await issue(client)
+    with pytest.raises(UnprocessableError):
+        await handle.revoke()
+    await handle
+    emulator.script(ScriptedAnswer(fault="reset_after"))
+    before = len(emulator.requests)
+    with pytest.raises(ConnectionFailedError):
+        await handle.revoke()
+    assert len(emulator.requests) == before + 1
+    assert (await handle.refresh()).state == "revoking"
+    assert (await handle.wait()).state == "revoked"
+    assert emulator.reward_counts() == {}
+
+
+async def test_revoking_answers_with_the_job(emulator: Emulator, client: ThanxClient) -> None:
+    """A revocation gives the job as it then is."""
+    handle = await issue(client)
+    await handle
+    assert (await handle.revoke()).state == "revoking"
+
+
+async def test_a_429_is_no_attempt(emulator: Emulator) -> None:
+    """Refusals are waited out, however few attempts the policy allows."""
+    once = RetryPolicy(max_attempts=1)
+    envelope = b'{"error": {"code": "RATE_LIMITED", "message": "slow down"}}'
+    async with ThanxClient("c", "t", base_url=emulator.url, retry=once) as client:
+        emulator.script(*[ScriptedAnswer(status=429, body=envelope)] * 4)
+        await issue(client)
+        assert client.limiter.status().refused == 4
+    assert emulator.jobs_accepted == 1
+
+
+async def test_refusals_have_their_classes(emulator: Emulator, client: ThanxClient) -> None:
+    """A wrong campaign, a wrong variant, and a reused key each have their own error."""
+    with pytest.raises(NotFoundError):
+        await issue(client, campaign_id="nope")
+    with pytest.raises(UnprocessableError):
+        await issue(client, variant_id="nope")
+    await issue(client, "a@example.com", key="once")
+    with pytest.raises(IdempotencyConflictError) as caught:
+        await issue(client, "b@example.com", key="once")
+    assert caught.value.idempotency_key == "once"
+
+
+async def test_credentials_are_checked_and_never_shown() -> None:
+    """A wrong token is a 401, a missing scope a 403, and neither shows the token."""
+    async with (
+        Emulator(access_token="right", scopes=frozenset()) as emulator,
+        ThanxClient("c", "wrong-s3cret", base_url=emulator.url) as client,
+        ThanxClient("c", "right", base_url=emulator.url) as other,
+    ):
+        with pytest.raises(AuthenticationError) as caught:
+            await issue(client)
+        assert "s3cret" not in repr(client) + repr(caught.value) + str(caught.value)
+        with pytest.raises(PermissionDeniedError):
+            await issue(other)
+
+
+async def test_odd_answers_end_in_errors(emulator: Emulator) -> None:
+    """HTML, redirects and errors after all attempts have understandable messages."""
+    async with ThanxClient("c", "t", base_url=emulator.url, retry=RetryPolicy(max_attempts=1)) as client:
+        emulator.faults = Faults(html_502=1)
+        with pytest.raises(
+            InvalidResponseError, match=r"HTTP 502 \(Bad Gateway\) with 44 bytes of text/html"
+        ):
+            await issue(client)
+        emulator.faults = Faults(error_500=1)
+        with pytest.raises(ServerError) as caught:
+            await issue(client)
+        assert caught.value.in_doubt
+        emulator.faults = Faults()
+        emulator.script(ScriptedAnswer(status=302, body=b"", headers={"Location": emulator.url}))
+        with pytest.raises(InvalidResponseError, match="redirects are not followed"):
+            await issue(client)
+        emulator.script(ScriptedAnswer(status=429, fault="truncated", body=b"{" + b" " * 99))
+        await issue(client)
+
+
+async def test_large_bodies_go_out_without_warnings(emulator: Emulator, client: ThanxClient) -> None:
+    """Ten thousand of the longest addresses fit into a request."""
+    long = [f"{number:064d}@{'x' * 60}.example.com" for number in range(10_000)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        handle = await issue(client, *long)
+    assert handle.total == 10_000
+
+
+@pytest.mark.parametrize(
+    ("identifiers", "error", "phrase"),
+    [
+        ([], ConfigurationError, "at least one"),
+        (guests(10_001), ConfigurationError, "AsyncBatcher"),
+        ("jane@example.com", ConfigurationError, "not one text"),
+        (["a@example.com", "junk"], InvalidIdentifierError, r"identifiers\[1\]: neither"),
+    ],
+)
+async def test_wrong_identifiers_send_nothing(
+    emulator: Emulator, client: ThanxClient, identifiers: list[str], error: type[Exception], phrase: str
+) -> None:
+    """What cannot be issued in one request is refused before anything is sent."""
+    with pytest.raises(error, match=phrase):
+        await client.issue_rewards(**TARGET, identifiers=identifiers)
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        ({"client_id": ""}, "client_id is empty"),
+        ({"access_token": "a\nb"}, "access_token has a character"),
+        ({"user_agent": "\u00e4"}, "user_agent"),
+        ({"base_url": "http://example.com"}, "https://"),
+        ({"base_url": "https://"}, "https://"),
+        ({"base_url": "https://u:p@example.com"}, "just a scheme"),
+        ({"base_url": "https://exa mple.com:x"}, "not a URL"),
+    ],
+)
+async def test_wrong_arguments(arguments: dict[str, str], phrase: str) -> None:
+    """An unusable argument is named, and its value is not shown."""
+    settings = {"client_id": "c", "access_token": "t"} | arguments
+    with pytest.raises(ConfigurationError, match=phrase):
+        ThanxClient(**settings)  # type: ignore[arg-type]  # a dictionary of texts
+
+
+async def test_it_must_be_open(emulator: Emulator) -> None:
+    """Using a client that is not open, or whose session is closed, says what to do."""
+    with pytest.raises(ConfigurationError, match="async with"):
+        await issue(ThanxClient("c", "t"))
+    session = aiohttp.ClientSession()
+    client = ThanxClient("c", "t", base_url="https://localhost", session=session)
+    await session.close()
+    with pytest.raises(ConfigurationError, match="session given"):
+        await issue(client)
+
+
+async def test_a_given_session_stays_open(emulator: Emulator) -> None:
+    """The client closes only a session that it made."""
+    async with aiohttp.ClientSession() as session:
+        async with ThanxClient("c", "t", base_url=emulator.url, session=session) as client:
+            await issue(client)
+        assert not session.closed
+
+
+def test_from_env(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names credential and server; what is missing or wrong is named."""
+    monkeypatch.delenv("THANX_CLIENT_ID", raising=False)
+    monkeypatch.delenv("THANX_BASE_URL", raising=False)
+    monkeypatch.setenv("THANX_ACCESS_TOKEN", "t")
+    with pytest.raises(ConfigurationError, match="THANX_CLIENT_ID is not set"):
+        ThanxClient.from_env()
+    monkeypatch.setenv("THANX_CLIENT_ID", "c")
+    assert ThanxClient.from_env().base_url == Environment.SANDBOX
+    monkeypatch.setenv("THANX_ENVIRONMENT", "production")
+    assert ThanxClient.from_env().base_url == Environment.PRODUCTION
+    assert ThanxClient.from_env(environment=Environment.SANDBOX).base_url == Environment.SANDBOX
+    monkeypatch.setenv("THANX_BASE_URL", "http://localhost:1/")
+    assert ThanxClient.from_env(client_id="x", access_token="y").base_url == "http://localhost:1"
+    monkeypatch.setenv("THANX_ENVIRONMENT", "moon")
+    with pytest.raises(ConfigurationError, match="sandbox or production"):
+        ThanxClient.from_env()
+
+
+@pytest.mark.parametrize("when", [0.0, 0.05, 0.15])
+async def test_cancelling_propagates(emulator: Emulator, client: ThanxClient, when: float) -> None:
+    """A cancelled call ends at once, whether it waits for its turn or for the answer, and the next works."""
+    emulator.faults = Faults(delay=0.1)
+    calls: list[Callable[[], Awaitable[object]]] = [lambda: issue(client)] * 2
+    tasks = [asyncio.ensure_future(call()) for call in calls]
+    await asyncio.sleep(when)
+    for task in tasks:
+        task.cancel()
+    assert all(
+        isinstance(end, asyncio.CancelledError)
+        for end in await asyncio.gather(*tasks, return_exceptions=True)
+    )
+    emulator.faults = Faults()
+    assert (await issue(client)).id

@@ -1,0 +1,54 @@
+import pytest
+
+from thanx_async import ConfigurationError, RetryPolicy, errors
+
+BROKEN = errors.ConnectionFailedError("x")
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (BROKEN, True),
+        (errors.RequestTimeoutError("x"), True),
+        (errors.ServerError(503, None, "x"), True),
+        (errors.InvalidResponseError("x", status=502, body_start=b""), True),
+        (errors.InvalidResponseError("x", status=202, body_start=b""), True),
+        (errors.InvalidResponseError("x", status=404, body_start=b""), False),
+        (errors.InvalidResponseError("x", status=302, body_start=b""), False),
+        (errors.BadRequestError(400, None, "x"), False),
+        (errors.AuthenticationError(401, None, "x"), False),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(error: errors.ThanxError, again: bool) -> None:
+    """Broken connections and server errors are worth another attempt, refusals are not."""
+    assert (RetryPolicy().delay(1, error) is not None) is again
+
+
+def test_backoff_grows_to_its_bound_and_ends() -> None:
+    """Waits double up to the longest, and attempts are counted."""
+    policy = RetryPolicy(max_attempts=6, base_delay=1, max_delay=5, jitter=0)
+    assert [policy.delay(attempt, BROKEN) for attempt in range(1, 7)] == [1, 2, 4, 5, 5, None]
+
+
+def test_jitter_takes_its_share() -> None:
+    """Full jitter reaches from 0 to the whole wait, half of it from the middle."""
+    waits = [RetryPolicy(jitter=share).delay(1, BROKEN, draw=lambda: 0.0) for share in (1, 0.5)]
+    assert waits == [0.5, 0.5]
+    waits = [RetryPolicy(jitter=share).delay(1, BROKEN, draw=lambda: 1.0) for share in (1, 0.5)]
+    assert waits == [0, 0.25]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RetryPolicy(max_attempts=0),
+        lambda: RetryPolicy(base_delay=-1),
+        lambda: RetryPolicy(base_delay=9, max_delay=1),
+        lambda: RetryPolicy(jitter=2),
+    ],
+)
+def test_impossible_policies_are_refused(make: object) -> None:
+    """A policy that makes no sense is a configuration error that names its field."""
+    assert callable(make)
+    with pytest.raises(ConfigurationError, match=r"max_attempts|base_delay|jitter"):
+        make()

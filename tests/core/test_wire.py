@@ -1,0 +1,160 @@
+import contextlib
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thanx_async import APIError, InvalidResponseError, RateLimitedError, errors, wire
+from thanx_async.wire import Answer, decode, decode_job
+
+JSON = {"Content-Type": "application/json"}
+JOB = {"id": "job1", "state": "pending"}
+
+
+def answer(status: int, payload: object) -> Answer:
+    return Answer(status, JSON, orjson.dumps(payload))
+
+
+def test_the_body_is_the_documented_one() -> None:
+    """The bytes of a request are JSON of the documented shape, in the given order."""
+    body = wire.issue_body('c"1', "m", "v", ["jane@x.com", "+14155551234"])
+    assert orjson.loads(body) == {
+        "campaign_id": 'c"1',
+        "merchant_id": "m",
+        "variant_id": "v",
+        "identifiers": [{"type": "email", "value": "jane@x.com"}, {"type": "phone", "value": "+14155551234"}],
+    }
+
+
+def test_keys_follow_from_run_and_number() -> None:
+    """A batch's key repeats for its run and number, and for no other."""
+    assert wire.batch_key("run", 1) == wire.batch_key("run", 1)
+    assert len({wire.batch_key(run, number) for run in ("a", "b") for number in range(3)}) == 6
+
+
+def test_job_ids_stay_within_their_path_segment() -> None:
+    """An id with a slash cannot reach another endpoint."""
+    assert wire.get_issuance_job("../x", "m").path == "/partner/issuance_jobs/..%2Fx"
+
+
+def test_unknown_fields_and_states_are_tolerated() -> None:
+    """What Thanx may add does not break decoding; null counts are 0."""
+    row = {
+        **JOB,
+        "state": "napping",
+        "new": [1],
+        "processed_count": None,
+        "created_at": "2025-06-15T10:30:00",
+    }
+    job = decode(answer(200, {"issuance_job": row, "more": 1}), decode_job)
+    assert (job.state, job.processed_count, job.is_finished) == ("napping", 0, False)
+    assert job.created_at is not None
+    assert job.created_at.utcoffset() is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.BadRequestError),
+        (401, errors.AuthenticationError),
+        (403, errors.PermissionDeniedError),
+        (404, errors.NotFoundError),
+        (409, APIError),
+        (422, errors.UnprocessableError),
+        (429, RateLimitedError),
+        (500, errors.ServerError),
+        (503, errors.ServerError),
+    ],
+)
+def test_each_status_has_its_error(status: int, kind: type[APIError]) -> None:
+    """The error envelope becomes the class of its status, with code and message."""
+    with pytest.raises(APIError) as caught:
+        decode(answer(status, {"error": {"code": "NEW_CODE", "message": "because"}}), decode_job)
+    assert type(caught.value) is kind
+    assert (caught.value.status, caught.value.code, caught.value.message) == (status, "NEW_CODE", "because")
+    assert caught.value.in_doubt == (status >= 500)
+
+
+def test_a_reused_key_is_recognised() -> None:
+    """A 422 that speaks of idempotency is a conflict."""
+    envelope = {"error": {"code": "X", "message": "Idempotency key reused"}}
+    with pytest.raises(errors.IdempotencyConflictError):
+        decode(answer(422, envelope), decode_job)
+
+
+def test_an_envelope_without_code_or_message() -> None:
+    """A poor envelope still gives the right class and a text."""
+    with pytest.raises(errors.NotFoundError) as caught:
+        decode(answer(404, {"error": {}}), decode_job)
+    assert (caught.value.code, caught.value.message) == (None, "Not Found")
+
+
+def test_guests_are_masked_in_messages() -> None:
+    """What looks like a guest never shows in an error."""
+    text = "jane@x.com and +1 415 555 1234 are wrong"
+    with pytest.raises(APIError) as caught:
+        decode(answer(400, {"error": {"code": "jane@x.com", "message": text}}), decode_job)
+    assert "jane" not in str(caught.value) + repr(caught.value)
+    assert "555" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "phrase", "in_doubt"),
+    [
+        (502, b"<html>jane@x.com</html>", {"Content-Type": "text/html; charset=x"}, "of text/html", True),
+        (202, b"", {}, "an empty body", True),
+        (202, b'{"issuance_job": {"id"', JSON, "application/json", True),
+        (200, b"[]", JSON, "unexpected shape", True),
+        (200, b"{}", JSON, "unexpected shape", True),
+        (200, b'{"issuance_job": {"id": 7, "state": "x"}}', JSON, "unexpected shape", True),
+        (200, b'{"issuance_job": {"id": "7", "state": "x", "total_count": "x"}}', JSON, "unexpected", True),
+        (200, b'{"issuance_job": {"id": "7", "state": "x", "created_at": 7}}', JSON, "unexpected", True),
+        (200, b'{"issuance_job": {"id": "7", "state": "x", "created_at": "soon"}}', JSON, "unexpected", True),
+        (301, b"", {}, "redirects are not followed", False),
+        (404, b'{"oops": 1}', JSON, "without an error envelope", False),
+        (799, b"x", {}, "HTTP 799 with 1 bytes of something", True),
+    ],
+)
+def test_other_answers(
+    status: int, body: bytes, headers: dict[str, str], phrase: str, in_doubt: bool
+) -> None:
+    """An answer that is not Thanx's says what it was; its bytes stay out of the message."""
+    with pytest.raises(InvalidResponseError) as caught:
+        decode(Answer(status, headers, body), decode_job)
+    assert phrase in str(caught.value)
+    assert (caught.value.status, caught.value.body_start) == (status, body)
+    assert "jane" not in str(caught.value)
+    assert caught.value.in_doubt is in_doubt
+
+
+def test_a_proxys_refusal_is_a_refusal() -> None:
+    """A 429 is one whatever its body is."""
+    with pytest.raises(RateLimitedError):
+        decode(Answer(429, {}, b"<html>"), decode_job)
+
+
+@given(
+    st.integers(200, 599),
+    st.binary(max_size=60)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["issuance_job", "error", "id", "state", "summary", "code"]), inner
+            )
+        ),
+        max_leaves=8,
+    ).map(lambda value: orjson.dumps(value)),
+)
+def test_no_answer_breaks_the_decoder(status: int, body: bytes) -> None:
+    """Whatever comes back ends in a model or in an error of ours."""
+    with contextlib.suppress(errors.ThanxError):
+        assert decode(Answer(status, JSON, body), decode_job).id is not None
+
+
+def test_reprs_hold_no_bodies() -> None:
+    """Requests and answers show sizes, not contents."""
+    shown = repr(wire.issue_rewards(b"jane@x.com", "key")) + repr(Answer(200, {}, b"jane@x.com"))
+    assert "jane" not in shown

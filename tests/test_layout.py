@@ -1,0 +1,77 @@
+import ast
+from pathlib import Path
+
+import thanx_async
+
+PACKAGE = Path(thanx_async.__file__).parent
+FLOORS = [
+    ["_version"],
+    ["errors", "models"],
+    ["identifiers", "_pacing", "_polling", "_report"],
+    ["_chunking", "wire", "retry", "limiter"],
+    ["_transport", "jobs"],
+    ["client", "_source"],
+    ["_accounts"],
+    ["_stream"],
+    ["batcher"],
+    ["_cli_input", "_cli_output"],
+    ["_cli_run"],
+    ["cli"],
+    ["__main__"],
+]
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the package that a file imports at run time."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in typing_only:
+            parts = (node.module or "").split(".")
+            if parts[0] == "thanx_async":
+                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return found
+
+
+def test_imports_run_downwards() -> None:
+    """A module imports only from floors below its own, and the emulator nothing but itself."""
+    for path in PACKAGE.glob("*.py"):
+        if path.stem == "__init__":
+            continue
+        allowed = {name for name, floor in FLOOR.items() if floor < FLOOR[path.stem]}
+        if path.stem == "cli":
+            allowed |= {"emulator"}
+        assert imported(path) <= allowed, path.name
+    for path in (PACKAGE / "emulator").glob("*.py"):
+        assert imported(path) <= {"emulator"}, path.name
+
+
+def test_the_public_names_are_complete() -> None:
+    """Whatever the package imports for its users is in the one sorted list."""
+    public = {
+        name
+        for name, value in vars(thanx_async).items()
+        if not name.startswith("_") and not _is_module(value)
+    }
+    assert public | {"__version__"} == set(thanx_async.__all__)
+    assert thanx_async.__all__ == sorted(thanx_async.__all__, key=_rank)
+
+
+def _is_module(value: object) -> bool:
+    return type(value).__name__ == "module"
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+
+def test_files_stay_small() -> None:
+    """No file of the package is longer than about 250 lines."""
+    assert {path.name for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 260} == set()

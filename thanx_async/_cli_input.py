@@ -1,0 +1,102 @@
+"""Reading guests from a file, off the event loop."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import anyio.to_thread
+import orjson
+
+from thanx_async.errors import ConfigurationError
+
+_SLICE = 2_000
+_SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+
+
+class Format(StrEnum):
+    """How guests stand in a file."""
+
+    CSV = "csv"
+    LINES = "lines"
+    JSONL = "jsonl"
+
+
+class GuestFile:
+    """A file of guests, or standard input (``-``); opened, and its header checked, at once.
+
+    Raises:
+        ConfigurationError: the file or the column is missing; the message says what there is.
+    """
+
+    def __init__(self, name: str, *, column: str | None, format: Format | None) -> None:  # noqa: A002 - the option's name
+        self._stack = ExitStack()
+        text = self._open(name)
+        kind = format or Format(_SUFFIXES.get(Path(name).suffix.lower(), "csv" if column else "lines"))
+        try:
+            self._items = _items(text, kind, column)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, name: str) -> TextIO:
+        # Bytes that are not UTF-8 are kept, so that one such guest is rejected and the others are not.
+        if name == "-":
+            return io.TextIOWrapper(
+                sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline=""
+            )
+        try:
+            return self._stack.enter_context(
+                Path(name).open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+            )
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {name}: {error.strerror}") from error
+
+    def close(self) -> None:
+        self._stack.close()
+
+    async def __aiter__(self) -> AsyncIterator[object]:
+        while items := await anyio.to_thread.run_sync(self._slice):
+            for item in items:
+                yield item
+
+    def _slice(self) -> list[object]:
+        return list(islice(self._items, _SLICE))
+
+
+def _items(text: TextIO, kind: Format, column: str | None) -> Iterator[object]:
+    if kind is Format.CSV:
+        return _csv_items(text, column)
+    if kind is Format.JSONL:
+        return (_json_item(line, column) for line in text)
+    if column:
+        raise ConfigurationError("--column goes with CSV and JSON lines; this file is read as plain lines")
+    return (line.rstrip("\r\n") for line in text)
+
+
+def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
+    rows = csv.reader(text)
+    header = [name.strip() for name in next(rows, [])]
+    if not header:
+        raise ConfigurationError("the CSV file is empty: its first line must name the columns")
+    if column is None and len(header) > 1:
+        raise ConfigurationError(f"say with --column which column to read: {', '.join(header)}")
+    if column is not None and column not in header:
+        raise ConfigurationError(f"there is no column {column!r}; the header names: {', '.join(header)}")
+    index = header.index(column) if column else 0
+    return (row[index] if index < len(row) else "" for row in rows)
+
+
+def _json_item(line: str, column: str | None) -> object:
+    try:
+        item: object = orjson.loads(line)
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        return line.strip()  # rejected under its position, like any other that is no guest
+    return item.get(column) if column and isinstance(item, dict) else item

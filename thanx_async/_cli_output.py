@@ -1,0 +1,159 @@
+"""What the command line shows: progress, a report, and the file of those who got nothing."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from thanx_async.batcher import BatchRange, GuestRow, IssuancePlan, IssuanceReport, IssuanceRun
+from thanx_async.client import ThanxClient
+from thanx_async.errors import ConfigurationError
+from thanx_async.limiter import LimiterStatus
+
+_EVERY = 2.0
+_SHOWN = 5
+
+
+class Display:
+    """Progress: live on a terminal, otherwise a plain line every two seconds."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live: Progress | None = None
+        self._client: ThanxClient | None = None
+        self._last = monotonic()
+        if self._console.is_terminal:
+            columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+            self._live = Progress(*columns, console=self._console, transient=True)
+            self._task = self._live.add_task("reading")
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def watch(self, client: ThanxClient) -> None:
+        """Show this client's waits as well."""
+        self._client = client
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def progress(self, run: IssuanceRun) -> None:
+        """The callback of a batcher."""
+        text = _progress(run, self._client.limiter.status() if self._client else None)
+        if self._live:
+            self._live.update(self._task, description=text)
+        elif monotonic() - self._last >= _EVERY:
+            self._last = monotonic()
+            self.say(text)
+
+
+def _progress(run: IssuanceRun, limits: LimiterStatus | None) -> str:
+    handles = run.handles
+    accepted = sum(handle.total for handle in handles)
+    processed = sum(handle.job.processed_count for handle in handles if handle.job)
+    text = f"{run.total:,} read, {accepted:,} accepted in {len(handles):,} jobs, {processed:,} processed"
+    if limits and limits.held_for > _SHOWN:
+        text += f"; waiting {limits.held_for:.0f} s for {limits.reason}"
+    return text
+
+
+def write(text: str) -> None:
+    """A line on standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def show_report(report: IssuanceReport) -> None:
+    """The counts, why guests failed, and what to do about batches."""
+    write(f"Run {report.run_id}: {report.total:,} read from the input")
+    for fate, count in report.counts.items():
+        write(f"  {fate.replace('_', ' '):<11}{count:>12,}")
+    for fate, rows in (("failed", report.failed), ("rejected", report.rejected)):
+        for reason, same in _by_reason(rows).items():
+            write(f"{len(same):,} {fate}: {reason} ({_places(same)})")
+    _show_batches("in doubt: sent, and no usable answer", report.in_doubt)
+    _show_batches("unfinished: the job goes on at Thanx", report.unfinished)
+    _show_batches("unsent: certainly not issued", report.unsent)
+
+
+def show_plan(plan: IssuancePlan) -> None:
+    """What would be done."""
+    write(f"{plan.total:,} read, {plan.identifiers:,} guests to reward, in {plan.requests:,} requests")
+    write(f"{len(plan.rejected):,} rejected, {len(plan.duplicates):,} duplicates")
+    for reason, same in _by_reason(plan.rejected).items():
+        write(f"{len(same):,} rejected: {reason} ({_places(same)})")
+    write(f"at least {plan.least_duration:,.0f} s under the rate limits, one poll for each job included")
+
+
+def _by_reason(rows: list[GuestRow]) -> dict[str, list[GuestRow]]:
+    groups: dict[str, list[GuestRow]] = {}
+    for row in rows:
+        groups.setdefault(row.reason, []).append(row)
+    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
+
+
+def _places(rows: list[GuestRow]) -> str:
+    shown = ", ".join(str(row.position) for row in rows[:_SHOWN])
+    return f"position{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > _SHOWN else ''}"
+
+
+def _show_batches(what: str, batches: list[BatchRange]) -> None:
+    for batch in batches:
+        key = f", key {batch.key}" if batch.key else ""
+        job = f", job {batch.job_id}" if batch.job_id else ""
+        write(f"{what}: positions {batch.first} to {batch.last}, {batch.count:,} guests{key}{job}")
+
+
+class FailureFile:
+    """The CSV file of the guests who got no reward, readable by its owner only; opened before anything is
+    sent, so that a name that cannot be written stops the run in time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.fchmod(descriptor, 0o600)
+        except OSError as error:
+            raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+        self._file: TextIO = os.fdopen(
+            descriptor, "w", encoding="utf-8", errors="surrogateescape", newline=""
+        )
+
+    def write(self, report: IssuanceReport) -> None:
+        with self._file as file:
+            rows = csv.writer(file)
+            rows.writerow(("position", "value", "reason"))
+            listed = sorted([*report.failed, *report.rejected], key=lambda row: row.position)
+            rows.writerows((row.position, row.identifier, row.reason) for row in listed)
+        write(f"{len(listed):,} guests who got no reward are listed in {self._path}")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def failure_file(path: Path | None) -> Iterator[FailureFile | None]:
+    """The file, closed at the end in any case."""
+    file = FailureFile(path) if path else None
+    try:
+        yield file
+    finally:
+        if file:
+            file.close()

@@ -1,0 +1,124 @@
+"""Driving one run from the command line: send, wait, report; signals stop it cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from thanx_async._cli_output import Display, FailureFile, show_report
+from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
+from thanx_async.client import ThanxClient
+from thanx_async.errors import BatchError, ThanxError
+
+ISSUED, SOME_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
+
+
+async def drive(
+    client: ThanxClient,
+    target: tuple[str, str, str],
+    guests: Iterable[object] | AsyncIterable[object],
+    *,
+    run_id: str | None = None,
+    batch_size: int = 10_000,
+    failures: FailureFile | None = None,
+) -> int:
+    """Issue to all guests and report; returns the exit status."""
+    with Display() as display:
+        display.watch(client)
+        campaign_id, merchant_id, variant_id = target
+        batcher = AsyncBatcher(
+            client,
+            campaign_id=campaign_id,
+            merchant_id=merchant_id,
+            variant_id=variant_id,
+            batch_size=batch_size,
+            on_progress=display.progress,
+        )
+        stream = batcher.stream(guests, run_id=run_id)
+        problem, stopped = await _run(stream)
+    return _conclude(stream.run.report(), problem, failures, stopped=stopped)
+
+
+async def _run(stream: IssuanceStream) -> tuple[ThanxError | None, bool]:
+    """Send and wait; returns what stopped the run, if anything did, and whether it was a signal."""
+    stopper = _Stopper(stream)
+    try:
+        with on_signals(stopper):
+            async with stream as handles:
+                async for _ in handles:
+                    pass
+            if not stopper.asked:
+                await stopper.wait_for_jobs()
+    except ThanxError as error:
+        return error, stopper.asked
+    except asyncio.CancelledError:
+        if not stopper.asked:
+            raise
+    return None, stopper.asked
+
+
+class _Stopper:
+    """The first signal ends the phase that it comes in, the second cancels everything."""
+
+    def __init__(self, stream: IssuanceStream) -> None:
+        self.asked = False
+        self._stream = stream
+        self._task = asyncio.current_task()
+        self._waiting: asyncio.Timeout | None = None
+
+    def __call__(self) -> None:
+        if self.asked and self._task is not None:
+            self._task.cancel()
+        elif self._waiting is not None:
+            self._waiting.reschedule(0)
+        else:
+            self._stream.stop()
+        self.asked = True
+
+    async def wait_for_jobs(self) -> None:
+        try:
+            async with asyncio.timeout(None) as self._waiting:
+                await self._stream.run.wait()
+        except TimeoutError:
+            if not self._waiting or not self._waiting.expired():
+                raise
+
+
+def _conclude(
+    report: IssuanceReport, problem: ThanxError | None, failures: FailureFile | None, *, stopped: bool
+) -> int:
+    show_report(report)
+    if failures:
+        failures.write(report)
+    sys.stdout.flush()
+    if problem:
+        cause = problem.__cause__ if isinstance(problem, BatchError) else None
+        sys.stderr.write(f"thanx-async: stopped: {cause or problem}\n")
+    if stopped:
+        sys.stderr.write(
+            "thanx-async: stopped as asked; the input was not read to its end, or jobs still run\n"
+        )
+    if problem or stopped or report.unsent or report.in_doubt or report.unfinished:
+        return STOPPED
+    return SOME_FAILED if report.failed or report.rejected else ISSUED
+
+
+@contextmanager
+def on_signals(call: Callable[[], object]) -> Iterator[None]:
+    """Call on SIGINT and SIGTERM, where the platform lets the event loop have them."""
+    loop = asyncio.get_running_loop()
+    installed = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, call)
+        except (NotImplementedError, RuntimeError):
+            continue
+        installed.append(number)
+    try:
+        yield
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)

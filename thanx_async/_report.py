@@ -1,0 +1,79 @@
+"""What became of everybody, as numbers, rows and ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from thanx_async.models import IssuanceFailure, IssuanceJob, counted
+
+
+@attrs.frozen
+class GuestRow:
+    """One guest who got no reward, and why.
+
+    ``position`` counts from 0 in the input; ``identifier`` is the value, None where values are not kept.
+    """
+
+    position: int
+    identifier: str | None = attrs.field(repr=False)
+    reason: str
+    job_id: str | None = None
+
+
+@attrs.frozen
+class BatchRange:
+    """A batch: the first and last position in the input, the count of identifiers, key and job id."""
+
+    first: int
+    last: int
+    count: int
+    key: str | None = None
+    job_id: str | None = None
+
+
+@attrs.frozen
+class IssuanceReport:
+    """What became of everybody: numbers for the issued, rows for single guests, ranges for batches."""
+
+    run_id: str
+    total: int
+    issued: int
+    failed: list[GuestRow] = attrs.field(repr=counted)
+    rejected: list[GuestRow] = attrs.field(repr=counted)
+    duplicates: list[GuestRow] = attrs.field(repr=counted)
+    unsent: list[BatchRange] = attrs.field(repr=counted)
+    in_doubt: list[BatchRange] = attrs.field(repr=counted)
+    unfinished: list[BatchRange] = attrs.field(repr=counted)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Identifiers by fate; the values always sum to ``total``."""
+        return {
+            "issued": self.issued,
+            "failed": len(self.failed),
+            "rejected": len(self.rejected),
+            "duplicates": len(self.duplicates),
+            "unsent": _count(self.unsent),
+            "in_doubt": _count(self.in_doubt),
+            "unfinished": _count(self.unfinished),
+        }
+
+
+def _count(batches: Iterable[BatchRange]) -> int:
+    return sum(batch.count for batch in batches)
+
+
+def outcome_of(job: IssuanceJob, count: int) -> list[tuple[int, str]] | None:
+    """The failures by index; None where Thanx's numbers leave open who got a reward."""
+    if job.state == "revoked":
+        return [(index, "reward revoked") for index in range(count)]
+    failures: tuple[IssuanceFailure, ...] = job.summary.failures if job.summary else ()
+    reasons = {row.identifier_index: row.error for row in failures}
+    successes = job.summary.success_count if job.summary else job.success_count
+    if successes + len(reasons) == count and all(0 <= index < count for index in reasons):
+        return sorted(reasons.items())
+    if job.state == "failed" and successes == 0:
+        return [(index, reasons.get(index, "the job failed")) for index in range(count)]
+    return None

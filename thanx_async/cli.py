@@ -1,0 +1,249 @@
+"""The command line. Credentials come from the environment only."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from cyclopts import Parameter
+
+from thanx_async._cli_input import Format, GuestFile
+from thanx_async._cli_output import failure_file, show_plan, write
+from thanx_async._cli_run import ISSUED, SOME_FAILED, STOPPED, WRONG_USE, drive, on_signals
+from thanx_async._version import __version__
+from thanx_async.batcher import AsyncBatcher
+from thanx_async.client import ThanxClient
+from thanx_async.emulator import Counter, Emulator, JobSpeed
+from thanx_async.errors import ConfigurationError, ThanxError
+from thanx_async.models import IssuanceJob
+
+_SEED = ("camp_abc123", "k2lye10h32l5wzo", "var_treat1")
+
+app = cyclopts.App(
+    name="thanx-async",
+    version=__version__,
+    help="""Issue Thanx rewards in bulk.
+
+    Credentials come from THANX_CLIENT_ID and THANX_ACCESS_TOKEN; THANX_ENVIRONMENT is sandbox (the
+    default) or production, and THANX_BASE_URL overrides it.
+
+    Exit status: 0 all issued, 1 some failed or rejected, 2 wrong use, 3 stopped or in doubt.""",
+)
+job_app = cyclopts.App(name="job", help="Look at, wait for or revoke one job.")
+app.command(job_app)
+
+
+@app.command
+async def issue(
+    file: str,
+    *,
+    campaign: str | None = None,
+    merchant: str | None = None,
+    variant: str | None = None,
+    column: str | None = None,
+    format: Format | None = None,  # noqa: A002 - the option's name
+    failures: Path | None = None,
+    run_id: str | None = None,
+    batch_size: int = 10_000,
+    emulator: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Give every guest in FILE one reward.
+
+    Ctrl-C stops cleanly: nothing more is sent, requests under way are finished, and the report is true.
+
+    Parameters
+    ----------
+    file:
+        CSV with a header, plain lines or JSON lines; - reads standard input.
+    campaign, merchant, variant:
+        What to issue; with --emulator its own are the default.
+    column:
+        The column (CSV) or key (JSON lines) that holds the guest.
+    format:
+        csv, lines or jsonl; by default from the file's name.
+    failures:
+        A CSV file to write: position, value and reason of each guest who failed or was rejected.
+    run_id:
+        Makes the idempotency keys repeatable: the same file under the same id is not issued twice.
+    batch_size:
+        Guests in one request, 1 to 10,000.
+    emulator:
+        Run against the embedded emulator, not against Thanx.
+    """
+    target = _target(campaign, merchant, variant, emulator=emulator)
+    with failure_file(failures) as rows, closing(GuestFile(file, column=column, format=format)) as guests:
+        async with _client(emulator=emulator) as client:
+            return await drive(client, target, guests, run_id=run_id, batch_size=batch_size, failures=rows)
+
+
+@app.command
+async def plan(
+    file: str,
+    *,
+    column: str | None = None,
+    format: Format | None = None,  # noqa: A002 - the option's name
+    batch_size: int = 10_000,
+) -> int:
+    """Read and check FILE without sending anything: guests, rejects, duplicates, requests, duration.
+
+    Parameters
+    ----------
+    file, column, format, batch_size:
+        As for issue.
+    """
+    with closing(GuestFile(file, column=column, format=format)) as guests:
+        client = ThanxClient("plan", "plan")
+        batcher = AsyncBatcher(
+            client, campaign_id="plan", merchant_id="plan", variant_id="plan", batch_size=batch_size
+        )
+        planned = await batcher.plan(guests)
+    show_plan(planned)
+    return SOME_FAILED if planned.rejected else ISSUED
+
+
+@app.command
+async def demo(*, guests: int = 25_000) -> int:
+    """Issue generated guests against the emulator, under Thanx's rate limits.
+
+    Parameters
+    ----------
+    guests:
+        How many lines to generate; among them are some that are junk, duplicates or unknown to Thanx.
+    """
+    async with _client(emulator=True) as client:
+        write(f"A demonstration against an emulator on {client.base_url}, with {guests:,} lines of input.")
+        status = await drive(client, _SEED, _generated(guests))
+    return ISSUED if status == SOME_FAILED else status
+
+
+@app.command(name="emulator")
+async def run_emulator(
+    *,
+    port: int = 8086,
+    counter: Counter = Counter.FIXED,
+    limits: str = "5/1,2000/900",
+    speed: float = 5000.0,
+) -> int:
+    """Run the emulator on loopback until Ctrl-C.
+
+    Parameters
+    ----------
+    port:
+        The port on 127.0.0.1; 0 takes a free one.
+    counter:
+        How requests are counted.
+    limits:
+        Requests/seconds, separated by commas.
+    speed:
+        Identifiers a second that a job processes.
+    """
+    job_speed = JobSpeed(identifiers_per_second=speed)
+    stop = asyncio.Event()
+    with on_signals(stop.set):
+        async with Emulator(port=port, counter=counter, limits=_limits(limits), speed=job_speed) as emulator:
+            write(f"{emulator.url}\nUse it with: export THANX_BASE_URL={emulator.url}")
+            sys.stdout.flush()
+            await stop.wait()
+            write(str(emulator.statistics()))
+    return ISSUED
+
+
+@job_app.command
+async def show(job_id: str, *, merchant: str) -> int:
+    """Show a job as it is now."""
+    async with _client() as client:
+        _show_job(await client.get_issuance_job(job_id, merchant_id=merchant))
+    return ISSUED
+
+
+@job_app.command
+async def wait(job_id: str, *, merchant: str, timeout: float | None = None) -> int:
+    """Wait until a job is finished, at most TIMEOUT seconds."""
+    async with _client() as client:
+        job = await client.job(job_id, merchant_id=merchant).wait(timeout=timeout)
+    _show_job(job)
+    return ISSUED if job.state == "completed" and not job.failure_count else SOME_FAILED
+
+
+@job_app.command
+async def revoke(job_id: str, *, merchant: str) -> int:
+    """Take the rewards of a finished job back."""
+    async with _client() as client:
+        _show_job(await client.job(job_id, merchant_id=merchant).revoke())
+    return ISSUED
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; returns its exit status."""
+    try:
+        status = app(arguments, exit_on_error=False, result_action="return_value")
+    except cyclopts.CycloptsError:
+        return WRONG_USE
+    except ConfigurationError as error:
+        return _fail(str(error), WRONG_USE)
+    except (ThanxError, ValueError, OSError) as error:
+        return _fail(str(error), STOPPED)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return _fail("interrupted", STOPPED)
+    return status if isinstance(status, int) else ISSUED
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"thanx-async: {message}\n")
+    return status
+
+
+def _target(
+    campaign: str | None, merchant: str | None, variant: str | None, *, emulator: bool
+) -> tuple[str, str, str]:
+    given = {"--campaign": campaign, "--merchant": merchant, "--variant": variant}
+    values = [value or default for value, default in zip(given.values(), _SEED, strict=True)]
+    missing = [name for name, value in given.items() if not value]
+    if missing and not emulator:
+        raise ConfigurationError(f"say what to issue: {', '.join(missing)} missing")
+    return values[0], values[1], values[2]
+
+
+@asynccontextmanager
+async def _client(*, emulator: bool = False) -> AsyncIterator[ThanxClient]:
+    if not emulator:
+        async with ThanxClient.from_env() as client:
+            yield client
+        return
+    async with (
+        Emulator() as embedded,
+        ThanxClient("emulator", "emulator", base_url=embedded.url) as client,
+    ):
+        yield client
+
+
+def _limits(text: str) -> list[tuple[int, float]]:
+    try:
+        pairs = [part.split("/") for part in text.split(",")]
+        return [(int(requests), float(seconds)) for requests, seconds in pairs]
+    except ValueError:
+        raise ConfigurationError(f"--limits must look like 5/1,2000/900, not {text!r}") from None
+
+
+def _generated(count: int) -> Iterable[str]:
+    """Guests of whom 1 in 500 is junk, 1 in 500 a duplicate, and 1 in 500 unknown to Thanx."""
+    for number in range(count):
+        match number % 500:
+            case 100:
+                yield f"not a guest {number}"
+            case 200:
+                yield f"guest{number - 1}@example.com"
+            case 300:
+                yield f"unknown{number}@example.com"
+            case _:
+                yield f"guest{number}@example.com"
+
+
+def _show_job(job: IssuanceJob) -> None:
+    write(f"{job.id}: {job.state}, {job.processed_count:,} of {job.total_count:,} processed")
+    write(f"  {job.success_count:,} issued, {job.failure_count:,} failed")

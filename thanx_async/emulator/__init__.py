@@ -1,0 +1,20 @@
+"""A faithful stand-in for Thanx on loopback, for trying things out and for tests.
+
+It shares no code with the client, so that it cannot share its mistakes.
+"""
+
+from thanx_async.emulator.counters import Counter
+from thanx_async.emulator.faults import Fault, Faults, ScriptedAnswer
+from thanx_async.emulator.server import Emulator, RequestLog
+from thanx_async.emulator.state import JobSpeed, unknown_guests
+
+__all__ = [
+    "Counter",
+    "Emulator",
+    "Fault",
+    "Faults",
+    "JobSpeed",
+    "RequestLog",
+    "ScriptedAnswer",
+    "unknown_guests",
+]

@@ -1,0 +1,114 @@
+"""How a server may count requests; Thanx does not say which way it does."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+from typing import Protocol
+
+
+class Counter(StrEnum):
+    """The kinds of counter."""
+
+    FIXED = "fixed"
+    SLIDING_LOG = "sliding-log"
+    SLIDING_COUNTER = "sliding-counter"
+    LEAKY = "leaky"
+    NONE = "none"
+
+
+class Referee(Protocol):
+    """Judges requests one by one; ``now`` is in seconds and never goes back."""
+
+    def admits(self, now: float) -> bool: ...
+
+
+class Fixed:
+    """At most ``requests`` in each window that is aligned to the clock."""
+
+    def __init__(self, requests: int, seconds: float) -> None:
+        self._requests, self._seconds = requests, seconds
+        self._window, self._count = -1, 0
+
+    def admits(self, now: float) -> bool:
+        window = int(now // self._seconds)
+        if window != self._window:
+            self._window, self._count = window, 0
+        self._count += 1
+        return self._count <= self._requests
+
+
+class SlidingLog:
+    """At most ``requests`` in any window."""
+
+    def __init__(self, requests: int, seconds: float) -> None:
+        self._seconds = seconds
+        self._log: deque[float] = deque(maxlen=requests)
+
+    def admits(self, now: float) -> bool:
+        full = len(self._log) == self._log.maxlen
+        if full and self._log[0] > now - self._seconds:
+            return False
+        self._log.append(now)
+        return True
+
+
+class SlidingCounter:
+    """The count of this aligned window and the part of the one before that a sliding window still covers."""
+
+    def __init__(self, requests: int, seconds: float) -> None:
+        self._requests, self._seconds = requests, seconds
+        self._window, self._count, self._before = 0, 0, 0
+
+    def admits(self, now: float) -> bool:
+        window = int(now // self._seconds)
+        if window != self._window:
+            self._before = self._count if window == self._window + 1 else 0
+            self._window, self._count = window, 0
+        covered = 1 - now % self._seconds / self._seconds
+        if self._count + self._before * covered + 1 > self._requests:
+            return False
+        self._count += 1
+        return True
+
+
+class Leaky:
+    """A bucket that leaks ``requests`` in ``seconds`` and holds ``requests``."""
+
+    def __init__(self, requests: int, seconds: float) -> None:
+        self._requests, self._seconds = requests, seconds
+        self._level, self._last = 0.0, 0.0
+
+    def admits(self, now: float) -> bool:
+        leaked = (now - self._last) * self._requests / self._seconds
+        self._level, self._last = max(0.0, self._level - leaked), now
+        if self._level + 1 > self._requests:
+            return False
+        self._level += 1
+        return True
+
+
+class Unlimited:
+    """Admits everything."""
+
+    def admits(self, now: float) -> bool:  # noqa: ARG002 - the protocol's
+        return True
+
+
+def referee(counter: Counter, requests: int, seconds: float) -> Referee:
+    """The judge of one limit."""
+    if requests < 1 or seconds <= 0:
+        raise ValueError(
+            f"a limit needs at least 1 request in more than 0 s, not {requests} in {seconds:g} s"
+        )
+    match counter:
+        case Counter.FIXED:
+            return Fixed(requests, seconds)
+        case Counter.SLIDING_LOG:
+            return SlidingLog(requests, seconds)
+        case Counter.SLIDING_COUNTER:
+            return SlidingCounter(requests, seconds)
+        case Counter.LEAKY:
+            return Leaky(requests, seconds)
+        case Counter.NONE:
+            return Unlimited()
