@@ -1,4 +1,5 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from inspect import iscoroutinefunction
 
 import pytest
 
@@ -7,6 +8,14 @@ from thanx_async.emulator import Emulator
 
 TARGET = {"campaign_id": "camp_abc123", "merchant_id": "k2lye10h32l5wzo", "variant_id": "var_treat1"}
 MERCHANT = TARGET["merchant_id"]
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    """Asynchronous tests run on virtual time unless they are marked as ``realtime``."""
+    for item in items:
+        function = getattr(item, "function", None)
+        if iscoroutinefunction(function) and not item.get_closest_marker("realtime"):
+            item.add_marker(pytest.mark.looptime)
 
 
 def guests(count: int, start: int = 0) -> list[str]:

@@ -37,6 +37,7 @@ THANX_RATE_LIMITS = (RateLimit(5, 1), RateLimit(2000, 900))
 """What Thanx allows unless it has granted more."""
 
 _LONG_WAIT = 5.0
+_LEAST_WAIT = 1e-6  # a wait below the resolution of the loop's clock would spin
 _POLL_TURN = 9
 
 
@@ -159,7 +160,7 @@ class LocalRateLimiter:
                     due, reason = self._pacing.due(loop.time())
                     if due <= loop.time():
                         break
-                    wait = due - loop.time()
+                    wait = max(due - loop.time(), _LEAST_WAIT)
                     self._announce(wait, reason)
                 await _changed(change, wait)
             self._take_turn(slot.lane)
