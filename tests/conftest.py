@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from inspect import iscoroutinefunction
 
@@ -8,6 +9,12 @@ from thanx_async.emulator import Emulator
 
 TARGET = {"campaign_id": "camp_abc123", "merchant_id": "k2lye10h32l5wzo", "variant_id": "var_treat1"}
 MERCHANT = TARGET["merchant_id"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_stray_loop() -> None:
+    """Otherwise looptime's look at the current loop makes one that nobody closes."""
+    asyncio.set_event_loop(None)
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
