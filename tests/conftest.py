@@ -1,13 +1,21 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from inspect import iscoroutinefunction
+from typing import TypedDict
 
 import pytest
 
 from thanx_async import AsyncBatcher, ThanxClient
 from thanx_async.emulator import Emulator
 
-TARGET = {"campaign_id": "camp_abc123", "merchant_id": "k2lye10h32l5wzo", "variant_id": "var_treat1"}
+
+class Target(TypedDict):
+    campaign_id: str
+    merchant_id: str
+    variant_id: str
+
+
+TARGET = Target(campaign_id="camp_abc123", merchant_id="k2lye10h32l5wzo", variant_id="var_treat1")
 MERCHANT = TARGET["merchant_id"]
 
 
@@ -29,15 +37,11 @@ def guests(count: int, start: int = 0) -> list[str]:
     return [f"guest{number}@example.com" for number in range(start, start + count)]
 
 
-def batcher(client: ThanxClient, *, batch_size: int = 10, **target: str) -> AsyncBatcher:
-    ids = TARGET | target
-    return AsyncBatcher(
-        client,
-        campaign_id=ids["campaign_id"],
-        merchant_id=ids["merchant_id"],
-        variant_id=ids["variant_id"],
-        batch_size=batch_size,
-    )
+def batcher(client: ThanxClient, *, campaign_id: str = TARGET["campaign_id"]) -> AsyncBatcher:
+    """A batcher of small batches."""
+    target = TARGET.copy()
+    target["campaign_id"] = campaign_id
+    return AsyncBatcher(client, **target, batch_size=10)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from thanx_async._polling import PollSchedule, Track
 from thanx_async.errors import ConfigurationError, JobTimeoutError
 from thanx_async.models import IssuanceJob
 
+_CLOCK = 1e-6  # a wait below the resolution of the loop's clock would spin
+
 
 class JobService(Protocol):
     """What a handle needs of a client."""
@@ -75,7 +77,7 @@ class JobWatch:
     async def _until_due(self) -> None:
         """Sleep until the next poll is due, by what is known on waking, or until woken."""
         loop = asyncio.get_running_loop()
-        while self._track and (wait := self._schedule.due(self._track) - loop.time()) > 0:
+        while self._track and (wait := self._schedule.due(self._track) - loop.time()) > _CLOCK:
             try:
                 async with asyncio.timeout(wait):
                     await self._hint.wait()

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aioresponses import aioresponses
 
-from tests.conftest import TARGET, guests
+from tests.conftest import MERCHANT, TARGET, guests
 from thanx_async import (
     APIError,
     AuthenticationError,
@@ -32,12 +32,17 @@ from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 PATIENT = RetryPolicy(max_attempts=3, base_delay=0.01)
 
 
-async def issue(client: ThanxClient, *values: str, key: str | None = None, **target: str) -> JobHandle:
-    ids = TARGET | target
+async def issue(
+    client: ThanxClient,
+    *values: str,
+    key: str | None = None,
+    campaign_id: str = TARGET["campaign_id"],
+    variant_id: str = TARGET["variant_id"],
+) -> JobHandle:
     return await client.issue_rewards(
-        campaign_id=ids["campaign_id"],
-        merchant_id=ids["merchant_id"],
-        variant_id=ids["variant_id"],
+        campaign_id=campaign_id,
+        merchant_id=MERCHANT,
+        variant_id=variant_id,
         identifiers=values or ("jane@example.com",),
         idempotency_key=key,
     )
