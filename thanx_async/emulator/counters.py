@@ -54,7 +54,8 @@ class SlidingLog:
 
 
 class SlidingCounter:
-    """The count of this aligned window and the part of the one before that a sliding window still covers."""
+    """The count of this aligned window and the part, rounded down as is usual, of the one before that a
+    sliding window still covers."""
 
     def __init__(self, requests: int, seconds: float) -> None:
         self._requests, self._seconds = requests, seconds
@@ -66,7 +67,7 @@ class SlidingCounter:
             self._before = self._count if window == self._window + 1 else 0
             self._window, self._count = window, 0
         covered = 1 - now % self._seconds / self._seconds
-        if self._count + self._before * covered + 1 > self._requests:
+        if self._count + int(self._before * covered) + 1 > self._requests:
             return False
         self._count += 1
         return True
