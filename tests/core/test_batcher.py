@@ -473,8 +473,6 @@ def test_the_account_always_adds_up(items: list[object], answers: list[ScriptedA
                 stopped = False
             except BatchError as error:
                 run, stopped = error.run, True
-            emulator.script()
-            emulator.faults = Faults()
             report = run.report()
             rewards = emulator.reward_counts()
             assert sum(report.counts.values()) == run.total
