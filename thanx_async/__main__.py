@@ -1,6 +1,8 @@
 """The entry point of the command line."""
 
+import os
 import sys
+import threading
 
 
 def main() -> None:
@@ -9,7 +11,11 @@ def main() -> None:
         from thanx_async.cli import run
     except ImportError as error:
         sys.exit(f"thanx-async needs its extra ({error.name} is missing): pip install 'thanx-async[cli]'")
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    sys.stdout.flush()
+    if threading.active_count() > 1:
+        os._exit(status)  # a thread that still reads standard input would hold the exit
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class GuestFile:
         self._stack.close()
 
     async def __aiter__(self) -> AsyncIterator[object]:
-        while items := await anyio.to_thread.run_sync(self._slice):
+        while items := await anyio.to_thread.run_sync(self._slice, abandon_on_cancel=True):
             for item in items:
                 yield item
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from thanx_async._cli_output import Display, FailureFile, show_report
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
 from thanx_async.client import ThanxClient
+from thanx_async.emulator import Emulator
 from thanx_async.errors import BatchError, ThanxError
 
 ISSUED, SOME_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
@@ -58,6 +59,20 @@ async def _run(stream: IssuanceStream) -> tuple[ThanxError | None, bool]:
         if not stopper.asked:
             raise
     return None, stopper.asked
+
+
+@asynccontextmanager
+async def connect(*, emulator: bool = False) -> AsyncIterator[ThanxClient]:
+    """A client from the environment, or one of an embedded emulator."""
+    if not emulator:
+        async with ThanxClient.from_env() as client:
+            yield client
+        return
+    async with (
+        Emulator() as embedded,
+        ThanxClient("emulator", "emulator", base_url=embedded.url) as client,
+    ):
+        yield client
 
 
 class _Stopper:

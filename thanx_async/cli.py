@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter
 
+from thanx_async._cli_emulator import run_emulator
 from thanx_async._cli_input import Format, GuestFile
+from thanx_async._cli_job import job_app
 from thanx_async._cli_output import failure_file, show_plan, write
-from thanx_async._cli_run import ISSUED, SOME_FAILED, STOPPED, WRONG_USE, drive, on_signals
+from thanx_async._cli_run import ISSUED, SOME_FAILED, STOPPED, WRONG_USE, connect, drive
 from thanx_async._version import __version__
 from thanx_async.batcher import AsyncBatcher
 from thanx_async.client import ThanxClient
-from thanx_async.emulator import Counter, Emulator, JobSpeed
 from thanx_async.errors import ConfigurationError, ThanxError
-from thanx_async.models import IssuanceJob
 
+GuestFileName = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _SEED = ("camp_abc123", "k2lye10h32l5wzo", "var_treat1")
 
 app = cyclopts.App(
@@ -34,13 +35,14 @@ app = cyclopts.App(
 
     Exit status: 0 all issued, 1 some failed or rejected, 2 wrong use, 3 stopped or in doubt.""",
 )
-job_app = cyclopts.App(name="job", help="Look at, wait for or revoke one job.")
 app.command(job_app)
+app.command(run_emulator, name="emulator")
 
 
 @app.command
 async def issue(
-    file: str,
+    file: GuestFileName,
+    /,
     *,
     campaign: str | None = None,
     merchant: str | None = None,
@@ -60,8 +62,12 @@ async def issue(
     ----------
     file:
         CSV with a header, plain lines or JSON lines; - reads standard input.
-    campaign, merchant, variant:
-        What to issue; with --emulator its own are the default.
+    campaign:
+        The campaign's id; with --emulator its own is the default, as for the next two.
+    merchant:
+        The merchant's id.
+    variant:
+        The id of the campaign's variant.
     column:
         The column (CSV) or key (JSON lines) that holds the guest.
     format:
@@ -76,14 +82,15 @@ async def issue(
         Run against the embedded emulator, not against Thanx.
     """
     target = _target(campaign, merchant, variant, emulator=emulator)
-    with failure_file(failures) as rows, closing(GuestFile(file, column=column, format=format)) as guests:
-        async with _client(emulator=emulator) as client:
+    with closing(GuestFile(file, column=column, format=format)) as guests, failure_file(failures) as rows:
+        async with connect(emulator=emulator) as client:
             return await drive(client, target, guests, run_id=run_id, batch_size=batch_size, failures=rows)
 
 
 @app.command
 async def plan(
-    file: str,
+    file: GuestFileName,
+    /,
     *,
     column: str | None = None,
     format: Format | None = None,  # noqa: A002 - the option's name
@@ -93,8 +100,14 @@ async def plan(
 
     Parameters
     ----------
-    file, column, format, batch_size:
-        As for issue.
+    file:
+        CSV with a header, plain lines or JSON lines; - reads standard input.
+    column:
+        The column (CSV) or key (JSON lines) that holds the guest.
+    format:
+        csv, lines or jsonl; by default from the file's name.
+    batch_size:
+        Guests in one request, 1 to 10,000.
     """
     with closing(GuestFile(file, column=column, format=format)) as guests:
         client = ThanxClient("plan", "plan")
@@ -115,67 +128,10 @@ async def demo(*, guests: int = 25_000) -> int:
     guests:
         How many lines to generate; among them are some that are junk, duplicates or unknown to Thanx.
     """
-    async with _client(emulator=True) as client:
+    async with connect(emulator=True) as client:
         write(f"A demonstration against an emulator on {client.base_url}, with {guests:,} lines of input.")
         status = await drive(client, _SEED, _generated(guests))
     return ISSUED if status == SOME_FAILED else status
-
-
-@app.command(name="emulator")
-async def run_emulator(
-    *,
-    port: int = 8086,
-    counter: Counter = Counter.FIXED,
-    limits: str = "5/1,2000/900",
-    speed: float = 5000.0,
-) -> int:
-    """Run the emulator on loopback until Ctrl-C.
-
-    Parameters
-    ----------
-    port:
-        The port on 127.0.0.1; 0 takes a free one.
-    counter:
-        How requests are counted.
-    limits:
-        Requests/seconds, separated by commas.
-    speed:
-        Identifiers a second that a job processes.
-    """
-    job_speed = JobSpeed(identifiers_per_second=speed)
-    stop = asyncio.Event()
-    with on_signals(stop.set):
-        async with Emulator(port=port, counter=counter, limits=_limits(limits), speed=job_speed) as emulator:
-            write(f"{emulator.url}\nUse it with: export THANX_BASE_URL={emulator.url}")
-            sys.stdout.flush()
-            await stop.wait()
-            write(str(emulator.statistics()))
-    return ISSUED
-
-
-@job_app.command
-async def show(job_id: str, *, merchant: str) -> int:
-    """Show a job as it is now."""
-    async with _client() as client:
-        _show_job(await client.get_issuance_job(job_id, merchant_id=merchant))
-    return ISSUED
-
-
-@job_app.command
-async def wait(job_id: str, *, merchant: str, timeout: float | None = None) -> int:
-    """Wait until a job is finished, at most TIMEOUT seconds."""
-    async with _client() as client:
-        job = await client.job(job_id, merchant_id=merchant).wait(timeout=timeout)
-    _show_job(job)
-    return ISSUED if job.state == "completed" and not job.failure_count else SOME_FAILED
-
-
-@job_app.command
-async def revoke(job_id: str, *, merchant: str) -> int:
-    """Take the rewards of a finished job back."""
-    async with _client() as client:
-        _show_job(await client.job(job_id, merchant_id=merchant).revoke())
-    return ISSUED
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -209,27 +165,6 @@ def _target(
     return values[0], values[1], values[2]
 
 
-@asynccontextmanager
-async def _client(*, emulator: bool = False) -> AsyncIterator[ThanxClient]:
-    if not emulator:
-        async with ThanxClient.from_env() as client:
-            yield client
-        return
-    async with (
-        Emulator() as embedded,
-        ThanxClient("emulator", "emulator", base_url=embedded.url) as client,
-    ):
-        yield client
-
-
-def _limits(text: str) -> list[tuple[int, float]]:
-    try:
-        pairs = [part.split("/") for part in text.split(",")]
-        return [(int(requests), float(seconds)) for requests, seconds in pairs]
-    except ValueError:
-        raise ConfigurationError(f"--limits must look like 5/1,2000/900, not {text!r}") from None
-
-
 def _generated(count: int) -> Iterable[str]:
     """Guests of whom 1 in 500 is junk, 1 in 500 a duplicate, and 1 in 500 unknown to Thanx."""
     for number in range(count):
@@ -242,8 +177,3 @@ def _generated(count: int) -> Iterable[str]:
                 yield f"unknown{number}@example.com"
             case _:
                 yield f"guest{number}@example.com"
-
-
-def _show_job(job: IssuanceJob) -> None:
-    write(f"{job.id}: {job.state}, {job.processed_count:,} of {job.total_count:,} processed")
-    write(f"  {job.success_count:,} issued, {job.failure_count:,} failed")

@@ -1,0 +1,274 @@
+"""The commands as a user types them, against an emulator in another thread."""
+
+import asyncio
+import csv
+import io
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MERCHANT, guests
+from thanx_async import __main__ as entry
+from thanx_async.cli import run
+from thanx_async.emulator import Emulator, Faults, JobSpeed
+
+TARGET = ["--campaign", "camp_abc123", "--merchant", MERCHANT, "--variant", "var_treat1"]
+FAST = JobSpeed(identifiers_per_second=1e6, start_delay=0.01, revoke_seconds=0.01)
+
+
+@contextmanager
+def serving(emulator: Emulator) -> Iterator[Emulator]:
+    """Run an emulator on a loop of its own."""
+    ready = threading.Event()
+    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        async with emulator:
+            loops.append((asyncio.get_running_loop(), stop))
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=[serve()])
+    thread.start()
+    ready.wait()
+    try:
+        yield emulator
+    finally:
+        loop, stop = loops[0]
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    with serving(Emulator(limits=[], speed=FAST)) as emulator:
+        monkeypatch.setenv("THANX_BASE_URL", emulator.url)
+        monkeypatch.setenv("THANX_CLIENT_ID", "client")
+        monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")
+        yield emulator
+
+
+def written(path: Path, *lines: str) -> str:
+    path.write_text("".join(line + "\n" for line in lines))
+    return str(path)
+
+
+def counts(text: str) -> dict[str, int]:
+    """The table of fates in a report."""
+    rows = [line.rsplit(maxsplit=1) for line in text.splitlines() if line.startswith("  ")]
+    return {name.strip(): int(count.replace(",", "")) for name, count in rows}
+
+
+def test_a_csv_file(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The numbers, the positions and the list of failures are exact."""
+    lines = [f"{number},{guest}" for number, guest in enumerate(guests(25_000))]
+    for place in range(50):
+        lines[100 + 499 * place] = f"{place},not a guest"
+        lines[200 + 499 * place] = f"{place},guest{place}@example.com"
+        lines[300 + 499 * place] = f"{place},unknown{place}@example.com"
+    file, out = written(tmp_path / "guests.csv", "id,email", *lines), tmp_path / "failures.csv"
+    out.touch(0o644)
+    status = run(["issue", file, "--column", "email", "--failures", str(out), *TARGET])
+    printed = capsys.readouterr()
+    assert status == 1, printed.err
+    assert counts(printed.out) == {
+        "issued": 24_850,
+        "failed": 50,
+        "rejected": 50,
+        "duplicates": 50,
+        "unsent": 0,
+        "in doubt": 0,
+        "unfinished": 0,
+    }
+    assert "50 rejected: " in printed.out
+    assert "(positions 100, 599, 1098, 1597, 2096, ...)" in printed.out
+    assert "not a guest" not in printed.out + printed.err
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    rows = list(csv.reader(out.read_text().splitlines()))
+    assert rows[0] == ["position", "value", "reason"]
+    expected = {100 + 499 * place: "not a guest" for place in range(50)}
+    expected |= {300 + 499 * place: f"unknown{place}@example.com" for place in range(50)}
+    assert {int(position): value for position, value, _ in rows[1:]} == expected
+    assert [int(row[0]) for row in rows[1:]] == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "options"),
+    [
+        ("guests.txt", guests(3), []),
+        ("guests.csv", ["email", *guests(3)], []),
+        ("guests.dat", ["email", *guests(3)], ["--format", "csv"]),
+        ("guests.jsonl", [f'{{"who": "{guest}"}}' for guest in guests(3)], ["--column", "who"]),
+        ("guests.ndjson", [f'"{guest}"' for guest in guests(3)], []),
+        ("guests.csv", ['"e-mail"', *[f'"{guest}"' for guest in guests(3)]], ["--column", "e-mail"]),
+    ],
+)
+def test_formats(
+    served: Emulator,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    lines: list[str],
+    options: list[str],
+) -> None:
+    """Every documented format is read."""
+    assert run(["issue", written(tmp_path / name, *lines), *options, *TARGET]) == 0
+    assert counts(capsys.readouterr().out)["issued"] == 3
+
+
+def test_broken_lines_are_rejected(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Short rows, bytes that are no UTF-8 and lines that are no JSON are rejected one by one."""
+    table = tmp_path / "guests.csv"
+    table.write_bytes(b"id,email\n1\n2,caf\xe9@example.com\n3,a@example.com\n")
+    assert run(["issue", str(table), "--column", "email", *TARGET]) == 1
+    assert counts(capsys.readouterr().out)["rejected"] == 2
+    rows = written(tmp_path / "guests.jsonl", "{", '{"other": 1}', '{"email": "b@example.com"}')
+    assert run(["issue", rows, "--column", "email", *TARGET]) == 1
+    assert counts(capsys.readouterr().out)["rejected"] == 2
+    assert served.reward_counts() == {"a@example.com": 1, "b@example.com": 1}
+
+
+def test_standard_input(
+    served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dash reads standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a@example.com\r\n+14155551234\r\n")))
+    assert run(["issue", "-", *TARGET]) == 0
+    assert counts(capsys.readouterr().out)["issued"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        (["issue"], "FILE"),
+        (["issue", "x.txt", "--nope"], "--nope"),
+        (["issue", "x.txt"], "--campaign, --merchant, --variant missing"),
+        (["issue", "nowhere.csv", *TARGET], "cannot read nowhere.csv: No such file"),
+        (["issue", "empty.csv", *TARGET], "the CSV file is empty"),
+        (["issue", "two.csv", *TARGET], "say with --column which column to read: id, email"),
+        (["issue", "two.csv", "--column", "mail", *TARGET], "no column 'mail'; the header names: id, email"),
+        (["issue", "plain.txt", "--column", "mail", *TARGET, "--format", "lines"], "--column goes with"),
+        (["issue", "plain.txt", *TARGET, "--batch-size", "0"], "batch_size must be 1 to 10,000"),
+        (["issue", "plain.txt", *TARGET, "--failures", "no/where.csv"], "cannot write no/where.csv"),
+        (["plan", "plain.txt", "--format", "xml"], "xml"),
+        (["emulator", "--limits", "five"], "--limits must look like"),
+        (["nope"], "nope"),
+    ],
+)
+def test_wrong_use(
+    served: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    phrase: str,
+) -> None:
+    """Wrong use ends with status 2 and a message that says what is wrong."""
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "empty.csv")
+    written(tmp_path / "two.csv", "id,email")
+    written(tmp_path / "plain.txt", "a@example.com")
+    assert run(arguments) == 2
+    printed = capsys.readouterr()
+    assert phrase in " ".join((printed.out + printed.err).replace("│", "").split())
+    assert served.requests == []
+
+
+def test_a_missing_credential_is_wrong_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The missing variable is named."""
+    monkeypatch.delenv("THANX_CLIENT_ID", raising=False)
+    assert run(["issue", written(tmp_path / "a.txt", "a@example.com"), *TARGET]) == 2
+    assert "THANX_CLIENT_ID is not set" in capsys.readouterr().err
+
+
+def test_a_wrong_campaign(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A campaign that does not exist stops the run, and everybody is unsent."""
+    options = ["--campaign", "nope", "--merchant", MERCHANT, "--variant", "var_treat1"]
+    assert run(["issue", written(tmp_path / "a.txt", *guests(30)), *options, "--batch-size", "10"]) == 3
+    printed = capsys.readouterr()
+    assert "stopped: HTTP 404 RESOURCE_NOT_FOUND" in printed.err
+    assert counts(printed.out)["unsent"] == 30
+    assert "unsent: certainly not issued: positions 0 to 9, 10 guests" in printed.out
+
+
+def test_doubt_is_reported_with_its_key(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A 502 page leaves the batch in doubt; the same command with the same run id settles it."""
+    served.faults = Faults(html_502=1)
+    command = ["issue", written(tmp_path / "a.txt", *guests(5)), *TARGET, "--run-id", "march"]
+    assert run(command) == 3
+    printed = capsys.readouterr()
+    assert "HTTP 502 (Bad Gateway)" in printed.err
+    assert counts(printed.out)["in doubt"] == 5
+    assert served.requests[0].idempotency_key is not None
+    assert served.requests[0].idempotency_key in printed.out
+    served.faults = Faults()
+    assert run(command) == 0
+
+
+def test_a_plan(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan tells what would be sent, and sends nothing."""
+    assert run(["plan", written(tmp_path / "a.txt", *guests(25), "junk"), "--batch-size", "10"]) == 1
+    printed = capsys.readouterr().out
+    assert "26 read, 25 guests to reward, in 3 requests" in printed
+    assert "1 rejected, 0 duplicates" in printed
+    assert "(position 25)" in printed
+    assert served.requests == []
+
+
+def test_jobs(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job is shown, waited for and revoked by its id."""
+    run(["issue", written(tmp_path / "a.txt", *guests(5), "unknown@example.com"), *TARGET])
+    capsys.readouterr()
+    job = ["job000001", "--merchant", MERCHANT]
+    assert run(["job", "show", *job]) == 0
+    assert "job000001: completed, 6 of 6 processed\n  5 issued, 1 failed" in capsys.readouterr().out
+    assert run(["job", "wait", *job, "--timeout", "5"]) == 1
+    assert run(["job", "revoke", *job]) == 0
+    assert served.reward_counts() == {}
+    capsys.readouterr()
+    assert run(["job", "show", "nope", "--merchant", MERCHANT]) == 3
+    assert "HTTP 404" in capsys.readouterr().err
+
+
+def test_the_demonstration(capsys: pytest.CaptureFixture[str]) -> None:
+    """The demonstration needs nothing, and reports."""
+    assert run(["demo", "--guests", "1000"]) == 0
+    printed = capsys.readouterr().out
+    assert "1,000 lines of input" in printed
+    assert counts(printed) | {"issued": 0} == {
+        "issued": 0,
+        "failed": 2,
+        "rejected": 2,
+        "duplicates": 2,
+        "unsent": 0,
+        "in doubt": 0,
+        "unfinished": 0,
+    }
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help and version answer, also through the entry point."""
+    monkeypatch.setattr(sys, "argv", ["thanx-async", "--help"])
+    with pytest.raises(SystemExit) as caught:
+        entry.main()
+    assert caught.value.code == 0
+    assert "Issue Thanx rewards in bulk" in capsys.readouterr().out
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its extra the command says how to install it."""
+    monkeypatch.setitem(sys.modules, "thanx_async.cli", None)
+    with pytest.raises(SystemExit, match=r"thanx-async\[cli\]"):
+        entry.main()

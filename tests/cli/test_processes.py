@@ -1,0 +1,103 @@
+"""The command line as a process: signals, pipes, standard streams."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.conftest import guests
+from thanx_async.emulator import Emulator, Faults
+
+pytestmark = pytest.mark.realtime
+COMMAND = [sys.executable, "-m", "thanx_async"]
+
+
+def start(*arguments: str, url: str = "", stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "THANX_BASE_URL": url,
+        "THANX_CLIENT_ID": "c",
+        "THANX_ACCESS_TOKEN": "s3cret",
+    }
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        env=environment,
+        text=True,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+TARGET = ["--campaign", "camp_abc123", "--merchant", "k2lye10h32l5wzo", "--variant", "var_treat1"]
+
+
+async def until(emulator: Emulator, requests: int) -> None:
+    while len(emulator.requests) < requests:
+        await asyncio.sleep(0.02)
+
+
+async def test_interrupting_a_run(tmp_path: Path) -> None:
+    """Ctrl-C finishes what is under way, sends nothing more, and the report is what Thanx says, too."""
+    (tmp_path / "guests.txt").write_text("\n".join(guests(1000)))
+    async with Emulator(faults=Faults(delay=0.3)) as emulator:
+        process = start(
+            "issue", str(tmp_path / "guests.txt"), *TARGET, "--batch-size", "10", url=emulator.url
+        )
+        await until(emulator, 4)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.to_thread(process.communicate, timeout=60)
+        rewarded = len(emulator.reward_counts())
+    assert process.returncode == 3, err
+    assert "stopped as asked" in err
+    fates = dict(re.findall(r"^  (\w+(?: \w+)?) +([\d,]+)$", out, re.MULTILINE))
+    assert int(fates["in doubt"]) == 0
+    assert int(fates["issued"]) + int(fates["unfinished"]) == rewarded
+    assert 0 < rewarded < 200
+
+
+async def test_an_open_pipe_does_not_hold_the_exit() -> None:
+    """Ctrl-C ends a run that waits for its standard input."""
+    async with Emulator() as emulator:
+        process = start("issue", "-", *TARGET, url=emulator.url, stdin=subprocess.PIPE)
+        assert process.stdin is not None
+        for guest in guests(5000):
+            process.stdin.write(guest + "\n")
+        process.stdin.flush()
+        while not is_reading(process.pid):
+            await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        with process.stdin:
+            assert await asyncio.to_thread(process.wait, 30) == 3
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with process.stdout as out, process.stderr as err:
+            assert "read from the input" in out.read()
+            assert "stopped as asked" in err.read()
+
+
+def is_reading(pid: int) -> bool:
+    """Whether the process catches signals by now, and has a thread that reads its input."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    caught = int(re.findall(r"SigCgt:\s*(\w+)", text)[0], 16)
+    threads = int(re.findall(r"Threads:\s*(\d+)", text)[0])
+    return bool(caught & 1 << signal.SIGTERM - 1) and threads > 1
+
+
+async def test_the_emulator_as_a_process() -> None:
+    """It prints its address, answers, and ends on SIGTERM with its statistics."""
+    process = start("emulator", "--port", "0")
+    assert process.stdout is not None
+    url = (await asyncio.to_thread(process.stdout.readline)).strip()
+    assert await asyncio.to_thread(process.stdout.readline) == f"Use it with: export THANX_BASE_URL={url}\n"
+    async with aiohttp.ClientSession() as session, session.get(url + "/partner/scopes") as response:
+        assert response.status == 401
+    process.terminate()
+    out, err = await asyncio.to_thread(process.communicate, timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert "'requests': {'401': 1}" in out
