@@ -1,0 +1,68 @@
+"""The README's programs run as they stand."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from tests.conftest import guests
+from thanx_async.emulator import Emulator, JobSpeed
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+SERVICE = next(block for block in BLOCKS if "web.run_app" in block)
+PROGRAMS = [block for block in BLOCKS if block != SERVICE]
+
+
+def run(program: str, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"THANX_BASE_URL": url, "THANX_CLIENT_ID": "c", "THANX_ACCESS_TOKEN": "t"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=folder,
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
+async def test_programs(program: str, tmp_path: Path) -> None:
+    """Each block runs by itself, against an emulator, without a warning."""
+    (tmp_path / "guests.txt").write_text("\n".join([*guests(3), "junk"]))
+    async with Emulator() as emulator:
+        done = await asyncio.to_thread(run, program, tmp_path, emulator.url)
+        assert done.returncode == 0, done.stderr
+        if "from_env" in program:
+            assert emulator.reward_counts()
+        elif "Emulator()" in program:
+            assert "total=25000, issued=25000" in done.stdout
+
+
+async def test_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service thanks a guest once, however often it is asked, and refuses junk."""
+    module = ModuleType("service")
+    exec(SERVICE, vars(module))  # noqa: S102 - the project's own README
+    async with Emulator(speed=JobSpeed(start_delay=0)) as emulator:
+        for name, value in (("BASE_URL", emulator.url), ("CLIENT_ID", "c"), ("ACCESS_TOKEN", "t")):
+            monkeypatch.setenv(f"THANX_{name}", value)
+        async with TestClient(TestServer(module.make_app())) as http:
+            for guest, status in (("a@example.com", 202), ("a@example.com", 202), ("junk", 422)):
+                headers = {"Idempotency-Key": guest}
+                async with http.post("/thanks", json={"email": guest}, headers=headers) as response:
+                    assert response.status == status
+            async with http.post(
+                "/thanks", json={"email": "b@example.com"}, headers={"Idempotency-Key": "a@example.com"}
+            ) as response:
+                assert (response.status, await response.json()) == (
+                    502,
+                    {"error": "IdempotencyConflictError", "in_doubt": False},
+                )
+        assert emulator.reward_counts() == {"a@example.com": 1}
