@@ -6,10 +6,11 @@ import thanx_async
 PACKAGE = Path(thanx_async.__file__).parent
 FLOORS = [
     ["_version"],
-    ["errors", "models"],
-    ["identifiers", "_pacing", "_polling", "_report"],
+    ["errors"],
+    ["models"],
+    ["identifiers", "_settings", "_pacing", "_polling", "_report"],
     ["_chunking", "wire", "retry", "limiter"],
-    ["_transport", "jobs"],
+    ["_transport", "_catalogue", "jobs"],
     ["client", "_source"],
     ["_accounts"],
     ["_stream"],

@@ -43,7 +43,18 @@ from thanx_async.limiter import (
     Slot,
     WindowStatus,
 )
-from thanx_async.models import Environment, IdentifierType, IssuanceFailure, IssuanceJob, JobSummary
+from thanx_async.models import (
+    Campaign,
+    Environment,
+    IdentifierType,
+    IssuanceFailure,
+    IssuanceJob,
+    JobSummary,
+    Merchant,
+    NewCampaign,
+    RewardTemplate,
+    Variant,
+)
 from thanx_async.retry import RetryPolicy
 
 __all__ = [
@@ -54,6 +65,7 @@ __all__ = [
     "BadRequestError",
     "BatchError",
     "BatchRange",
+    "Campaign",
     "ConfigurationError",
     "ConnectionFailedError",
     "Environment",
@@ -75,6 +87,8 @@ __all__ = [
     "Lane",
     "LimiterStatus",
     "LocalRateLimiter",
+    "Merchant",
+    "NewCampaign",
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimit",
@@ -82,12 +96,14 @@ __all__ = [
     "RateLimiter",
     "RequestTimeoutError",
     "RetryPolicy",
+    "RewardTemplate",
     "ServerError",
     "Slot",
     "ThanxClient",
     "ThanxError",
     "TransportError",
     "UnprocessableError",
+    "Variant",
     "WindowStatus",
     "__version__",
 ]

@@ -153,8 +153,11 @@ class IssuanceRun:
                 for entry in self._entries:
                     if entry.handle and not entry.settled:
                         group.create_task(self._follow(entry, entry.handle))
-        except* ThanxError as errors:
-            raise _first(errors) from None
+        except ExceptionGroup as errors:
+            thanx, others = errors.split(ThanxError)
+            if thanx is None or others is not None:
+                raise
+            raise _first(thanx) from None
 
     async def _follow(self, entry: Entry, handle: JobHandle) -> None:
         async for _ in handle.updates():

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from ipaddress import ip_address
+from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import islice
 from types import TracebackType
-from typing import Self, TypedDict, Unpack
+from typing import Self, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import aiohttp
-from yarl import URL
 
-from thanx_async import wire
+from thanx_async import _catalogue, wire
 from thanx_async._polling import PollSchedule
+from thanx_async._settings import checked_url, environment, header, variable
 from thanx_async._transport import Delivery, Transport
 from thanx_async._version import __version__
 from thanx_async.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async.identifiers import MAX_BATCH, normalise
 from thanx_async.jobs import JobHandle, JobWatch
 from thanx_async.limiter import Lane, LocalRateLimiter, RateLimiter
-from thanx_async.models import Environment, IssuanceJob
+from thanx_async.models import (
+    Campaign,
+    Environment,
+    IssuanceJob,
+    Merchant,
+    NewCampaign,
+    RewardTemplate,
+)
 from thanx_async.retry import RetryPolicy
+
+T = TypeVar("T")
 
 DEFAULT_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
 
@@ -74,15 +82,15 @@ class ThanxClient:
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
         limiter: RateLimiter | None = None,
     ) -> None:
-        self.base_url = _checked_url(base_url or str(environment))
+        self.base_url = checked_url(base_url or str(environment))
         self.limiter: RateLimiter = limiter or LocalRateLimiter()
         headers = {
-            "Authorization": f"Bearer {_header('access_token', access_token)}",
-            "X-ClientId": _header("client_id", client_id),
+            "Authorization": f"Bearer {header('access_token', access_token)}",
+            "X-ClientId": header("client_id", client_id),
             "Accept-Version": wire.API_VERSION,
             "Content-Type": "application/json",
             "Accept": "application/json",
-            "User-Agent": _header("user_agent", user_agent, spaces=True),
+            "User-Agent": header("user_agent", user_agent, spaces=True),
         }
         self._transport = Transport(
             self.base_url, headers, session=session, timeout=timeout, retry=retry, limiter=self.limiter
@@ -101,11 +109,11 @@ class ThanxClient:
         options = overrides.copy()
         if "base_url" not in options and "environment" not in options:
             options["base_url"] = os.environ.get("THANX_BASE_URL") or None
-            options["environment"] = _environment(os.environ.get("THANX_ENVIRONMENT") or "sandbox")
+            options["environment"] = environment(os.environ.get("THANX_ENVIRONMENT") or "sandbox")
         if "client_id" not in options:
-            options["client_id"] = _variable("THANX_CLIENT_ID")
+            options["client_id"] = variable("THANX_CLIENT_ID")
         if "access_token" not in options:
-            options["access_token"] = _variable("THANX_ACCESS_TOKEN")
+            options["access_token"] = variable("THANX_ACCESS_TOKEN")
         return cls(**options)
 
     def __repr__(self) -> str:
@@ -152,10 +160,8 @@ class ThanxClient:
         return await self._transport.call(request, delivery.accept, delivery=delivery)
 
     async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob:
-        """A snapshot of a job; it waits its turn behind issuing."""
-        return await self._transport.call(
-            wire.get_issuance_job(job_id, merchant_id), wire.decode_job, lane=Lane.POLL
-        )
+        """A snapshot of a job; like everything that only looks, it waits its turn behind issuing."""
+        return await self._get(wire.get_issuance_job(job_id, merchant_id), wire.decode_job)
 
     async def revoke_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob:
         """Take back the rewards of a completed or failed job.
@@ -174,6 +180,46 @@ class ThanxClient:
         watch = self._watch(job.id, merchant_id)
         watch.saw(job)
         return JobHandle(job.id, merchant_id, watch=watch, start=start, total=total)
+
+    def list_campaigns(self, *, merchant_id: str) -> AsyncIterator[Campaign]:
+        """All campaigns of a merchant; one request for every hundred."""
+        return _catalogue.pages(
+            "/partner/campaigns",
+            merchant_id,
+            lambda request: self._get(request, _catalogue.decode_campaigns),
+        )
+
+    async def get_campaign(self, campaign_id: str) -> Campaign:
+        """One campaign with its variants."""
+        return await self._get(_catalogue.campaign(campaign_id), _catalogue.decode_campaign)
+
+    async def create_campaign(self, campaign: NewCampaign) -> Campaign:
+        """Create a campaign. It has no idempotency key: after an error that is ``in_doubt``, list the
+        campaigns before you repeat it."""
+        return await self._transport.call(_catalogue.create_campaign(campaign), _catalogue.decode_campaign)
+
+    def list_reward_templates(self, *, merchant_id: str) -> AsyncIterator[RewardTemplate]:
+        """All reward templates of a merchant; one request for every hundred."""
+        return _catalogue.pages(
+            "/partner/reward_templates",
+            merchant_id,
+            lambda request: self._get(request, _catalogue.decode_templates),
+        )
+
+    async def get_reward_template(self, template_id: str, *, merchant_id: str) -> RewardTemplate:
+        """One reward template."""
+        return await self._get(_catalogue.template(template_id, merchant_id), _catalogue.decode_template)
+
+    async def list_merchants(self) -> list[Merchant]:
+        """The merchants that the credential may act for."""
+        return await self._get(_catalogue.merchants(), _catalogue.decode_merchants)
+
+    async def get_scopes(self) -> frozenset[str]:
+        """What the credential may do; issuing needs ``rewards.issue``."""
+        return await self._get(_catalogue.scopes(), _catalogue.decode_scopes)
+
+    async def _get(self, request: wire.Request, decoder: Callable[[object], T]) -> T:
+        return await self._transport.call(request, decoder, lane=Lane.POLL)
 
     def _watch(self, job_id: str, merchant_id: str) -> JobWatch:
         watch = self._watches.get(job_id)
@@ -199,44 +245,3 @@ def _values(identifiers: Iterable[object]) -> list[str]:
         except InvalidIdentifierError as error:
             raise InvalidIdentifierError(f"identifiers[{position}]: {error.reason}") from None
     return values
-
-
-def _checked_url(text: str) -> str:
-    try:
-        url = URL(text)
-    except ValueError as error:
-        raise ConfigurationError("base_url is not a URL") from error
-    if url.user or url.password or url.query_string or url.fragment:
-        raise ConfigurationError("base_url must be just a scheme, a host and perhaps a path")
-    if not url.host or not (url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.host))):
-        raise ConfigurationError("base_url must begin with https:// (http:// only on a loopback address)")
-    return text.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _header(name: str, value: str, *, spaces: bool = False) -> str:
-    if not value:
-        raise ConfigurationError(f"{name} is empty")
-    if not value.isascii() or not value.isprintable() or (not spaces and " " in value):
-        raise ConfigurationError(f"{name} has a character that a header may not hold, such as a line end")
-    return value
-
-
-def _variable(name: str) -> str:
-    value = os.environ.get(name)
-    if not value:
-        raise ConfigurationError(f"the environment variable {name} is not set")
-    return value
-
-
-def _environment(name: str) -> Environment:
-    try:
-        return Environment[name.upper()]
-    except KeyError:
-        raise ConfigurationError("THANX_ENVIRONMENT must be sandbox or production") from None

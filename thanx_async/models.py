@@ -12,6 +12,8 @@ from enum import StrEnum
 
 import attrs
 
+from thanx_async.errors import ConfigurationError
+
 
 def counted(items: Sized) -> str:
     """How a field of many items is shown: their number only, which keeps guests out of logs."""
@@ -76,3 +78,86 @@ class IssuanceJob:
     def is_finished(self) -> bool:
         """No further processing is to be expected: completed, failed or revoked."""
         return self.state in {"completed", "failed", "revoked"}
+
+
+@attrs.frozen
+class Merchant:
+    """A merchant that the credential may act for."""
+
+    id: str
+    name: str | None = None
+    handle: str | None = None
+
+
+@attrs.frozen
+class Variant:
+    """One arm of a campaign. A variant named "Control" has no template, and issues nothing."""
+
+    name: str
+    id: str | None = None
+    reward_template_id: str | None = None
+
+
+@attrs.frozen
+class Campaign:
+    """A campaign, whose rewards are issued by its id and that of a variant.
+
+    Source: docs.thanx.com, partner/campaigns.
+    """
+
+    id: str
+    name: str | None = None
+    objective: str | None = None
+    fine_print: str | None = None
+    start_at: datetime | None = None
+    end_at: datetime | None = None
+    redeemable_from: datetime | None = None
+    redeemable_to: datetime | None = None
+    time_zone: str | None = None
+    variants: tuple[Variant, ...] = ()
+
+
+@attrs.frozen
+class NewCampaign:
+    """A campaign to create: one to four variants, and aware datetimes."""
+
+    merchant_id: str
+    name: str
+    start_at: datetime = attrs.field()
+    end_at: datetime = attrs.field()
+    redeemable_from: datetime = attrs.field()
+    redeemable_to: datetime = attrs.field()
+    variants: tuple[Variant, ...] = attrs.field(converter=tuple)
+    objective: str | None = None
+    fine_print: str | None = None
+
+    @start_at.validator
+    @end_at.validator
+    @redeemable_from.validator
+    @redeemable_to.validator
+    def _check_moment(self, field: attrs.Attribute[datetime], value: datetime) -> None:
+        if value.utcoffset() is None:
+            raise ConfigurationError(f"NewCampaign.{field.name} needs a time zone, such as datetime.UTC")
+
+    @variants.validator
+    def _check_variants(self, _: object, value: tuple[Variant, ...]) -> None:
+        if not 1 <= len(value) <= 4:
+            raise ConfigurationError(f"NewCampaign.variants must be 1 to 4, not {len(value)}")
+
+
+@attrs.frozen
+class RewardTemplate:
+    """What a variant gives. ``discount`` and ``images`` are as Thanx sends them.
+
+    Source: docs.thanx.com, partner/reward-templates.
+    """
+
+    id: str
+    name: str | None = None
+    type: str | None = None
+    subtype: str | None = None
+    description: str | None = None
+    fine_print: str | None = None
+    redemption_venue: str | None = None
+    discount: object = None
+    images: object = None

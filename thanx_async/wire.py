@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
-from typing import TypeVar
+from typing import TypeVar, get_origin
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
@@ -173,6 +173,7 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False)
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(datetime, _moment)
+    converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
     converter.register_structure_hook(int, partial(_number, kind=int))
     converter.register_structure_hook(float, partial(_number, kind=float))
     return converter
@@ -203,13 +204,18 @@ def _moment(value: object, _: type) -> datetime:
 _CONVERTER = _converter()
 
 
-def _enveloped(kind: type[T], name: str) -> Callable[[object], T]:
+def enveloped(kind: type[T], name: str) -> Callable[[object], T]:
+    """The decoder of an answer that holds a model under a name."""
+
     def decoder(payload: object) -> T:
         if not isinstance(payload, dict):
             raise TypeError
-        return _CONVERTER.structure(payload[name], kind)
+        value = payload[name]
+        if get_origin(kind) and not isinstance(value, list):  # a text would pass as a list of its letters
+            raise TypeError
+        return _CONVERTER.structure(value, kind)
 
     return decoder
 
 
-decode_job = _enveloped(IssuanceJob, "issuance_job")
+decode_job = enveloped(IssuanceJob, "issuance_job")
