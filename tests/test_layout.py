@@ -17,7 +17,7 @@ FLOORS = [
     ["batcher"],
     ["_cli_input", "_cli_output"],
     ["_cli_run"],
-    ["_cli_job", "_cli_emulator"],
+    ["_cli_catalogue", "_cli_job", "_cli_emulator"],
     ["cli"],
     ["__main__"],
 ]

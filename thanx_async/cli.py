@@ -12,6 +12,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
+from thanx_async._cli_catalogue import campaigns, merchants, scopes, templates
 from thanx_async._cli_emulator import run_emulator
 from thanx_async._cli_input import Format, GuestFile
 from thanx_async._cli_job import job_app
@@ -37,6 +38,8 @@ app = cyclopts.App(
 )
 app.command(job_app)
 app.command(run_emulator, name="emulator")
+for listing in (campaigns, templates, merchants, scopes):
+    app.command(listing)
 
 
 @app.command

@@ -242,6 +242,21 @@ def test_jobs(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "HTTP 404" in capsys.readouterr().err
 
 
+def test_lists(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """What can be issued is listed with the ids that `issue` takes."""
+    for command, row in (
+        (["campaigns", "--merchant", MERCHANT], "camp_abc123  Campaign 123, ends 2035-01-01\n"),
+        (["campaigns", "--merchant", MERCHANT], "  var_control1  Control (gives nothing)\n"),
+        (["templates", "--merchant", MERCHANT], "tmpl002  Treat 2 (discount/amount)\n"),
+        (["merchants"], f"{MERCHANT}  Seed Bakery\n"),
+        (["scopes"], "rewards.issue\n"),
+    ):
+        assert run(command) == 0
+        assert row in capsys.readouterr().out
+    assert run(["campaigns", "--merchant", "nobody"]) == 3
+    assert "merchant_id names no merchant" in capsys.readouterr().err
+
+
 def test_the_demonstration(capsys: pytest.CaptureFixture[str]) -> None:
     """The demonstration needs nothing, and reports."""
     assert run(["demo", "--guests", "1000"]) == 0
