@@ -88,7 +88,7 @@ def show_report(report: IssuanceReport) -> None:
     for fate, rows in (("failed", report.failed), ("rejected", report.rejected)):
         for reason, same in _by_reason(rows).items():
             write(f"{len(same):,} {fate}: {reason} ({_places(same)})")
-    _show_batches("in doubt: sent, and no usable answer", report.in_doubt)
+    _show_batches("in doubt: sent, and no usable answer", report.in_doubt, all_of_them=True)
     _show_batches("unfinished: the job goes on at Thanx", report.unfinished)
     _show_batches("unsent: certainly not issued", report.unsent)
 
@@ -114,11 +114,15 @@ def _places(rows: list[GuestRow]) -> str:
     return f"position{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > _SHOWN else ''}"
 
 
-def _show_batches(what: str, batches: list[BatchRange]) -> None:
-    for batch in batches:
+def _show_batches(what: str, batches: list[BatchRange], *, all_of_them: bool = False) -> None:
+    shown = batches if all_of_them else batches[:_SHOWN]
+    for batch in shown:
         key = f", key {batch.key}" if batch.key else ""
         job = f", job {batch.job_id}" if batch.job_id else ""
         write(f"{what}: positions {batch.first} to {batch.last}, {batch.count:,} guests{key}{job}")
+    if rest := batches[len(shown) :]:
+        count = sum(batch.count for batch in rest)
+        write(f"{what}: {len(rest):,} more batches, to position {rest[-1].last}, {count:,} guests")
 
 
 class FailureFile:

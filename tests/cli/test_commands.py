@@ -192,13 +192,14 @@ def test_a_missing_credential_is_wrong_use(
 
 
 def test_a_wrong_campaign(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A campaign that does not exist stops the run, and everybody is unsent."""
+    """A campaign that does not exist stops the run, and everybody is unsent; long lists are cut."""
     options = ["--campaign", "nope", "--merchant", MERCHANT, "--variant", "var_treat1"]
-    assert run(["issue", written(tmp_path / "a.txt", *guests(30)), *options, "--batch-size", "10"]) == 3
+    assert run(["issue", written(tmp_path / "a.txt", *guests(70)), *options, "--batch-size", "10"]) == 3
     printed = capsys.readouterr()
     assert "stopped: HTTP 404 RESOURCE_NOT_FOUND" in printed.err
-    assert counts(printed.out)["unsent"] == 30
+    assert counts(printed.out)["unsent"] == 70
     assert "unsent: certainly not issued: positions 0 to 9, 10 guests" in printed.out
+    assert "unsent: certainly not issued: 2 more batches, to position 69, 20 guests" in printed.out
 
 
 def test_doubt_is_reported_with_its_key(
