@@ -22,6 +22,7 @@ from thanx_async.limiter import LimiterStatus
 
 _EVERY = 2.0
 _SHOWN = 5
+_REASONS = 20
 
 
 class Display:
@@ -85,9 +86,8 @@ def show_report(report: IssuanceReport) -> None:
     write(f"Run {report.run_id}: {report.total:,} read from the input")
     for fate, count in report.counts.items():
         write(f"  {fate.replace('_', ' '):<11}{count:>12,}")
-    for fate, rows in (("failed", report.failed), ("rejected", report.rejected)):
-        for reason, same in _by_reason(rows).items():
-            write(f"{len(same):,} {fate}: {reason} ({_places(same)})")
+    _show_reasons("failed", report.failed)
+    _show_reasons("rejected", report.rejected)
     _show_batches("in doubt: sent, and no usable answer", report.in_doubt, all_of_them=True)
     _show_batches("unfinished: the job goes on at Thanx", report.unfinished)
     _show_batches("unsent: certainly not issued", report.unsent)
@@ -97,16 +97,19 @@ def show_plan(plan: IssuancePlan) -> None:
     """What would be done."""
     write(f"{plan.total:,} read, {plan.identifiers:,} guests to reward, in {plan.requests:,} requests")
     write(f"{len(plan.rejected):,} rejected, {len(plan.duplicates):,} duplicates")
-    for reason, same in _by_reason(plan.rejected).items():
-        write(f"{len(same):,} rejected: {reason} ({_places(same)})")
+    _show_reasons("rejected", plan.rejected)
     write(f"at least {plan.least_duration:,.0f} s under the rate limits, one poll for each job included")
 
 
-def _by_reason(rows: list[GuestRow]) -> dict[str, list[GuestRow]]:
+def _show_reasons(fate: str, rows: list[GuestRow]) -> None:
     groups: dict[str, list[GuestRow]] = {}
     for row in rows:
         groups.setdefault(row.reason, []).append(row)
-    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
+    by_size = sorted(groups.items(), key=lambda group: -len(group[1]))
+    for reason, same in by_size[:_REASONS]:
+        write(f"{len(same):,} {fate}: {reason} ({_places(same)})")
+    if rest := by_size[_REASONS:]:
+        write(f"{sum(len(same) for _, same in rest):,} {fate}: {len(rest):,} more reasons")
 
 
 def _places(rows: list[GuestRow]) -> str:

@@ -60,7 +60,7 @@ class IssuanceJob:
     Source: docs.thanx.com, partner/issuance-jobs.
     """
 
-    id: str
+    id: str = attrs.field(validator=attrs.validators.min_len(1))
     state: str
     campaign_id: str | None = None
     variant_id: str | None = None

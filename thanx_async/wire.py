@@ -28,9 +28,11 @@ from thanx_async.errors import (
     ThanxError,
     UnprocessableError,
 )
-from thanx_async.models import IssuanceJob
+from thanx_async.models import IssuanceFailure, IssuanceJob
 
 T = TypeVar("T")
+
+_Failures = tuple[IssuanceFailure, ...]
 
 API_VERSION = "v4.0"
 _BODY_START = 200
@@ -174,6 +176,10 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(datetime, _moment)
     converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
+    converter.register_structure_hook_func(
+        lambda kind: kind == _Failures,
+        lambda value, _: tuple(converter.structure(value or [], list[IssuanceFailure])),
+    )
     converter.register_structure_hook(int, partial(_number, kind=int))
     converter.register_structure_hook(float, partial(_number, kind=float))
     return converter

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thanx_async import APIError, InvalidResponseError, RateLimitedError, errors, wire
+from thanx_async import APIError, InvalidResponseError, JobSummary, RateLimitedError, errors, wire
 from thanx_async.wire import Answer, decode, decode_job
 
 JSON = {"Content-Type": "application/json"}
@@ -108,6 +108,7 @@ def test_guests_are_masked_in_messages() -> None:
         (200, b"[]", JSON, "unexpected shape", True),
         (200, b"{}", JSON, "unexpected shape", True),
         (200, b'{"issuance_job": {"id": 7, "state": "x"}}', JSON, "unexpected shape", True),
+        (202, b'{"issuance_job": {"id": "", "state": "x"}}', JSON, "unexpected shape", True),
         (200, b'{"issuance_job": {"id": "7", "state": "x", "total_count": "x"}}', JSON, "unexpected", True),
         (200, b'{"issuance_job": {"id": "7", "state": "x", "created_at": 7}}', JSON, "unexpected", True),
         (200, b'{"issuance_job": {"id": "7", "state": "x", "created_at": "soon"}}', JSON, "unexpected", True),
@@ -126,6 +127,15 @@ def test_other_answers(
     assert (caught.value.status, caught.value.body_start) == (status, body)
     assert "jane" not in str(caught.value)
     assert caught.value.in_doubt is in_doubt
+
+
+def test_null_for_a_list_or_a_count_is_none_of_it() -> None:
+    """A job that nobody failed in may say null where others have a list or a number."""
+    summary = {"success_count": 2, "failure_count": None, "failures": None}
+    body = {"issuance_job": {"id": "j", "state": "completed", "failure_count": None, "summary": summary}}
+    job = decode(answer(200, body), decode_job)
+    assert job.failure_count == 0
+    assert job.summary == JobSummary(success_count=2, failure_count=0, failures=())
 
 
 def test_a_proxys_refusal_is_a_refusal() -> None:
