@@ -6,9 +6,10 @@ import asyncio
 import io
 import ssl
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import aiohttp
+import attrs
 from yarl import URL
 
 from thanx_async import wire
@@ -21,6 +22,7 @@ from thanx_async.errors import (
     RequestTimeoutError,
     TransportError,
 )
+from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
 from thanx_async.models import IssuanceJob
 from thanx_async.retry import RetryPolicy
@@ -28,6 +30,11 @@ from thanx_async.retry import RetryPolicy
 T = TypeVar("T")
 
 _LARGE_BODY = 2**20
+_WORTH_TELLING = 0.001
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class Delivery:
@@ -51,6 +58,34 @@ class Delivery:
         return self.job
 
 
+@attrs.define
+class _Call(Generic[T]):
+    """One call under way. ``asked``: since when it waits for the rate limits."""
+
+    session: aiohttp.ClientSession
+    request: wire.Request
+    decoder: Callable[[object], T]
+    delivery: Delivery
+    attempt: int = 1
+    asked: float = attrs.field(factory=_now)
+
+    def record(self, seconds: float, status: int | None, error: str | None) -> RequestRecord:
+        request = self.request
+        return RequestRecord(
+            request.method, request.endpoint, self.attempt, seconds, status, error, request.idempotency_key
+        )
+
+    def explained(self, error: APIError | TransportError) -> APIError | TransportError:
+        key = error.idempotency_key = self.request.idempotency_key
+        error.in_doubt = self.delivery.in_doubt
+        if error.in_doubt and key:
+            error.add_note(
+                "In doubt: Thanx may have acted on this. Repeat it with the same identifiers and idempotency"
+                f" key {key}."
+            )
+        return error
+
+
 class Transport:
     """Sends requests, each attempt through the limiter, with the very same bytes every time."""
 
@@ -63,6 +98,7 @@ class Transport:
         timeout: aiohttp.ClientTimeout,
         retry: RetryPolicy,
         limiter: RateLimiter,
+        hook: Hook,
     ) -> None:
         self._base_url = base_url
         self._headers = headers
@@ -74,6 +110,7 @@ class Transport:
         self._timeout = timeout
         self._retry = retry
         self._limiter = limiter
+        self._hook = hook
 
     def open(self) -> None:
         if self._session is None:
@@ -93,22 +130,23 @@ class Transport:
         delivery: Delivery | None = None,
     ) -> T:
         """Send until there is an answer, or the retry policy gives up."""
-        delivery = delivery or Delivery()
-        session = self._usable_session()
-        attempt = 0
+        call = _Call(self._usable_session(), request, decoder, delivery or Delivery())
         while True:
             try:
                 async with self._limiter.slot(lane) as slot:
-                    return await self._attempt(session, request, decoder, slot, delivery)
+                    self._waited(call, lane)
+                    return await self._attempt(call, slot)
             except RateLimitedError as error:
-                if delivery.closing:
-                    raise _explained(error, request, delivery) from error.__cause__
+                if call.delivery.closing:
+                    raise call.explained(error) from error.__cause__
             except (APIError, TransportError) as error:
-                attempt += 1
-                wait = self._wait(request, attempt, error)
-                if wait is None or delivery.closing:
-                    raise _explained(error, request, delivery) from error.__cause__
+                wait = self._wait(call, error)
+                if wait is None or call.delivery.closing:
+                    raise call.explained(error) from error.__cause__
+                self._emit_retry(call, error, wait)
+                call.attempt += 1
                 await asyncio.sleep(wait)
+            call.asked = _now()
 
     def _usable_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -119,29 +157,47 @@ class Transport:
             raise ConfigurationError("the session given to ThanxClient is closed")
         return self._session
 
-    def _wait(self, request: wire.Request, attempt: int, error: APIError | TransportError) -> float | None:
-        if error.in_doubt and not request.repeatable:
+    def _wait(self, call: _Call[T], error: APIError | TransportError) -> float | None:
+        if error.in_doubt and not call.request.repeatable:
             return None
-        return self._retry.delay(attempt, error)
+        return self._retry.delay(call.attempt, error)
 
-    async def _attempt(
-        self,
-        session: aiohttp.ClientSession,
-        request: wire.Request,
-        decoder: Callable[[object], T],
-        slot: Slot,
-        delivery: Delivery,
-    ) -> T:
-        doubted = delivery.in_doubt
+    def _waited(self, call: _Call[T], lane: Lane) -> None:
+        waited = _now() - call.asked
+        if waited > _WORTH_TELLING:
+            emit(self._hook, WaitRecord(lane.value, waited))
+
+    def _emit_retry(self, call: _Call[T], error: Exception, wait: float) -> None:
+        request = call.request
+        record = RetryRecord(
+            request.method,
+            request.endpoint,
+            call.attempt,
+            wait,
+            type(error).__name__,
+            request.idempotency_key,
+        )
+        emit(self._hook, record)
+
+    async def _attempt(self, call: _Call[T], slot: Slot) -> T:
+        delivery, doubted = call.delivery, call.delivery.in_doubt
         delivery.on_wire = delivery.in_doubt = True
+        started = _now()
+        status: int | None = None
+        failure: str | None = "CancelledError"
         try:
-            result = wire.decode(await self._send(session, request, slot), decoder)
+            answer = await self._send(call.session, call.request, slot)
+            status = answer.status
+            result = wire.decode(answer, call.decoder)
             delivery.in_doubt = False
+            failure = None
         except (APIError, TransportError) as error:
             delivery.in_doubt = doubted or error.in_doubt
+            status, failure = getattr(error, "status", None), type(error).__name__
             raise
         finally:
             delivery.on_wire = False
+            emit(self._hook, call.record(_now() - started, status, failure))
         return result
 
     async def _send(self, session: aiohttp.ClientSession, request: wire.Request, slot: Slot) -> wire.Answer:
@@ -192,16 +248,3 @@ def _transport_error(error: Exception, url: URL) -> TransportError:
     if isinstance(error, aiohttp.ClientConnectorError):
         return ConnectionFailedError(f"cannot connect to {what}: {error.os_error}", in_doubt=False)
     return ConnectionFailedError(f"the connection to {what} broke before the answer ({type(error).__name__})")
-
-
-def _explained(
-    error: APIError | TransportError, request: wire.Request, delivery: Delivery
-) -> APIError | TransportError:
-    error.idempotency_key = request.idempotency_key
-    error.in_doubt = delivery.in_doubt
-    if delivery.in_doubt and request.idempotency_key:
-        error.add_note(
-            "In doubt: Thanx may have acted on this. Repeat it with the same identifiers and idempotency key"
-            f" {request.idempotency_key}."
-        )
-    return error

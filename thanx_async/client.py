@@ -19,6 +19,7 @@ from thanx_async._transport import Delivery, Transport
 from thanx_async._version import __version__
 from thanx_async.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async.identifiers import MAX_BATCH, normalise
+from thanx_async.instrumentation import Hook, log_record
 from thanx_async.jobs import JobHandle, JobWatch
 from thanx_async.limiter import Lane, LocalRateLimiter, RateLimiter
 from thanx_async.models import (
@@ -48,6 +49,7 @@ class ClientOptions(TypedDict, total=False):
     timeout: aiohttp.ClientTimeout
     retry: RetryPolicy
     limiter: RateLimiter | None
+    hook: Hook
 
 
 class ThanxClient:
@@ -64,6 +66,7 @@ class ThanxClient:
         retry: how often, and after what waits, a request is sent again.
         limiter: spends the rate limits of the credential; a `LocalRateLimiter` of its own by default.
             Clients with the same credential must share one.
+        hook: gets a record of each request, wait, retry, batch and job; by default they are logged.
 
     Raises:
         ConfigurationError: an argument is unusable; the message says which and why.
@@ -81,9 +84,11 @@ class ThanxClient:
         timeout: aiohttp.ClientTimeout = DEFAULT_TIMEOUT,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
         limiter: RateLimiter | None = None,
+        hook: Hook = log_record,
     ) -> None:
         self.base_url = checked_url(base_url or str(environment))
         self.limiter: RateLimiter = limiter or LocalRateLimiter()
+        self.hook = hook
         headers = {
             "Authorization": f"Bearer {header('access_token', access_token)}",
             "X-ClientId": header("client_id", client_id),
@@ -93,7 +98,13 @@ class ThanxClient:
             "User-Agent": header("user_agent", user_agent, spaces=True),
         }
         self._transport = Transport(
-            self.base_url, headers, session=session, timeout=timeout, retry=retry, limiter=self.limiter
+            self.base_url,
+            headers,
+            session=session,
+            timeout=timeout,
+            retry=retry,
+            limiter=self.limiter,
+            hook=hook,
         )
         self._schedule = PollSchedule(min(limit.requests / limit.seconds for limit in self.limiter.limits))
         self._watches: WeakValueDictionary[str, JobWatch] = WeakValueDictionary()

@@ -44,6 +44,7 @@ _ERRORS: Mapping[int, type[APIError]] = {
     422: UnprocessableError,
     429: RateLimitedError,
 }
+_ID = re.compile(r"(/issuance_jobs|/campaigns|/reward_templates)/(?!issue$)[^/]+")
 _GUEST = re.compile(r"[^\s\"'<>:;,(]+@[^\s\"'<>:;,)]+|\+?\d[\d ().-]{5,}\d")
 
 
@@ -56,6 +57,11 @@ class Request:
     params: Mapping[str, str] = attrs.field(factory=dict)
     body: bytes | None = attrs.field(default=None, repr=lambda body: f"<{len(body or b'')} bytes>")
     idempotency_key: str | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """The path without ids, of which there are few."""
+        return _ID.sub(r"\1/{id}", self.path)
 
     @property
     def repeatable(self) -> bool:

@@ -1,0 +1,73 @@
+import logging
+
+import pytest
+
+from tests.conftest import MERCHANT, TARGET, guests
+from thanx_async import ConnectionFailedError, RetryPolicy, ThanxClient
+from thanx_async.emulator import Emulator, ScriptedAnswer
+from thanx_async.instrumentation import Record, RequestRecord, RetryRecord, WaitRecord
+
+QUICK = RetryPolicy(max_attempts=2, base_delay=0.5, jitter=0)
+
+
+async def test_requests_waits_and_retries(emulator: Emulator) -> None:
+    """Each attempt, each wait for the limits and each retry is told once, with key and endpoint."""
+    records: list[Record] = []
+    emulator.script(ScriptedAnswer(fault="html_502"))
+    async with ThanxClient("c", "t", base_url=emulator.url, retry=QUICK, hook=records.append) as client:
+        handle = await client.issue_rewards(**TARGET, identifiers=guests(3), idempotency_key="k1")
+        await handle.refresh()
+    requests = [record for record in records if isinstance(record, RequestRecord)]
+    assert [(row.method, row.endpoint, row.attempt, row.status, row.error) for row in requests] == [
+        ("POST", "/partner/campaigns/issue", 1, 502, "InvalidResponseError"),
+        ("POST", "/partner/campaigns/issue", 2, 202, None),
+        ("GET", "/partner/issuance_jobs/{id}", 1, 200, None),
+    ]
+    assert [row.idempotency_key for row in requests] == ["k1", "k1", None]
+    retries = [record for record in records if isinstance(record, RetryRecord)]
+    assert retries == [RetryRecord("POST", "/partner/campaigns/issue", 1, 0.5, "InvalidResponseError", "k1")]
+    waits = [record for record in records if isinstance(record, WaitRecord)]
+    assert [row.lane for row in waits] == ["poll"]
+    assert 0 < waits[0].seconds <= 0.2
+
+
+async def test_a_refusal_and_a_lost_answer(emulator: Emulator) -> None:
+    """A 429 is told as a request that is no attempt, and a lost connection as one without a status."""
+    records: list[Record] = []
+    emulator.script(ScriptedAnswer(429, b"{}"), *[ScriptedAnswer(fault="reset_after")] * 2)
+    async with ThanxClient("c", "t", base_url=emulator.url, retry=QUICK, hook=records.append) as client:
+        with pytest.raises(ConnectionFailedError):
+            await client.issue_rewards(**TARGET, identifiers=guests(3))
+    requests = [record for record in records if isinstance(record, RequestRecord)]
+    assert [(row.attempt, row.status, row.error) for row in requests] == [
+        (1, 429, "RateLimitedError"),
+        (1, None, "ConnectionFailedError"),
+        (2, None, "ConnectionFailedError"),
+    ]
+
+
+async def test_a_broken_hook_harms_nothing(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    """What a hook raises is logged, and the request goes on."""
+
+    def broken(record: Record) -> None:
+        raise ValueError("oops")
+
+    async with ThanxClient("c", "t", base_url=emulator.url, hook=broken) as client:
+        handle = await client.issue_rewards(**TARGET, identifiers=guests(1))
+    assert handle.total == 1
+    assert "the hook failed on a RequestRecord" in caplog.text
+
+
+async def test_the_log_names_nobody(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    """By default all is logged: the usual quietly, trouble loudly, and never a guest or a secret."""
+    caplog.set_level(logging.DEBUG, "thanx_async")
+    emulator.script(ScriptedAnswer(fault="error_500"))
+    async with ThanxClient("c", "s3cret", base_url=emulator.url, retry=QUICK) as client:
+        await client.issue_rewards(**TARGET, identifiers=guests(1))
+        await client.job("job000001", merchant_id=MERCHANT).refresh()
+    loud = [row.getMessage() for row in caplog.records if row.levelno >= logging.WARNING]
+    assert loud == ["POST /partner/campaigns/issue: attempt 1 ended in ServerError; the next in 0.5 s"]
+    assert "POST /partner/campaigns/issue, attempt 2: 202 after" in caplog.text
+    assert "for the rate limits (poll)" in caplog.text
+    assert "guest0" not in caplog.text
+    assert "s3cret" not in caplog.text

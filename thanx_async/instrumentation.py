@@ -1,0 +1,162 @@
+"""What happens, as frozen records for one hook: counts, times, keys and job ids; no guest, no secret.
+
+The hook is called on the event loop, so it must be quick and must not block. What it raises is logged
+and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from typing import Protocol
+
+import attrs
+
+_log = logging.getLogger("thanx_async")
+
+
+@attrs.frozen
+class WaitRecord:
+    """A request waited for the rate limits. ``lane`` is ``issue`` or ``poll``, ``seconds`` how long."""
+
+    lane: str
+    seconds: float
+
+
+@attrs.frozen
+class RequestRecord:
+    """One attempt is over.
+
+    ``endpoint`` is the path without ids, ``attempt`` counts from 1 (a 429 is no attempt), ``seconds`` is
+    the time from sending to the whole answer. ``status`` is None where no answer came, and ``error`` the
+    name of the error's class, None for a success.
+    """
+
+    method: str
+    endpoint: str
+    attempt: int
+    seconds: float
+    status: int | None
+    error: str | None
+    idempotency_key: str | None
+
+
+@attrs.frozen
+class RetryRecord:
+    """A request will be sent again in ``delay`` seconds, after ``attempt`` ended in ``error``."""
+
+    method: str
+    endpoint: str
+    attempt: int
+    delay: float
+    error: str
+    idempotency_key: str | None
+
+
+class BatchFate(StrEnum):
+    """Where a batch is. All but SENDING are ends."""
+
+    SENDING = "sending"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    IN_DOUBT = "in_doubt"
+    UNSENT = "unsent"
+
+
+@attrs.frozen
+class BatchRecord:
+    """A batch of ``count`` guests is about to be sent, or has met its fate.
+
+    ``seconds``: when sending, the time since the oldest of its guests came in; afterwards since then.
+    """
+
+    run_id: str
+    number: int
+    idempotency_key: str
+    count: int
+    fate: BatchFate
+    seconds: float
+    job_id: str | None = None
+    error: str | None = None
+
+
+@attrs.frozen
+class JobRecord:
+    """A job that somebody waits for is finished.
+
+    ``issued`` and ``failed`` are Thanx's counts, ``seconds`` the time since this client first saw the job,
+    and ``polls`` the requests that it cost to know.
+    """
+
+    job_id: str
+    state: str
+    total: int
+    issued: int
+    failed: int
+    seconds: float
+    polls: int
+
+
+Record = WaitRecord | RequestRecord | RetryRecord | BatchRecord | JobRecord
+
+
+class Hook(Protocol):
+    """Gets each record."""
+
+    def __call__(self, record: Record, /) -> None: ...
+
+
+def log_record(record: Record) -> None:
+    """The default hook: the logger ``thanx_async``, from DEBUG for the usual to WARNING for trouble."""
+    match record:
+        case WaitRecord(lane, seconds):
+            _log.debug("waited %.3f s for the rate limits (%s)", seconds, lane)
+        case RequestRecord():
+            _log.debug(
+                "%s %s, attempt %d: %s after %.3f s",
+                record.method,
+                record.endpoint,
+                record.attempt,
+                record.error or record.status,
+                record.seconds,
+            )
+        case RetryRecord(method, endpoint, attempt, delay, error):
+            _log.warning(
+                "%s %s: attempt %d ended in %s; the next in %.1f s", method, endpoint, attempt, error, delay
+            )
+        case BatchRecord():
+            _log_batch(record)
+        case JobRecord():
+            level = logging.INFO if record.state == "completed" else logging.WARNING
+            _log.log(
+                level,
+                "job %s is %s after %.1f s and %d polls: %d issued, %d failed",
+                record.job_id,
+                record.state,
+                record.seconds,
+                record.polls,
+                record.issued,
+                record.failed,
+            )
+
+
+def _log_batch(record: BatchRecord) -> None:
+    level = {BatchFate.SENDING: logging.DEBUG, BatchFate.ACCEPTED: logging.INFO}
+    _log.log(
+        level.get(record.fate, logging.WARNING),
+        "run %s, batch %d of %d guests, key %s: %s%s",
+        record.run_id,
+        record.number,
+        record.count,
+        record.idempotency_key,
+        record.fate,
+        f" as job {record.job_id}" if record.job_id else f" ({record.error})" if record.error else "",
+    )
+
+
+def emit(hook: Hook, record: Record) -> None:
+    """Call the hook; what it raises must not harm the account of a request."""
+    try:
+        hook(record)
+    except Exception:  # noqa: BLE001 - the hook is a stranger's code
+        _log.exception("the hook failed on a %s", type(record).__name__)
