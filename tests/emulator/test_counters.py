@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -6,9 +7,9 @@ from thanx_async.emulator.counters import Counter, referee
 GAPS = st.lists(st.floats(0, 0.5), max_size=60)
 
 
-def admitted(counter: Counter, gaps: list[float]) -> list[float]:
+def admitted(counter: Counter, gaps: list[float], burst: int | None = None) -> list[float]:
     """The times of the requests that a counter of 5 a second admits."""
-    judge = referee(counter, 5, 1.0)
+    judge = referee(counter, 5, 1.0, burst=burst)
     now, times = 0.0, []
     for gap in gaps:
         now += gap
@@ -55,6 +56,38 @@ def test_a_sliding_counter_looks_back(gaps: list[float]) -> None:
         assert len(held) <= 5
         if len(held) == 5:
             assert len([time for time in times if window + 1 <= time < window + 1.2]) <= 1
+
+
+@given(GAPS)
+def test_a_log_that_counts_refusals_admits_after_a_pause_only(gaps: list[float]) -> None:
+    """A request is admitted exactly if fewer than five came, admitted or not, in the second before."""
+    came: list[float] = []
+    expected = []
+    now = 0.0
+    for gap in gaps:
+        now += gap
+        if len([time for time in came if time > now - 1.0]) < 5:
+            expected.append(now)
+        came.append(now)
+    assert admitted(Counter.SLIDING_LOG_COUNTING_REFUSED, gaps) == expected
+
+
+@given(GAPS, st.integers(0, 8))
+def test_the_burst_of_a_leaky_bucket(gaps: list[float], burst: int) -> None:
+    """In any stretch of time one, the burst and what leaked are admitted; without a burst, one in 200 ms."""
+    times = admitted(Counter.LEAKY, gaps, burst)
+    for place, first in enumerate(times):
+        for count, later in enumerate(times[place:], start=1):
+            assert count <= 1 + burst + 5 * (later - first) + 1e-6
+    assert len(admitted(Counter.LEAKY, [0.0] * 50, burst)) == 1 + burst
+    assert len(admitted(Counter.LEAKY, [0.2] * 50, 0)) == 50
+
+
+def test_only_a_leaky_bucket_has_a_burst() -> None:
+    """Where it would do nothing it is refused."""
+    for counter, burst in ((Counter.FIXED, 4), (Counter.LEAKY, -1)):
+        with pytest.raises(ValueError, match="burst must be"):
+            referee(counter, 5, 1.0, burst=burst)
 
 
 def test_no_counter_admits_everything() -> None:

@@ -93,6 +93,8 @@ async def test_the_documented_example(emulator: Emulator, http: aiohttp.ClientSe
     assert emulator.jobs_accepted == 1
     assert emulator.statistics() == {
         "requests": {"202": 2},
+        "faults": {},
+        "webhooks": {},
         "jobs": 1,
         "rewards": 2,
         "most_for_one_guest": 1,
@@ -137,6 +139,31 @@ async def test_headers_are_required(headers: dict[str, str], status: int) -> Non
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "bearer  {access_token}"},
+        {"Content-Type": "Application/JSON; charset=utf-8"},
+        {"Accept": "*/*"},
+        {"X-Extra": "1"},
+    ],
+)
+async def test_headers_that_say_the_same(headers: dict[str, str]) -> None:
+    """What HTTP leaves free is left free."""
+    async with (
+        Emulator(client_id="{client_id}", access_token="{access_token}") as emulator,
+        aiohttp.ClientSession(emulator.url, headers=HEADERS) as http,
+    ):
+        assert (await call(http, "POST", ISSUE, body=BODY, headers=headers))[0] == 202
+
+
+async def test_a_blank_key_is_no_key(emulator: Emulator, http: aiohttp.ClientSession) -> None:
+    """A client that sends one is not protected, and the counts show it."""
+    for _ in range(2):
+        assert (await call(http, "POST", ISSUE, body=BODY, headers={"X-Idempotency-Key": ""}))[0] == 202
+    assert emulator.statistics()["most_for_one_guest"] == 2
+
+
+@pytest.mark.parametrize(
     ("old", "new", "status", "reason"),
     [
         ("{", "[", 400, "BAD_REQUEST"),
@@ -150,6 +177,10 @@ async def test_headers_are_required(headers: dict[str, str], status: int) -> Non
         ("+14155551234", "4155551234", 400, "USER_PHONE_INVALID"),
         ('"type": "phone"', '"type": "fax"', 400, "BAD_REQUEST"),
         ('"value": "+14155551234"', '"value": 14155551234', 400, "BAD_REQUEST"),
+        ('"type": "email"', '"type": ["email"]', 400, "BAD_REQUEST"),
+        ("jane.smith@example.com", r"a@example.com\nb@example.com", 400, "USER_EMAIL_INVALID"),
+        ('"camp_abc123"', "1", 400, "BAD_REQUEST"),
+        ('"k2lye10h32l5wzo"', "null", 400, "BAD_REQUEST"),
         ('"identifiers": [', '"identifiers": "all"}', 400, "BAD_REQUEST"),
     ],
 )
@@ -202,8 +233,29 @@ async def test_a_job_runs_and_is_revoked(emulator: Emulator, http: aiohttp.Clien
     assert isinstance(job, dict)
     assert job["state"] == "revoked"
     assert emulator.reward_counts() == {}
-    for odd in (path, path + "?merchant_id=other", "/partner/issuance_jobs/nope" + merchant):
+    status, answer = await call(http, "POST", f"{path}/revoke", body=revocation)
+    assert (status, code(answer)) == (422, "UNPROCESSABLE_ENTITY")
+    for odd in (path + "?merchant_id=other", "/partner/issuance_jobs/nope" + merchant):
         assert (await call(http, "GET", odd))[0] == 404
+    assert (await call(http, "GET", path))[0] == 400
+    assert (await call(http, "POST", f"{path}/revoke", body="{}"))[0] == 400
+
+
+async def test_the_first_answer_is_pending(http: aiohttp.ClientSession) -> None:
+    """However fast jobs are, the 202 shows one that has not started."""
+    async with (
+        Emulator(limits=[], speed=JobSpeed(1e9, 0, 0)) as fast,
+        aiohttp.ClientSession(fast.url, headers=HEADERS) as session,
+    ):
+        _, answer = await call(session, "POST", ISSUE, body=BODY)
+        job = answer["issuance_job"]
+        assert isinstance(job, dict)
+        assert (job["state"], job["processed_count"], job["started_at"]) == ("pending", 0, None)
+        await asyncio.sleep(0.001)
+        _, answer = await call(session, "GET", f"/partner/issuance_jobs/{job['id']}?merchant_id={MERCHANT}")
+        job = answer["issuance_job"]
+        assert isinstance(job, dict)
+        assert (job["state"], job["processed_count"]) == ("completed", 2)
 
 
 async def test_campaigns_templates_merchants_scopes(http: aiohttp.ClientSession) -> None:
@@ -212,20 +264,6 @@ async def test_campaigns_templates_merchants_scopes(http: aiohttp.ClientSession)
     status, answer = await call(http, "GET", f"/partner/campaigns{merchant}&per_page=2&page=2")
     assert status == 200
     assert answer["pagination"] == {"current_page": 2, "per_page": 2, "total_pages": 2}
-    fields = '"name": "N", "start_at": "s", "end_at": "e", "redeemable_from": "f", "redeemable_to": "t"'
-    body = f'{{"campaign": {{"merchant_id": "{MERCHANT}", {fields}, "variants": [{{"name": "A"}}]}}}}'
-    status, answer = await call(http, "POST", "/partner/campaigns", body=body)
-    assert status == 200
-    campaign = answer["campaign"]
-    assert isinstance(campaign, dict)
-    assert (await call(http, "GET", f"/partner/campaigns/{campaign['id']}"))[1] == answer
-    for broken in (
-        "{}",
-        body.replace('"name": "N"', '"name": 1'),
-        body.replace('[{"name": "A"}]', "[]"),
-        body.replace('{"name": "A"}', "{}"),
-    ):
-        assert (await call(http, "POST", "/partner/campaigns", body=broken))[0] == 400
     _, answer = await call(http, "GET", f"/partner/reward_templates/tmpl002{merchant}")
     template = answer["reward_template"]
     assert isinstance(template, dict)
@@ -239,8 +277,68 @@ async def test_campaigns_templates_merchants_scopes(http: aiohttp.ClientSession)
     assert await call(http, "GET", "/partner/scopes") == (200, {"scopes": ["rewards.issue"]})
     for path in ("/partner/campaigns/nope", f"/partner/reward_templates/nope{merchant}", "/nope"):
         assert (await call(http, "GET", path))[0] == 404
-    assert (await call(http, "GET", f"/partner/campaigns{merchant}&page=0"))[0] == 400
+    for odd in ("page=0", "page=x", "per_page=101", "page=" + "9" * 5000):
+        assert (await call(http, "GET", f"/partner/campaigns{merchant}&{odd}"))[0] == 400
     assert (await call(http, "DELETE", "/partner/merchants"))[0] == 405
+
+
+CAMPAIGN = """{"campaign": {
+    "merchant_id": "k2lye10h32l5wzo", "name": "N", "objective": null, "variants": [
+        {"name": "A", "reward_template_id": "tmpl001"}, {"name": "Control"}, {"name": "B"}
+    ],
+    "start_at": "2026-03-01T00:00:00Z", "end_at": "2026-03-09T00:00:00Z",
+    "redeemable_from": "2026-03-01T00:00:00+01:00", "redeemable_to": "2026-04-01T00:00:00Z"
+}}"""
+
+
+async def test_a_campaign_is_created(http: aiohttp.ClientSession) -> None:
+    """It is found again, and rewards can be issued from its variants."""
+    status, answer = await call(http, "POST", "/partner/campaigns", body=CAMPAIGN)
+    assert status == 200
+    campaign = answer["campaign"]
+    assert isinstance(campaign, dict)
+    assert (await call(http, "GET", f"/partner/campaigns/{campaign['id']}"))[1] == answer
+    body = BODY.replace("camp_abc123", campaign["id"])
+    for variant in campaign["variants"]:
+        issued = await call(
+            http,
+            "POST",
+            ISSUE,
+            body=body.replace("var_treat1", variant["id"]),
+            headers={"X-Idempotency-Key": variant["id"]},
+        )
+        assert issued[0] == 202
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status"),
+    [
+        (CAMPAIGN, "{}", 400),
+        ("k2lye10h32l5wzo", "other", 404),
+        ('"name": "N"', '"name": 1', 400),
+        ('"name": "N"', '"name": " "', 400),
+        ('"objective": null', '"objective": 1', 400),
+        ('"objective": null', '"goal": ""', 400),
+        ('{"name": "B"}', '{"name": "B"}, {"name": "C"}, {"name": "D"}', 400),
+        ('{"name": "B"}', "{}", 400),
+        ('{"name": "Control"}', '{"name": "Control", "reward_template_id": "tmpl001"}', 422),
+        ("tmpl001", "tmpl999", 422),
+        ('"2026-03-01T00:00:00Z"', '"soon"', 400),
+        ('"2026-03-01T00:00:00Z"', "20260301", 400),
+        ("2026-03-01T00:00:00Z", "2026-03-01T00:00:00", 400),
+        ("2026-03-09", "2026-02-09", 422),
+        ("2026-04-01", "2026-02-01", 422),
+    ],
+)
+async def test_campaigns_are_checked(http: aiohttp.ClientSession, old: str, new: str, status: int) -> None:
+    """What the documentation rules out is not created."""
+    refused, answer = await call(http, "POST", "/partner/campaigns", body=CAMPAIGN.replace(old, new, 1))
+    assert refused == status
+    assert code(answer)
+    _, answer = await call(http, "GET", f"/partner/campaigns?merchant_id={MERCHANT}")
+    campaigns = answer["campaigns"]
+    assert isinstance(campaigns, list)
+    assert len(campaigns) == 3
 
 
 async def test_without_the_scope_only_merchants_and_scopes() -> None:

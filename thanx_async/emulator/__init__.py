@@ -5,8 +5,10 @@ It shares no code with the client, so that it cannot share its mistakes.
 
 from thanx_async.emulator.counters import Counter
 from thanx_async.emulator.faults import Fault, Faults, ScriptedAnswer
+from thanx_async.emulator.guests import unknown_guests
+from thanx_async.emulator.jobs import JobSpeed
 from thanx_async.emulator.server import Emulator, RequestLog
-from thanx_async.emulator.state import JobSpeed, unknown_guests
+from thanx_async.emulator.webhooks import Webhooks, sign
 
 __all__ = [
     "Counter",
@@ -16,5 +18,7 @@ __all__ = [
     "JobSpeed",
     "RequestLog",
     "ScriptedAnswer",
+    "Webhooks",
+    "sign",
     "unknown_guests",
 ]

@@ -12,6 +12,7 @@ class Counter(StrEnum):
 
     FIXED = "fixed"
     SLIDING_LOG = "sliding-log"
+    SLIDING_LOG_COUNTING_REFUSED = "sliding-log-counting-refused"
     SLIDING_COUNTER = "sliding-counter"
     LEAKY = "leaky"
     NONE = "none"
@@ -53,6 +54,20 @@ class SlidingLog:
         return True
 
 
+class SlidingLogCountingRefused:
+    """The same, where a request that is refused counts like any other."""
+
+    def __init__(self, requests: int, seconds: float) -> None:
+        self._seconds = seconds
+        self._log: deque[float] = deque(maxlen=requests)
+
+    def admits(self, now: float) -> bool:
+        full = len(self._log) == self._log.maxlen
+        admitted = not (full and self._log[0] > now - self._seconds)
+        self._log.append(now)
+        return admitted
+
+
 class SlidingCounter:
     """The count of this aligned window and the part, rounded down as is usual, of the one before that a
     sliding window still covers."""
@@ -74,16 +89,17 @@ class SlidingCounter:
 
 
 class Leaky:
-    """A bucket that leaks ``requests`` in ``seconds`` and holds ``requests``."""
+    """A bucket that leaks ``requests`` in ``seconds`` and takes ``burst`` more than one at once, as nginx's
+    ``limit_req ... burst=... nodelay`` does."""
 
-    def __init__(self, requests: int, seconds: float) -> None:
-        self._requests, self._seconds = requests, seconds
+    def __init__(self, requests: int, seconds: float, burst: int) -> None:
+        self._rate, self._burst = requests / seconds, burst
         self._level, self._last = 0.0, 0.0
 
     def admits(self, now: float) -> bool:
-        leaked = (now - self._last) * self._requests / self._seconds
-        self._level, self._last = max(0.0, self._level - leaked), now
-        if self._level + 1 > self._requests:
+        self._level = max(0.0, self._level - (now - self._last) * self._rate)
+        self._last = now
+        if self._level > self._burst + 1e-9:
             return False
         self._level += 1
         return True
@@ -96,20 +112,24 @@ class Unlimited:
         return True
 
 
-def referee(counter: Counter, requests: int, seconds: float) -> Referee:
-    """The judge of one limit."""
+def referee(counter: Counter, requests: int, seconds: float, *, burst: int | None = None) -> Referee:
+    """The judge of one limit; ``burst`` is the leaky bucket's, by default a limit's worth."""
     if requests < 1 or seconds <= 0:
         raise ValueError(
             f"a limit needs at least 1 request in more than 0 s, not {requests} in {seconds:g} s"
         )
+    if burst is not None and (burst < 0 or counter is not Counter.LEAKY):
+        raise ValueError("burst must be 0 or more, and belongs to the leaky counter only")
     match counter:
         case Counter.FIXED:
             return Fixed(requests, seconds)
         case Counter.SLIDING_LOG:
             return SlidingLog(requests, seconds)
+        case Counter.SLIDING_LOG_COUNTING_REFUSED:
+            return SlidingLogCountingRefused(requests, seconds)
         case Counter.SLIDING_COUNTER:
             return SlidingCounter(requests, seconds)
         case Counter.LEAKY:
-            return Leaky(requests, seconds)
+            return Leaky(requests, seconds, requests - 1 if burst is None else burst)
         case Counter.NONE:
             return Unlimited()

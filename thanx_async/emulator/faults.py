@@ -1,65 +1,181 @@
-"""What may go wrong on the way, by seed and rate."""
+"""What may go wrong on the way and inside Thanx, by seed and rate, or by script."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter as Tally
 from enum import StrEnum
 
 import attrs
 
+from thanx_async.emulator.jobs import UNKNOWN_STATE, Fate
+
 
 class Fault(StrEnum):
-    """One thing that goes wrong with one request. "After" means that Thanx has acted on it."""
+    """One thing that goes wrong with one request. "After" means that Thanx has acted on it.
+
+    Where Thanx does not act, the request is not counted against the rate limits either.
+    """
 
     RESET_BEFORE = "reset_before"
     RESET_AFTER = "reset_after"
+    ANSWER_LOST = "answer_lost"
     TRUNCATED = "truncated"
     HTML_502 = "html_502"
+    HTML_504 = "html_504"
     ERROR_500 = "error_500"
-    ANSWER_LOST = "answer_lost"
+
+
+BEFORE = frozenset({Fault.RESET_BEFORE, Fault.HTML_502, Fault.ERROR_500})
+_JOB_STATES = {"job_hangs": "processing", "job_fails": "failed", "job_unknown": UNKNOWN_STATE}
 
 
 @attrs.frozen
 class Faults:
-    """Rates from 0 to 1, for requests to issue and to look at jobs; ``delay`` is in seconds."""
+    """What goes wrong, at every endpoint. Rates are from 0 to 1; the same requests in the same order under
+    the same seed meet the same faults.
+
+    Attributes:
+        seed: of the random numbers.
+        reset_before: rate of requests whose connection is reset before Thanx acts.
+        reset_after: rate of requests whose connection is reset after Thanx has acted.
+        answer_lost: rate of requests that are acted on and never answered.
+        truncated: rate of answers that break off in the middle.
+        html_502: rate of requests that a proxy answers with an HTML page; Thanx does not act.
+        html_504: rate of requests that a proxy gives up on; Thanx has acted.
+        error_500: rate of requests that Thanx answers with its GENERIC_ERROR, without acting.
+        delay: how late an answer is, in seconds.
+        delay_rate: rate of answers that are late.
+        burst: rate of requests with which a burst of 429 begins.
+        burst_requests: requests that a burst refuses.
+        burst_seconds: seconds for which a burst refuses all requests, if its number is used up sooner.
+        retry_after: seconds for the Retry-After header of these; None sends none.
+        forget_keys_after: seconds after which an idempotency key is as good as new; None keeps them.
+        job_hangs: rate of jobs that stop somewhere and stay "processing".
+        job_fails: rate of jobs that end as "failed" when a part is processed.
+        job_unknown: rate of jobs that stop somewhere in a state that no documentation knows.
+    """
 
     seed: int = 0
     reset_before: float = 0
     reset_after: float = 0
+    answer_lost: float = 0
     truncated: float = 0
     html_502: float = 0
+    html_504: float = 0
     error_500: float = 0
-    answer_lost: float = 0
     delay: float = 0
+    delay_rate: float = 1
+    burst: float = 0
+    burst_requests: int = 3
+    burst_seconds: float = 0
+    retry_after: float | None = None
+    forget_keys_after: float | None = None
+    job_hangs: float = 0
+    job_fails: float = 0
+    job_unknown: float = 0
 
     def __attrs_post_init__(self) -> None:
-        rates = [getattr(self, fault) for fault in Fault]
-        if min(rates) < 0 or sum(rates) > 1 or self.delay < 0:
-            raise ValueError("the rates of Faults must be 0 or more and sum to at most 1, delay 0 s or more")
+        self._check_rates("the rates of faults of a request", [str(fault) for fault in Fault])
+        self._check_rates("the rates of job_...", list(_JOB_STATES))
+        for name in ("delay_rate", "burst"):
+            self._check_rates(name, [name])
+        for name in ("delay", "burst_requests", "burst_seconds", "retry_after", "forget_keys_after"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"Faults: {name} must be 0 or more")
+        if self.burst and not (self.burst_requests or self.burst_seconds):
+            raise ValueError("Faults: a burst needs burst_requests or burst_seconds")
 
-
-class Dice:
-    """Draws a fault for each request."""
-
-    def __init__(self, faults: Faults) -> None:
-        self.faults = faults
-        self._random = random.Random(faults.seed)  # noqa: S311 - repeatable on purpose
-
-    def draw(self) -> Fault | None:
-        left = self._random.random()
-        for fault in Fault:
-            left -= getattr(self.faults, fault)
-            if left < 0:
-                return fault
-        return None
+    def _check_rates(self, what: str, names: list[str]) -> None:
+        rates = [getattr(self, name) for name in names]
+        if min(rates) < 0 or sum(rates) > 1 + 1e-9:
+            raise ValueError(f"Faults: {what} must be 0 or more, and at most 1 in all")
 
 
 @attrs.frozen
 class ScriptedAnswer:
-    """What one coming request gets: a body of your own, or the usual answer with a fault."""
+    """What one coming request gets.
 
-    status: int = 200
+    Attributes:
+        status: of an answer that Thanx gives without acting; None lets Thanx act and answer as usual.
+        body: of that answer; None makes the error envelope that belongs to the status.
+        content_type: of that answer.
+        headers: more headers of that answer.
+        fault: what goes wrong as well, one of `Fault`.
+        delay: how late the answer is, in seconds.
+    """
+
+    status: int | None = None
     body: bytes | None = None
     content_type: str = "application/json"
     headers: dict[str, str] = attrs.field(factory=dict)
-    fault: str | None = None
+    fault: Fault | None = attrs.field(default=None, converter=attrs.converters.optional(Fault))
+    delay: float = 0
+
+
+@attrs.frozen
+class Trouble:
+    """What goes wrong with one request."""
+
+    fault: Fault | None = None
+    refused: bool = False
+    delay: float = 0
+
+
+class Dice:
+    """Draws what goes wrong. Requests and jobs have random numbers of their own, so that neither changes
+    the other's."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.drawn: Tally[str] = Tally()
+        self.faults = faults
+
+    @property
+    def faults(self) -> Faults:
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._faults = faults
+        self._requests = random.Random(faults.seed)  # noqa: S311 - repeatable on purpose
+        self._jobs = random.Random(~faults.seed)  # noqa: S311 - repeatable on purpose
+        self._left, self._until = 0, 0.0
+
+    def request(self, now: float) -> Trouble:
+        """What the next request meets."""
+        burst, late, fault = (self._requests.random() for _ in range(3))
+        if self._in_burst(burst, now):
+            self.drawn["burst"] += 1
+            return Trouble(refused=True)
+        trouble = Trouble(
+            fault=self._fault(fault),
+            delay=self.faults.delay if late < self.faults.delay_rate else 0,
+        )
+        if trouble.fault:
+            self.drawn[trouble.fault] += 1
+        return trouble
+
+    def _in_burst(self, chance: float, now: float) -> bool:
+        if self._left == 0 and now >= self._until:
+            if chance >= self.faults.burst:
+                return False
+            self._left, self._until = self.faults.burst_requests, now + self.faults.burst_seconds
+        self._left = max(0, self._left - 1)
+        return True
+
+    def _fault(self, chance: float) -> Fault | None:
+        for fault in Fault:
+            chance -= getattr(self.faults, fault)
+            if chance < 0:
+                return fault
+        return None
+
+    def job(self, total: int) -> Fate:
+        """How the next job ends."""
+        chance, part = self._jobs.random(), self._jobs.random()
+        for name, state in _JOB_STATES.items():
+            chance -= getattr(self.faults, name)
+            if chance < 0:
+                self.drawn[name] += 1
+                return Fate(state, int(part * total))
+        return Fate("completed", total)

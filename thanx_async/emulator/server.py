@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter as Tally
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from types import TracebackType
 from typing import Self
@@ -14,10 +14,16 @@ from typing import Self
 import attrs
 from aiohttp import web
 
-from thanx_async.emulator.counters import Counter, Referee, referee
-from thanx_async.emulator.faults import Dice, Fault, Faults, ScriptedAnswer
-from thanx_async.emulator.routes import Routes, refusal
-from thanx_async.emulator.state import FailureRule, JobSpeed, Refused, State, unknown_guests
+from thanx_async.emulator.answers import Refused
+from thanx_async.emulator.clock import Clock
+from thanx_async.emulator.counters import Counter, referee
+from thanx_async.emulator.faults import BEFORE, Dice, Faults, ScriptedAnswer, Trouble
+from thanx_async.emulator.guests import FailureRule, unknown_guests
+from thanx_async.emulator.jobs import JobSpeed
+from thanx_async.emulator.network import deliver, instead, scripted, too_many
+from thanx_async.emulator.routes import Routes
+from thanx_async.emulator.state import State
+from thanx_async.emulator.webhooks import Post, Webhooks
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -28,7 +34,7 @@ _CLOSING = 0.2
 
 @attrs.frozen
 class RequestLog:
-    """A request that came in; ``time`` is in seconds on the loop's clock."""
+    """A request that came in; ``time`` is in seconds on the emulator's clock."""
 
     time: float
     method: str
@@ -49,10 +55,12 @@ class Emulator:
         scopes: what the credential may do.
         limits: pairs of requests and seconds.
         counter: how requests are counted against the limits.
-        speed: how fast jobs run.
+        burst: how many requests a leaky bucket takes at once beyond the first; a limit's worth by default.
+        speed: how fast jobs run; can be set while it runs, for jobs to come.
         fails: which guests get no reward.
         faults: what goes wrong on the way; can be set while it runs.
-        track_guests: remember who was rewarded how often, which costs about 100 bytes a guest.
+        webhooks: where events are posted; can be set while it runs, for jobs to come.
+        track_guests: remember who was rewarded how often, which costs about 120 bytes a guest.
         host, port: where to listen; port 0 takes a free one.
     """
 
@@ -64,9 +72,11 @@ class Emulator:
         scopes: frozenset[str] = frozenset({"rewards.issue"}),
         limits: Sequence[tuple[int, float]] = THANX_LIMITS,
         counter: Counter = Counter.FIXED,
+        burst: int | None = None,
         speed: JobSpeed = JobSpeed(),  # noqa: B008 - frozen
         fails: FailureRule = unknown_guests,
         faults: Faults = Faults(),  # noqa: B008 - frozen
+        webhooks: Webhooks | None = None,
         track_guests: bool = True,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -74,15 +84,19 @@ class Emulator:
         self.url = ""
         self.requests: list[RequestLog] = []
         self.refused = 0
-        self._state = State(speed, fails, track_guests=track_guests)
-        self._routes = Routes(self._state, client_id=client_id, access_token=access_token, scopes=scopes)
-        self._referees: list[Referee] = [referee(counter, *limit) for limit in limits]
+        self._clock = Clock()
         self._dice = Dice(faults)
-        self._script: list[ScriptedAnswer] = []
+        self._post = Post(self._clock)
+        self._post.settings = webhooks
+        self._state = State(self._clock, self._dice, speed, fails, track_guests=track_guests)
+        self._routes = Routes(
+            self._state, self._post, client_id=client_id, access_token=access_token, scopes=scopes
+        )
+        self._referees = [referee(counter, *limit, burst=burst) for limit in limits]
+        self._script: deque[ScriptedAnswer] = deque()
         self._host, self._port = host, port
-        self._epoch = datetime.now(UTC)
         self._runner: web.AppRunner | None = None
-        self._closing: asyncio.Event | None = None
+        self._closing = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Emulator {self.url or 'closed'}: {len(self.requests)} requests, {self.refused} refused>"
@@ -93,135 +107,127 @@ class Emulator:
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        self._dice = Dice(faults)
+        self._dice.faults = faults
+
+    @property
+    def speed(self) -> JobSpeed:
+        return self._state.speed
+
+    @speed.setter
+    def speed(self, speed: JobSpeed) -> None:
+        self._state.speed = speed
+
+    @property
+    def webhooks(self) -> Webhooks | None:
+        return self._post.settings
+
+    @webhooks.setter
+    def webhooks(self, webhooks: Webhooks | None) -> None:
+        self._post.settings = webhooks
 
     @property
     def jobs_accepted(self) -> int:
         return len(self._state.jobs)
 
     def reward_counts(self) -> Mapping[str, int]:
-        """How many rewards each guest holds; needs ``track_guests``."""
+        """How many rewards each guest holds; needs ``track_guests``. A job counts from its acceptance on,
+        with all that it will give."""
         return +self._state.rewards
 
     def script(self, *answers: ScriptedAnswer) -> None:
         """Give the next requests these answers, one each."""
-        self._script += answers
+        self._script.extend(answers)
+
+    def advance(self, seconds: float) -> None:
+        """Skip time: jobs finish, rate limits recover, keys grow old, and late answers come, all at once."""
+        self._clock.advance(seconds)
 
     async def __aenter__(self) -> Self:
-        loop_time = asyncio.get_running_loop().time()
-        self._epoch = datetime.now(UTC) - timedelta(seconds=loop_time)
-        self._routes.epoch = self._epoch
+        self._clock.start()
         self._closing = asyncio.Event()
         app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[self._judge])
         app.add_routes(self._routes.table())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSING)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
-        await site.start()
-        port = self._runner.addresses[0][1]
-        self.url = f"http://{self._host}:{port}"
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        await self._post.start()
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self.url = f"http://{host}:{self._runner.addresses[0][1]}"
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._closing and self._runner:
-            self._closing.set()
-            await self._runner.cleanup()
+        self._closing.set()
+        try:
+            await self._post.close()
+        finally:
+            if self._runner:
+                await self._runner.cleanup()
         self.url = ""
 
     @web.middleware
     async def _judge(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Count, refuse, answer, log; and let go wrong what should."""
-        now = asyncio.get_running_loop().time()
         body = await request.read()
-        scripted = self._script.pop(0) if self._script else None
-        fault = self._fault(request, scripted)
-        response = await self._answer(request, handler, now, scripted, fault)
-        response.headers["Date"] = format_datetime(self._epoch + timedelta(seconds=now), usegmt=True)
+        now = self._clock.now()
+        script = self._script.popleft() if self._script else None
+        trouble = Trouble(script.fault, delay=script.delay) if script else self._dice.request(now)
+        response = await self._answer(request, handler, now, script, trouble)
+        response.headers["Date"] = format_datetime(self._clock.wall(now), usegmt=True)
         self._log(request, now, response.status, body)
-        await self._delay()
-        return await self._damage(request, response, fault)
-
-    def _fault(self, request: web.Request, scripted: ScriptedAnswer | None) -> Fault | None:
-        if scripted is not None:
-            return Fault(scripted.fault) if scripted.fault else None
-        path = request.path
-        return self._dice.draw() if path.endswith("/issue") or "/issuance_jobs/" in path else None
+        await self._clock.sleep(trouble.delay)
+        return await deliver(request, response, trouble.fault, self._closing)
 
     async def _answer(
         self,
         request: web.Request,
         handler: _Handler,
         now: float,
-        scripted: ScriptedAnswer | None,
-        fault: Fault | None,
+        script: ScriptedAnswer | None,
+        trouble: Trouble,
     ) -> web.Response:
-        if scripted is not None and scripted.body is not None:
-            return _raw(scripted.status, scripted.body, scripted.content_type, scripted.headers)
-        if fault is Fault.RESET_BEFORE:
-            return web.Response(status=499)
-        if fault is Fault.HTML_502:
-            return _raw(502, b"<html><title>502 Bad Gateway</title></html>", "text/html", {})
-        if fault is Fault.ERROR_500:
-            return refusal(500, "GENERIC_ERROR", "something went wrong")
-        server = self._epoch.timestamp() + now
+        if trouble.fault in BEFORE:
+            return instead(trouble.fault)
+        if script is not None and (script.status is not None or script.body is not None):
+            return scripted(script)
+        server = self._clock.wall(now).timestamp()
         verdicts = [judge.admits(server) for judge in self._referees]
-        if not all(verdicts):
+        if trouble.refused or not all(verdicts):
             self.refused += 1
-            return refusal(429, "TOO_MANY_REQUESTS", "the rate limit is exceeded")
-        try:
-            response = await handler(request)
-        except Refused as error:
-            return refusal(error.status, error.code, error.message)
-        except web.HTTPNotFound:
-            return refusal(404, "RESOURCE_NOT_FOUND", "there is no such endpoint")
-        except web.HTTPMethodNotAllowed:
-            return refusal(405, "METHOD_NOT_ALLOWED", "the endpoint does not take this method")
-        assert isinstance(response, web.Response)  # noqa: S101 - the handlers are all ours
-        return response
+            return too_many(self.faults.retry_after if trouble.refused else None)
+        return await _act(request, handler)
 
     def _log(self, request: web.Request, now: float, status: int, body: bytes) -> None:
         key = request.headers.get("X-Idempotency-Key")
         digest = hashlib.sha256(body).hexdigest()
         self.requests.append(RequestLog(now, request.method, request.path, status, key, digest))
 
-    async def _delay(self) -> None:
-        if self.faults.delay:
-            await asyncio.sleep(self.faults.delay)
-
-    async def _damage(
-        self, request: web.Request, response: web.Response, fault: Fault | None
-    ) -> web.StreamResponse:
-        if fault is Fault.ANSWER_LOST and self._closing:
-            await self._closing.wait()
-        if fault in {Fault.RESET_BEFORE, Fault.RESET_AFTER, Fault.ANSWER_LOST}:
-            _cut(request)
-        if fault is Fault.TRUNCATED:
-            body = response.body if isinstance(response.body, bytes) else b""
-            broken = web.StreamResponse(status=response.status, headers={"Content-Length": str(len(body))})
-            await broken.prepare(request)
-            await broken.write(body[: len(body) // 2])
-            _cut(request)
-            return broken
-        return response
-
     def statistics(self) -> dict[str, object]:
-        """Numbers of requests by status, of jobs, and of rewards; no guest is named."""
+        """Numbers of requests by status, of faults, jobs, rewards and webhooks; no guest is named."""
         rewards = self.reward_counts()
-        statuses = Tally(str(row.status) for row in self.requests)
         return {
-            "requests": dict(statuses),
+            "requests": dict(Tally(str(row.status) for row in self.requests)),
+            "faults": dict(self._dice.drawn),
+            "webhooks": dict(self._post.sent),
             "jobs": self.jobs_accepted,
             "rewards": sum(rewards.values()),
             "most_for_one_guest": max(rewards.values(), default=0),
         }
 
 
-def _cut(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.close()
-
-
-def _raw(status: int, body: bytes, content_type: str, headers: Mapping[str, str]) -> web.Response:
-    return web.Response(status=status, body=body, headers={**headers, "Content-Type": content_type})
+async def _act(request: web.Request, handler: _Handler) -> web.Response:
+    try:
+        response = await handler(request)
+    except Refused as error:
+        return error.response()
+    except web.HTTPNotFound:
+        return Refused(404, "there is no such endpoint").response()
+    except web.HTTPMethodNotAllowed:
+        return Refused(405, "the endpoint does not take this method").response()
+    assert isinstance(response, web.Response)  # noqa: S101 - the handlers are all ours
+    return response

@@ -1,0 +1,49 @@
+"""The emulator's time: the loop's, and whatever was skipped."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+_RESOLUTION = 1e-6
+
+
+class Clock:
+    """Seconds that never go back, and the wall time that belongs to them."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+        self._epoch = datetime.now(UTC)
+        self._jumped = asyncio.Event()
+
+    def start(self) -> None:
+        """Take the running loop's time for now."""
+        self._epoch = datetime.now(UTC) - timedelta(seconds=self.now())
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time() + self._skipped
+
+    def wall(self, at: float) -> datetime:
+        """The wall time at a moment of this clock."""
+        return self._epoch + timedelta(seconds=at)
+
+    def iso(self, at: float) -> str:
+        """The same as Thanx writes it: ISO 8601, UTC, whole seconds."""
+        return self.wall(at).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def advance(self, seconds: float) -> None:
+        """Skip some time; whoever sleeps until then wakes at once."""
+        if seconds < 0:
+            raise ValueError(f"time only goes forward, not by {seconds:g} s")
+        self._skipped += seconds
+        jumped, self._jumped = self._jumped, asyncio.Event()
+        jumped.set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep until this clock has gone on by so much."""
+        until = self.now() + seconds
+        while (left := until - self.now()) > _RESOLUTION:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._jumped.wait()

@@ -1,0 +1,116 @@
+"""Issuance jobs, whose course follows from the time that has passed."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import attrs
+
+from thanx_async.emulator.clock import Clock
+from thanx_async.emulator.guests import Failure
+
+UNKNOWN_STATE = "under_review"
+"""A word that no documentation has."""
+
+
+@attrs.frozen
+class JobSpeed:
+    """How fast jobs run: identifiers a second after a delay in seconds, and seconds for a revocation."""
+
+    identifiers_per_second: float = 5000.0
+    start_delay: float = 0.2
+    revoke_seconds: float = 0.5
+
+    def __attrs_post_init__(self) -> None:
+        if self.identifiers_per_second <= 0 or min(self.start_delay, self.revoke_seconds) < 0:
+            raise ValueError("JobSpeed needs a positive speed and delays of 0 s or more")
+
+
+@attrs.frozen
+class Fate:
+    """How a job ends: in which state, after how many identifiers."""
+
+    state: str
+    processed: int
+
+    @property
+    def ends(self) -> bool:
+        """Whether processing ends; a job that hangs only stops."""
+        return self.state in {"completed", "failed"}
+
+
+@attrs.define
+class Job:
+    """A job; times are seconds on the clock. ``rewarded`` is empty where guests are not tracked."""
+
+    id: str
+    merchant_id: str
+    campaign_id: str
+    variant_id: str
+    total: int
+    fate: Fate
+    failures: Sequence[Failure]
+    rewarded: Sequence[str]
+    created: float
+    speed: JobSpeed
+    revoking: float | None = None
+
+    @property
+    def started(self) -> float:
+        return self.created + self.speed.start_delay
+
+    @property
+    def ended(self) -> float:
+        """When its last identifier is processed."""
+        return self.reached(self.fate.processed)
+
+    def reached(self, count: int) -> float:
+        """When so many identifiers are processed."""
+        return self.started + count / self.speed.identifiers_per_second
+
+    def state(self, now: float) -> str:
+        if self.revoking is not None:
+            return "revoked" if now >= self.revoking + self.speed.revoke_seconds else "revoking"
+        if now <= self.created or now < self.started:
+            return "pending"
+        return self.fate.state if now >= self.ended else "processing"
+
+    def processed(self, now: float) -> int:
+        if now >= self.ended > self.created:
+            return self.fate.processed
+        return max(0, min(self.fate.processed, int((now - self.started) * self.speed.identifiers_per_second)))
+
+    def failed(self, processed: int) -> int:
+        """How many of the first so many identifiers got no reward."""
+        return bisect_left(self.failures, processed, key=lambda failure: failure.index)
+
+    def as_json(self, clock: Clock, now: float) -> dict[str, object]:
+        """What the envelope holds."""
+        processed, pending = self.processed(now), self.state(now) == "pending"
+        ended = self.fate.ends and now >= self.ended and not pending
+        failed = self.failed(processed)
+        job: dict[str, object] = {
+            "id": self.id,
+            "campaign_id": self.campaign_id,
+            "variant_id": self.variant_id,
+            "state": self.state(now),
+            "total_count": self.total,
+            "processed_count": processed,
+            "success_count": processed - failed,
+            "failure_count": failed,
+            "progress_percent": processed * 100 // self.total,
+            "created_at": clock.iso(self.created),
+            "started_at": None if pending else clock.iso(self.started),
+            "completed_at": clock.iso(self.ended) if ended else None,
+        }
+        if ended and self.fate.state == "completed":
+            job["summary"] = self._summary(processed - failed)
+        return job
+
+    def _summary(self, successes: int) -> dict[str, object]:
+        failures = [
+            {"identifier_index": row.index, "identifier_type": row.kind, "error": row.reason}
+            for row in self.failures
+        ]
+        return {"success_count": successes, "failure_count": len(failures), "failures": failures}

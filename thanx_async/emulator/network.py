@@ -1,0 +1,91 @@
+"""Between Thanx and its client: proxies and connections, with their faults."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import struct
+
+from aiohttp import web
+
+from thanx_async.emulator.answers import Refused, html_response, raw_response
+from thanx_async.emulator.faults import Fault, ScriptedAnswer
+
+
+def instead(fault: Fault) -> web.Response:
+    """What is answered where Thanx does not act; the client of a connection that is reset never sees it."""
+    match fault:
+        case Fault.HTML_502:
+            return html_response(502, "Bad Gateway")
+        case Fault.ERROR_500:
+            return Refused(500, "something went wrong").response()
+    return web.Response(status=499)
+
+
+def scripted(answer: ScriptedAnswer) -> web.Response:
+    """An answer as the script has it."""
+    status = 200 if answer.status is None else answer.status
+    if answer.body is not None or status < 400:
+        return raw_response(status, answer.body or b"", answer.content_type, answer.headers)
+    response = Refused(status, "so says the script").response()
+    response.headers.update(answer.headers)
+    return response
+
+
+def too_many(retry_after: float | None = None) -> web.Response:
+    """A 429; Retry-After is in whole seconds."""
+    response = Refused(429, "the rate limit is exceeded").response()
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(retry_after))
+    return response
+
+
+async def deliver(
+    request: web.Request, response: web.Response, fault: Fault | None, closing: asyncio.Event
+) -> web.StreamResponse:
+    """Hand an answer to the client, or let the fault have it."""
+    match fault:
+        case Fault.ANSWER_LOST:
+            await _abandoned(request, closing)
+            _reset(request)
+        case Fault.RESET_BEFORE | Fault.RESET_AFTER:
+            _reset(request)
+        case Fault.HTML_504:
+            return html_response(504, "Gateway Timeout")
+        case Fault.TRUNCATED:
+            return await _half(request, response)
+    return response
+
+
+async def _abandoned(request: web.Request, closing: asyncio.Event) -> None:
+    """Until the client has given up, or the emulator closes."""
+    while request.transport is not None and not request.transport.is_closing() and not closing.is_set():
+        try:
+            async with asyncio.timeout(1):
+                await closing.wait()
+        except TimeoutError:
+            continue
+
+
+async def _half(request: web.Request, response: web.Response) -> web.StreamResponse:
+    """The head and half of the body."""
+    body = response.body if isinstance(response.body, bytes) else b""
+    headers = {**response.headers, "Content-Length": str(len(body))}
+    broken = web.StreamResponse(status=response.status, headers=headers)
+    await broken.prepare(request)
+    await broken.write(body[: len(body) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return broken
+
+
+def _reset(request: web.Request) -> None:
+    """Cut the connection with a TCP reset."""
+    transport = request.transport
+    if transport is None:
+        return
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -1,0 +1,204 @@
+"""The events that Thanx posts to a URL of the partner: signed, best effort, never repeated on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import random
+from collections import Counter as Tally
+from collections.abc import Iterator, Mapping
+
+import aiohttp
+import attrs
+import orjson
+
+from thanx_async.emulator.clock import Clock
+from thanx_async.emulator.guests import Guests
+from thanx_async.emulator.jobs import Job
+
+_CONCURRENCY = 20
+_TIMEOUT = aiohttp.ClientTimeout(total=15)
+
+
+def sign(body: bytes, secret: str) -> str:
+    """The X-Thanx-Signature of a webhook: hex HMAC-SHA256 of its raw body."""
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+@attrs.frozen
+class Webhooks:
+    """Where the emulator posts its events, and what goes wrong on the way, by rate and seed.
+
+    Attributes:
+        url: where they go.
+        secret: signs them.
+        reward_issued: whether one event goes out for each reward as well, not only one for each job.
+        seed: of the random numbers.
+        lost: rate of events that are never sent.
+        duplicated: rate of events that are sent twice.
+        late: rate of events that are sent later, so that others overtake them.
+        late_by: how much later at most, in seconds.
+        early: rate of jobs whose 202 is held back until their last event is sent.
+    """
+
+    url: str
+    secret: str = attrs.field(repr=False)
+    reward_issued: bool = True
+    seed: int = 0
+    lost: float = 0
+    duplicated: float = 0
+    late: float = 0
+    late_by: float = 5.0
+    early: float = 0
+
+    def __attrs_post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError("Webhooks.url must begin with http:// or https://")
+        if not self.secret:
+            raise ValueError("Webhooks.secret is empty")
+        for name in ("lost", "duplicated", "late", "early"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"Webhooks.{name} must be from 0 to 1")
+        if self.late_by < 0:
+            raise ValueError("Webhooks.late_by must be 0 s or more")
+
+
+class Post:
+    """Sends the events of jobs, from its start until it is closed; it owns all tasks that it needs."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.sent: Tally[str] = Tally()
+        self._clock = clock
+        self._settings: Webhooks | None = None
+        self._random = random.Random()  # noqa: S311 - seeded with the settings
+        self._owner: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self._slots = asyncio.Semaphore(_CONCURRENCY)
+
+    @property
+    def settings(self) -> Webhooks | None:
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Webhooks | None) -> None:
+        self._settings = settings
+        if settings:
+            self._random = random.Random(settings.seed)  # noqa: S311 - repeatable on purpose
+
+    async def start(self) -> None:
+        self._ready = asyncio.Event()
+        self._slots = asyncio.Semaphore(_CONCURRENCY)
+        self._owner = asyncio.create_task(self._run())
+        await self._ready.wait()
+
+    async def close(self) -> None:
+        """Drop what is not sent yet."""
+        if self._owner:
+            owner, self._owner = self._owner, None
+            owner.cancel()
+            await asyncio.wait([owner])
+
+    async def _run(self) -> None:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, asyncio.TaskGroup() as group:
+            self._session, self._group = session, group
+            self._ready.set()
+            await asyncio.Event().wait()
+
+    async def announce(self, job: Job, guests: Guests, campaign: Mapping[str, object]) -> None:
+        """Send a job's events at their times; returns at once, or, for an early job, when all are out."""
+        settings = self._settings
+        if settings is None:
+            return
+        early = self._random.random() < settings.early
+        task = self._group.create_task(self._follow(settings, job, guests, campaign))
+        if early:
+            await asyncio.wait([task])
+
+    async def _follow(
+        self, settings: Webhooks, job: Job, guests: Guests, campaign: Mapping[str, object]
+    ) -> None:
+        async with asyncio.TaskGroup() as group:
+            if settings.reward_issued:
+                for index, data in _rewards(job, guests, campaign):
+                    await self._clock.sleep(job.reached(index + 1) - self._clock.now())
+                    await self._emit(group, settings, "reward.issued", data)
+        if job.fate.ends:
+            await self._clock.sleep(job.ended - self._clock.now())
+            async with asyncio.TaskGroup() as group:
+                await self._emit(group, settings, "reward_batch.completed", _batch(job))
+
+    async def _emit(
+        self, group: asyncio.TaskGroup, settings: Webhooks, event: str, data: dict[str, object]
+    ) -> None:
+        """Send it as often as it is to be sent, each time later by what is drawn."""
+        lost, twice, *late = (self._random.random() for _ in range(6))
+        body = orjson.dumps({"event": event, "timestamp": self._clock.iso(self._clock.now()), "data": data})
+        if lost < settings.lost:
+            self.sent["lost"] += 1
+            return
+        for copy in range(2 if twice < settings.duplicated else 1):
+            delay = settings.late_by * late[copy + 2] if late[copy] < settings.late else 0
+            if delay:
+                self._group.create_task(self._later(settings, event, body, delay))
+            else:
+                await self._slots.acquire()
+                group.create_task(self._send(settings, event, body))
+
+    async def _later(self, settings: Webhooks, event: str, body: bytes, delay: float) -> None:
+        await self._clock.sleep(delay)
+        await self._slots.acquire()
+        await self._send(settings, event, body)
+
+    async def _send(self, settings: Webhooks, event: str, body: bytes) -> None:
+        """One attempt, as Thanx makes it; it holds a slot, which it gives back."""
+        headers = {"Content-Type": "application/json", "X-Thanx-Signature": sign(body, settings.secret)}
+        try:
+            async with self._session.post(
+                settings.url, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                await response.read()
+            self.sent[event] += 1
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            self.sent["undelivered"] += 1
+        finally:
+            self._slots.release()
+
+
+def _rewards(
+    job: Job, guests: Guests, campaign: Mapping[str, object]
+) -> Iterator[tuple[int, dict[str, object]]]:
+    """The reward of each guest who gets one, by its index."""
+    failed = {failure.index for failure in job.failures}
+    variants = campaign["variants"]
+    assert isinstance(variants, list)  # noqa: S101 - the catalogue's own
+    variant = next(row for row in variants if row["id"] == job.variant_id)
+    shown = {name: campaign[name] for name in ("id", "name")} | {"variant": variant}
+    for index in range(job.fate.processed):
+        if index not in failed:
+            yield (
+                index,
+                {
+                    "issuance_job_id": job.id,
+                    "merchant_id": job.merchant_id,
+                    "reward_id": f"{job.id}r{index}",
+                    "identifier": {"type": guests.kinds[index], "index": index},
+                    "user_id": hashlib.sha256(guests.values[index].encode()).hexdigest()[:15],
+                    "state": "available",
+                    "expires_at": campaign["redeemable_to"],
+                    "campaign": shown,
+                },
+            )
+
+
+def _batch(job: Job) -> dict[str, object]:
+    failed = job.failed(job.fate.processed)
+    return {
+        "issuance_job_id": job.id,
+        "merchant_id": job.merchant_id,
+        "state": job.fate.state,
+        "total_count": job.total,
+        "issued_count": job.fate.processed - failed,
+        "failed_count": failed,
+        "failures": [{"user_identifier": row.value, "reason": row.reason} for row in job.failures[:failed]],
+    }
