@@ -100,4 +100,5 @@ async def test_the_emulator_as_a_process() -> None:
     process.terminate()
     out, err = await asyncio.to_thread(process.communicate, timeout=30)
     assert (process.returncode, err) == (0, "")
-    assert "'requests': {'401': 1}" in out
+    assert "requests            401 1\n" in out
+    assert "most for one guest  0\n" in out

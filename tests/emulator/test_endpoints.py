@@ -1,22 +1,14 @@
 """The emulator as any HTTP client sees it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 
 from tests.conftest import MERCHANT
+from tests.emulator.conftest import HEADERS, ISSUE, call, code
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed
 
-HEADERS = {
-    "X-ClientId": "{client_id}",
-    "Accept-Version": "v4.0",
-    "Content-Type": "application/json",
-    "Authorization": "Bearer {access_token}",
-    "X-Idempotency-Key": "550e8400-e29b-41d4-a716-446655440000",
-    "User-Agent": "curl/8.5.0",
-}
 BODY = """{
     "campaign_id": "camp_abc123",
     "merchant_id": "k2lye10h32l5wzo",
@@ -32,39 +24,6 @@ BODY = """{
       }
     ]
   }"""
-ISSUE = "/partner/campaigns/issue"
-Json = dict[str, object]
-
-
-@pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
-    async with Emulator(limits=[]) as running:
-        yield running
-
-
-@pytest.fixture
-async def http(emulator: Emulator) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(emulator.url, headers=HEADERS) as session:
-        yield session
-
-
-async def call(
-    http: aiohttp.ClientSession,
-    method: str,
-    path: str,
-    *,
-    body: str = "",
-    headers: dict[str, str] | None = None,
-) -> tuple[int, Json]:
-    async with http.request(method, path, data=body or None, headers=headers) as response:
-        return response.status, await response.json()
-
-
-def code(answer: Json) -> object:
-    error = answer["error"]
-    assert isinstance(error, dict)
-    assert error["message"]
-    return error["code"]
 
 
 async def test_the_documented_example(emulator: Emulator, http: aiohttp.ClientSession) -> None:

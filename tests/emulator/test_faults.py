@@ -2,35 +2,16 @@
 
 import asyncio
 from collections import Counter as Tally
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 
-from tests.conftest import MERCHANT, TARGET
-from tests.emulator.test_endpoints import HEADERS, ISSUE, Json, call, code
+from tests.conftest import MERCHANT
+from tests.emulator.conftest import HEADERS, ISSUE, Json, body, call, code
 from thanx_async.emulator import Counter, Emulator, Fault, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.emulator.faults import Dice
 
 SCOPES = "/partner/scopes"
-
-
-def body(*guests: str) -> str:
-    rows = ", ".join(f'{{"type": "email", "value": "{guest}"}}' for guest in guests)
-    target = ", ".join(f'"{name}": "{value}"' for name, value in TARGET.items())
-    return f'{{{target}, "identifiers": [{rows}]}}'
-
-
-@pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
-    async with Emulator(limits=[]) as running:
-        yield running
-
-
-@pytest.fixture
-async def http(emulator: Emulator) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(emulator.url, headers=HEADERS) as session:
-        yield session
 
 
 async def outcome(http: aiohttp.ClientSession, path: str = SCOPES) -> object:

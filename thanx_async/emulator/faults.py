@@ -36,24 +36,24 @@ class Faults:
     the same seed meet the same faults.
 
     Attributes:
-        seed: of the random numbers.
-        reset_before: rate of requests whose connection is reset before Thanx acts.
-        reset_after: rate of requests whose connection is reset after Thanx has acted.
-        answer_lost: rate of requests that are acted on and never answered.
-        truncated: rate of answers that break off in the middle.
-        html_502: rate of requests that a proxy answers with an HTML page; Thanx does not act.
-        html_504: rate of requests that a proxy gives up on; Thanx has acted.
-        error_500: rate of requests that Thanx answers with its GENERIC_ERROR, without acting.
-        delay: how late an answer is, in seconds.
-        delay_rate: rate of answers that are late.
-        burst: rate of requests with which a burst of 429 begins.
-        burst_requests: requests that a burst refuses.
-        burst_seconds: seconds for which a burst refuses all requests, if its number is used up sooner.
-        retry_after: seconds for the Retry-After header of these; None sends none.
-        forget_keys_after: seconds after which an idempotency key is as good as new; None keeps them.
-        job_hangs: rate of jobs that stop somewhere and stay "processing".
-        job_fails: rate of jobs that end as "failed" when a part is processed.
-        job_unknown: rate of jobs that stop somewhere in a state that no documentation knows.
+        seed: Seeds the random numbers.
+        reset_before: Rate of requests whose connection is reset before Thanx acts.
+        reset_after: Rate of requests whose connection is reset after Thanx has acted.
+        answer_lost: Rate of requests that are acted on and never answered.
+        truncated: Rate of answers that break off in the middle.
+        html_502: Rate of requests that a proxy refuses with an HTML page; Thanx does not act.
+        html_504: Rate of requests that a proxy gives up on with an HTML page; Thanx has acted.
+        error_500: Rate of requests that Thanx answers with its GENERIC_ERROR, without acting.
+        delay: How late an answer is, in seconds; Thanx acts at once.
+        delay_rate: Rate of answers that are late.
+        burst: Rate of requests with which a burst of 429 begins.
+        burst_requests: How many requests a burst refuses.
+        burst_seconds: For how long a burst refuses requests, in seconds, even if they are more.
+        retry_after: The Retry-After of these 429, in seconds; by default they have none.
+        forget_keys_after: Seconds after which an idempotency key is as good as new; by default never.
+        job_hangs: Rate of jobs that stop somewhere and stay "processing".
+        job_fails: Rate of jobs that stop somewhere and end as "failed".
+        job_unknown: Rate of jobs that stop somewhere, in a state that no documentation knows.
     """
 
     seed: int = 0

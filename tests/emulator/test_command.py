@@ -1,0 +1,83 @@
+"""The emulator as a process of its own."""
+
+import asyncio
+import os
+import re
+import sys
+
+import aiohttp
+import pytest
+from attrs import fields
+
+from tests.emulator.conftest import HEADERS, ISSUE, SECRET, Receiver, body
+from thanx_async.cli import run
+from thanx_async.emulator import Faults
+
+
+async def emulate(*options: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "thanx_async", "emulator", "--port", "0", *options),
+        env=os.environ | {"THANX_WEBHOOK_SECRET": SECRET},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+@pytest.mark.realtime
+async def test_faults_and_webhooks(receiver: Receiver) -> None:
+    """Options reach the emulator, and its last words count what it did."""
+    process = await emulate(
+        *("--limits", "", "--html-504", "1", "--forget-keys-after", "0", "--webhook-url", receiver.url),
+        "--no-webhook-rewards",
+    )
+    assert process.stdout is not None
+    url = (await process.stdout.readline()).decode().strip()
+    async with aiohttp.ClientSession(url, headers=HEADERS) as http:
+        for _ in range(2):
+            async with http.post(ISSUE, data=body("a@b.co")) as response:
+                assert response.status == 504
+    await receiver.has(2)
+    process.terminate()
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    counts = dict(re.findall(r"^(\w[\w ]*?)  +(.+)$", out.decode(), re.MULTILINE))
+    assert counts == {
+        "requests": "202 2",
+        "faults": "html_504 2",
+        "webhooks": "reward_batch.completed 2",
+        "jobs": "2",
+        "rewards": "2",
+        "most for one guest": "2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "phrase"),
+    [
+        (["--reset-before", "0.6", "--reset-after", "0.6"], "at most 1 in all"),
+        (["--burst", "2"], "burst must be 0 or more"),
+        (["--leaky-burst", "4"], "belongs to the leaky counter only"),
+        (["--speed", "0"], "positive speed"),
+        (["--limits", "0/1"], "at least 1 request"),
+        (["--webhook-url", "http://127.0.0.1:9"], "in THANX_WEBHOOK_SECRET"),
+    ],
+)
+def test_wrong_use(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    phrase: str,
+) -> None:
+    """It ends with status 2, and a message that says what is wrong."""
+    monkeypatch.delenv("THANX_WEBHOOK_SECRET", raising=False)
+    assert run(["emulator", *options]) == 2
+    assert phrase in capsys.readouterr().err
+
+
+def test_help_shows_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each rate and number that Python has is an option as well."""
+
+    run(["emulator", "--help"])
+    shown = capsys.readouterr().out
+    for field in fields(Faults):
+        assert f"--{field.name.replace('_', '-')} " in shown
