@@ -115,6 +115,15 @@ async def test_headers_that_say_the_same(headers: dict[str, str]) -> None:
         assert (await call(http, "POST", ISSUE, body=BODY, headers=headers))[0] == 202
 
 
+async def test_repetitions_at_the_same_time(emulator: Emulator, http: aiohttp.ClientSession) -> None:
+    """A key holds from the first moment: one job, one answer, and a refusal for another body."""
+    bodies = [BODY] * 5 + [BODY + " "]
+    answers = await asyncio.gather(*(call(http, "POST", ISSUE, body=text) for text in bodies))
+    assert emulator.jobs_accepted == 1
+    first = answers[0]
+    assert [(status, answer == first[1]) for status, answer in answers] == [(202, True)] * 5 + [(422, False)]
+
+
 async def test_a_blank_key_is_no_key(emulator: Emulator, http: aiohttp.ClientSession) -> None:
     """A client that sends one is not protected, and the counts show it."""
     for _ in range(2):
