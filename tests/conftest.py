@@ -8,6 +8,8 @@ import pytest
 from thanx_async import AsyncBatcher, ThanxClient
 from thanx_async.emulator import Emulator
 
+pytest_plugins = ["thanx_async.pytest_plugin"]  # not the installed copy, so that its coverage is measured
+
 
 class Target(TypedDict):
     campaign_id: str
