@@ -58,7 +58,7 @@ async def test_the_client_is_connected(thanx_client: ThanxClient, thanx_emulator
 
 async def test_faults_can_be_switched(thanx_client: ThanxClient, thanx_emulator: Emulator) -> None:
     """Whatever goes wrong while they are on, nobody gets two rewards."""
-    thanx_emulator.faults = Faults(seed=2, reset_after=0.3, html_504=0.2, burst=0.1)
+    thanx_emulator.faults = Faults(seed=2, reset_after=0.2, html_504=0.1, burst=0.1)
     run = await batcher(thanx_client).issue(f"guest{number}@example.com" for number in range(100))
     thanx_emulator.faults = Faults()
     assert (await run.wait()).issued == 100

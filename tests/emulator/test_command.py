@@ -1,46 +1,42 @@
-"""The emulator as a process of its own."""
+"""The command that runs the emulator."""
 
 import asyncio
-import os
 import re
-import sys
+import signal
 
 import aiohttp
 import pytest
 from attrs import fields
 
 from tests.emulator.conftest import HEADERS, ISSUE, SECRET, Receiver, body
-from thanx_async.cli import run
+from thanx_async.cli import app, run
 from thanx_async.emulator import Faults
 
 
-async def emulate(*options: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "thanx_async", "emulator", "--port", "0", *options),
-        env=os.environ | {"THANX_WEBHOOK_SECRET": SECRET},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
 @pytest.mark.realtime
-async def test_faults_and_webhooks(receiver: Receiver) -> None:
+async def test_faults_and_webhooks(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Options reach the emulator, and its last words count what it did."""
-    process = await emulate(
-        *("--limits", "", "--html-504", "1", "--forget-keys-after", "0", "--webhook-url", receiver.url),
-        "--no-webhook-rewards",
+    monkeypatch.setenv("THANX_WEBHOOK_SECRET", SECRET)
+    options = ["--port", "0", "--html-504", "1", "--forget-keys-after", "0", "--no-webhook-rewards"]
+    command = asyncio.create_task(
+        app.run_async(
+            ["emulator", "--limits", "", *options, "--webhook-url", receiver.url],
+            exit_on_error=False,
+            result_action="return_value",
+        )
     )
-    assert process.stdout is not None
-    url = (await process.stdout.readline()).decode().strip()
-    async with aiohttp.ClientSession(url, headers=HEADERS) as http:
+    while not (shown := capsys.readouterr().out):
+        await asyncio.sleep(0.01)
+    async with aiohttp.ClientSession(shown.splitlines()[0], headers=HEADERS) as http:
         for _ in range(2):
             async with http.post(ISSUE, data=body("a@b.co")) as response:
                 assert response.status == 504
     await receiver.has(2)
-    process.terminate()
-    out, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
-    counts = dict(re.findall(r"^(\w[\w ]*?)  +(.+)$", out.decode(), re.MULTILINE))
+    signal.raise_signal(signal.SIGTERM)
+    assert await command == 0
+    counts = dict(re.findall(r"^(\w[\w ]*?)  +(.+)$", capsys.readouterr().out, re.MULTILINE))
     assert counts == {
         "requests": "202 2",
         "faults": "html_504 2",

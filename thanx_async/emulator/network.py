@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import socket
 import struct
 
@@ -11,6 +12,8 @@ from aiohttp import web
 
 from thanx_async.emulator.answers import Refused, html_response, raw_response
 from thanx_async.emulator.faults import Fault, ScriptedAnswer
+
+_LINGER = "hh" if os.name == "nt" else "ii"
 
 
 def instead(fault: Fault) -> web.Response:
@@ -87,5 +90,5 @@ def _reset(request: web.Request) -> None:
         return
     connection = transport.get_extra_info("socket")
     if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(_LINGER, 1, 0))
     transport.abort()

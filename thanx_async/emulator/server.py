@@ -212,7 +212,7 @@ class Emulator:
         rewards = self.reward_counts()
         return {
             "requests": dict(Tally(str(row.status) for row in self.requests)),
-            "faults": dict(self._dice.drawn),
+            "faults": {str(name): count for name, count in self._dice.drawn.items()},
             "webhooks": dict(self._post.sent),
             "jobs": self.jobs_accepted,
             "rewards": sum(rewards.values()),

@@ -153,12 +153,12 @@ class Post:
     async def _send(self, settings: Webhooks, event: str, body: bytes) -> None:
         """One attempt, as Thanx makes it; it holds a slot, which it gives back."""
         headers = {"Content-Type": "application/json", "X-Thanx-Signature": sign(body, settings.secret)}
+        self.sent[event] += 1
         try:
             async with self._session.post(
                 settings.url, data=body, headers=headers, allow_redirects=False
             ) as response:
                 await response.read()
-            self.sent[event] += 1
         except (aiohttp.ClientError, TimeoutError, OSError):
             self.sent["undelivered"] += 1
         finally:
