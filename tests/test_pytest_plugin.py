@@ -93,11 +93,11 @@ def test_the_readme_example(tmp_path: Path, mode: str) -> None:
 
 def test_on_a_loop_that_tests_share(tmp_path: Path) -> None:
     """The fixtures live on the loop of their test, whichever it is."""
-    test = MARKED.format(mark="asyncio(loop_scope='module')")
-    assert (done := project(tmp_path, test)).returncode == 0, done.stdout
-    options = ["-o", "asyncio_default_test_loop_scope=session"]
-    done = project(tmp_path, MARKED.format(mark="asyncio"), *options)
+    module = MARKED.format(mark="asyncio(loop_scope='module')")
+    session = MARKED.format(mark="asyncio").replace("test_issue", "test_issue_again")
+    done = project(tmp_path, module + session, "-o", "asyncio_default_test_loop_scope=session")
     assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
 
 
 @pytest.mark.parametrize("options", [["-p", "no:asyncio", "-p", "no:looptime_plugin"], []])
