@@ -41,6 +41,7 @@ from thanx_async.limiter import (
     RateLimit,
     RateLimiter,
     Slot,
+    SQLiteRateLimiter,
     WindowStatus,
 )
 from thanx_async.models import (
@@ -97,6 +98,7 @@ __all__ = [
     "RequestTimeoutError",
     "RetryPolicy",
     "RewardTemplate",
+    "SQLiteRateLimiter",
     "ServerError",
     "Slot",
     "ThanxClient",

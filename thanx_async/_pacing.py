@@ -1,248 +1,248 @@
 """When the next request may be sent: a pure decision over a small state, without clock or I/O.
 
-The server counts a request at some moment between its sending and its answer. A slot of the shortest window
-is therefore free again only one window after the latest moment at which the request can have been counted:
-its *arrival bound*. Longer windows are counted from the answers.
+The server counts a request at some moment between its sending and its answer. A slot of a window is
+therefore free again only one window after the latest moment at which the request can have been counted: its
+*arrival bound*. All times are seconds on one clock, given by the caller.
 """
 
 from __future__ import annotations
 
 import random
-from bisect import insort
-from collections import deque
-from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Sequence
+from math import inf
 
 import attrs
 
-from thanx_async.errors import ConfigurationError
+from thanx_async import _refusal
+from thanx_async._limiter_state import Booking, LimiterState, RateLimit, Ticket, checked_limits
+from thanx_async._refusal import Answer
 
+LEASE = 60.0
 _SLACK = 0.005
 _ENOUGH_ROUND_TRIPS = 20
 _MARGIN_STEP = 0.05
 _MOST_MARGIN = 1.5
-_DECAY_AFTER = 300
-_LONGEST_HOLD = 60.0
-_AFTER_BOUNDARY = 0.5
+_TRUST_STEP = 0.1
+_MARGIN_AFTER = 300
+_TRUST_AFTER = 100
+_LOOK_AGAIN = 0.25
+_GRACE = 1.0
+_POLL_TURN = 9
 
 
 @attrs.frozen
-class RateLimit:
-    """At most ``requests`` in any ``seconds``."""
+class Decision:
+    """When the next request may be sent, and what it waits for."""
 
-    requests: int = attrs.field()
-    seconds: float = attrs.field()
+    due: float
+    reason: str
 
-    @requests.validator
-    def _check_requests(self, _: object, value: int) -> None:
-        if value < 1:
-            raise ConfigurationError(f"RateLimit.requests must be at least 1, not {value}")
 
-    @seconds.validator
-    def _check_seconds(self, _: object, value: float) -> None:
-        if not 0 < value < float("inf"):
-            raise ConfigurationError(f"RateLimit.seconds must be positive, not {value}")
+@attrs.frozen
+class Admission:
+    """The answer to who asks for a slot: a booking, or when to ask again and why."""
+
+    booking: Booking | None
+    due: float
+    reason: str
 
 
 class Pacing:
-    """The state of one credential's limits. Times are seconds on one clock, given by the caller."""
-
-    def __init__(self, limits: Sequence[RateLimit], *, strict: bool) -> None:
-        self.limits = tuple(sorted(limits, key=lambda limit: limit.seconds))
-        if not self.limits:
-            raise ConfigurationError("limits is empty: give at least one RateLimit")
-        self._trust = 1.0
-        self._adaptive = not strict
-        self._margin = 0.0
-        self._in_flight: dict[int, float] = {}
-        self._bounds: list[float] = []
-        self._answers: list[float] = []
-        self._round_trips: deque[float] = deque(maxlen=100)
-        self._least_round_trip = float("inf")
-        self._sends = 0
-        self._successes = 0
-        self._last = float("-inf")
-        self._adjusted = float("-inf")
-        self.refusal = Refusal(self.limits[-1].seconds)
-
-    @property
-    def latency(self) -> float | None:
-        """The 90th percentile of the last hundred round trips, None before the first."""
-        if not self._round_trips:
-            return None
-        return sorted(self._round_trips)[int(0.9 * (len(self._round_trips) - 1))]
-
-    def due(self, now: float) -> tuple[float, str]:
-        """When the next request may be sent, and what it waits for; infinity: not before an answer."""
-        if self.refusal.is_probing:
-            return float("inf"), "the answer to a probe after a refusal"
-        shortest, *longer = self.limits
-        spacing = shortest.seconds / shortest.requests
-        waits = [
-            (self._last + spacing * (1 + self._margin), "even spacing"),
-            (self.refusal.until, "a refusal (429)"),
-            (self._free_again(shortest, now), _phrase(shortest)),
-        ]
-        waits += [(self._refilled(limit), _phrase(limit)) for limit in longer]
-        return max(waits)
-
-    def book(self, now: float) -> int:
-        """Count a request that is sent now; returns its token."""
-        self._sends += 1
-        self._in_flight[self._sends] = now
-        self._last = now
-        self.refusal.sent(self._sends)
-        return self._sends
-
-    def answered(self, token: int, now: float, status: int, retry_after: str, date: str) -> None:
-        """Learn from an answer. The two texts are headers, empty if there were none."""
-        sent = self._in_flight[token]
-        round_trip = now - sent
-        self._round_trips.append(round_trip)
-        self._least_round_trip = min(self._least_round_trip, round_trip)
-        if status == 429:
-            if sent > self._adjusted:
-                self._adjusted = now
-                self._be_careful()
-            self.refusal.refused(token, sent, now, retry_after, date)
-        else:
-            self.refusal.passed(token)
-            self._relax()
-
-    def release(self, token: int, now: float) -> None:
-        """The request is over, answered or not."""
-        sent = self._in_flight.pop(token)
-        insort(self._bounds, self._bound(sent, now))
-        self._answers.append(now)
-        _trim(self._bounds, self.limits[0].requests)
-        _trim(self._answers, max(limit.requests for limit in self.limits))
-        self.refusal.ended(token)
-
-    def used(self, limit: RateLimit, now: float) -> int:
-        """Requests that may still count within a window of ``limit``."""
-        recent = sum(1 for moment in self._answers[-limit.requests :] if moment > now - limit.seconds)
-        return min(limit.requests, recent + len(self._in_flight))
-
-    def _base(self) -> float:
-        enough = len(self._round_trips) >= _ENOUGH_ROUND_TRIPS
-        return 0.9 * self._least_round_trip if enough else 0.0
-
-    def _bound(self, sent: float, now: float) -> float:
-        return sent + self._trust * max(0.0, now - sent - self._base()) + _SLACK
-
-    def _free_again(self, limit: RateLimit, now: float) -> float:
-        """One window after the ``requests``-th newest arrival bound, those in flight included."""
-        flying = sorted((self._bound(sent, now) for sent in self._in_flight.values()), reverse=True)
-        newest = float("-inf")
-        for taken in range(min(len(flying), limit.requests) + 1):
-            rest = limit.requests - taken
-            if rest > len(self._bounds):
-                continue
-            candidates = [flying[taken - 1]] if taken else []
-            candidates += [self._bounds[-rest]] if rest else []
-            newest = max(newest, min(candidates))
-        return newest + limit.seconds * (1 + self._margin)
-
-    def _refilled(self, limit: RateLimit) -> float:
-        left = limit.requests - len(self._in_flight)
-        if left < 1:
-            return float("inf")
-        if left > len(self._answers):
-            return float("-inf")
-        return self._answers[-left] + limit.seconds - self._base() + _SLACK
-
-    def _be_careful(self) -> None:
-        self._successes = 0
-        if self._trust < 0.8:
-            self._trust = min(1.0, self._trust + 0.2)
-        else:
-            self._margin = min(_MOST_MARGIN, self._margin + _MARGIN_STEP)
-
-    def _relax(self) -> None:
-        self._successes += 1
-        if self._successes % _DECAY_AFTER:
-            return
-        if self._margin > 0:
-            self._margin = max(0.0, self._margin - _MARGIN_STEP)
-        elif self._adaptive:
-            self._trust = max(0.0, self._trust - 0.1)
-
-
-class Refusal:
-    """What follows a 429: everybody pauses, one request probes, and the pause grows while probes fail.
+    """The limits and how to keep them. Whatever changes is in the state.
 
     Args:
-        boundary: seconds of the longest window. A counter that is aligned to the server's clock starts anew
-            at its multiples, so that from the third failure on a probe is made there as well.
+        limits: all that apply. Those that are implied by others need no keeping; the shortest of the rest
+            sets the pace.
+        strict: trust no answer to have been quick on its way back.
     """
 
-    def __init__(self, boundary: float) -> None:
-        self.count = 0
-        self.until = float("-inf")
-        self._boundary = boundary
-        self._since: float | None = None
-        self._failures = 0
-        self._probe: int | None = None
+    def __init__(
+        self, limits: Sequence[RateLimit], *, strict: bool, draw: Callable[[], float] = random.random
+    ) -> None:
+        self.limits = checked_limits(limits)
+        self._adaptive = not strict
+        self._draw = draw
+        self._kept = _kept(self.limits)
+        self._pace = self._kept[0]
 
-    @property
-    def is_probing(self) -> bool:
-        return self._probe is not None
+    def decide(self, state: LimiterState, now: float) -> Decision:
+        """Look, and change nothing."""
+        refusal = state.refusal
+        probe = None if refusal.probe is None else state.flights.get(refusal.probe)
+        if probe and now < probe.lease:
+            return Decision(min(probe.lease, now + _LOOK_AGAIN), "the answer to a probe after a refusal")
+        waits = [(-inf, "nothing")]
+        if state.last is not None:
+            waits.append((state.last + self._spacing(state), "even spacing"))
+        if refusal.until is not None:
+            waits.append((refusal.until, "a refusal (429)"))
+        for limit in self._kept:
+            trust = self._trust(limit.seconds, state)
+            flying = sorted(
+                self._bound(state, flight, min(now, flight.lease), trust) for flight in state.flights.values()
+            )
+            moment = state.window(limit.seconds).newest(limit.requests, flying)
+            if moment is not None:
+                waits.append(
+                    (
+                        moment + self._length(limit.seconds, state),
+                        f"the limit of {limit.requests:,} requests in {limit.seconds:g} s",
+                    )
+                )
+        return Decision(*max(waits))
 
-    def sent(self, token: int) -> None:
-        if self._since is not None:
-            self._probe = token
+    def admit(self, state: LimiterState, owner: str, now: float, *, polls: bool, others: bool) -> Admission:
+        """Give the owner a slot if it is its turn and the limits allow, or a ticket.
 
-    def refused(self, token: int, sent: float, now: float, retry_after: str, date: str) -> None:
-        self.count += 1
-        if self._since is not None and token != self._probe:
-            return  # sent before the pause began: it says nothing new
-        self._since = self._since or sent
-        self._failures += 1
-        hold = min(_LONGEST_HOLD, 2.0 ** (self._failures - 1))
-        if self._failures > 1:
-            hold *= random.uniform(0.9, 1.1)  # noqa: S311 - only spreads clients
-        self.until = now + hold
-        if (asked := _retry_after(retry_after, date)) is not None:
-            self.until = now + asked
-        elif self._failures >= 3 and (server := _timestamp(date)) is not None:
-            to_boundary = self._boundary - server % self._boundary + _AFTER_BOUNDARY
-            self.until = min(self.until, now + to_boundary)
+        Args:
+            polls: whether the request only looks. ``others``: whether polls of the owner wait besides.
+        """
+        self._pass_time(state, now)
+        state.tickets = [
+            ticket for ticket in state.tickets if ticket.owner == owner or ticket.wake + _GRACE >= now
+        ]
+        mine = next((ticket for ticket in state.tickets if ticket.owner == owner), None)
+        if mine is None:
+            mine = Ticket(owner, polls, now)
+            state.tickets.append(mine)
+        mine.polls = polls
+        decision = self.decide(state, now)
+        due, reason = decision.due, decision.reason
+        ahead = _ahead(state, mine, max(due, now))
+        if due <= now and not ahead:
+            state.tickets.remove(mine)
+            waits = not polls and (others or any(ticket.polls for ticket in state.tickets))
+            state.passed_over = state.passed_over + 1 if waits else 0
+            return Admission(self._book(state, now), now, reason)
+        if due > now:
+            due += len(ahead) * self._spacing(state)
+        else:
+            due = min(now + len(ahead) * self._spacing(state), ahead[0].wake + _GRACE + _SLACK)
+            reason = "other processes, whose turn it is"
+        mine.wake = due
+        return Admission(None, due, reason)
 
-    def passed(self, token: int) -> None:
-        if token == self._probe:
-            self._since, self._failures, self.until = None, 0, float("-inf")
+    def withdraw(self, state: LimiterState, owner: str, booking: Booking | None) -> None:
+        """Take back a ticket, and a booking of which nothing was sent."""
+        state.tickets = [ticket for ticket in state.tickets if ticket.owner != owner]
+        if booking:
+            state.flights.pop(booking.token, None)
+            self._land(state, booking)
 
-    def ended(self, token: int) -> None:
-        if token == self._probe:
-            self._probe = None
+    def settle(self, state: LimiterState, booking: Booking, now: float, answer: Answer | None) -> None:
+        """The request is over: log it, and learn from the answer if there was one."""
+        self._pass_time(state, now)
+        state.flights.pop(booking.token, None)
+        self._log(state, booking, answer.time if answer else now)
+        if answer is not None:
+            round_trip = answer.time - booking.sent
+            state.round_trips += 1
+            known = state.least_round_trip
+            state.least_round_trip = round_trip if known is None else min(known, round_trip)
+            self._learn(state, booking, answer)
+        self._land(state, booking)
+
+    def used(self, state: LimiterState, limit: RateLimit, now: float) -> int:
+        """Requests that may still count within a window of ``limit``."""
+        logged = state.window(limit.seconds).since(now - limit.seconds)
+        flying = sum(flight.lease > now - limit.seconds for flight in state.flights.values())
+        return min(limit.requests, logged + flying)
+
+    def _spacing(self, state: LimiterState) -> float:
+        return self._pace.seconds / self._pace.requests * (1 + state.margin)
+
+    def _length(self, seconds: float, state: LimiterState) -> float:
+        return seconds * (1 + state.margin) if seconds == self._pace.seconds else seconds
+
+    def _trust(self, seconds: float, state: LimiterState) -> float:
+        return state.trust if self._adaptive and seconds == self._pace.seconds else 1.0
+
+    def _bound(self, state: LimiterState, booking: Booking, ended: float, trust: float) -> float:
+        enough = state.round_trips >= _ENOUGH_ROUND_TRIPS
+        base = 0.9 * state.least_round_trip if enough and state.least_round_trip else 0.0
+        return booking.sent + trust * max(0.0, ended - booking.sent - base) + _SLACK
+
+    def _book(self, state: LimiterState, now: float) -> Booking:
+        state.tokens += 1
+        booking = Booking(state.tokens, now, now + LEASE)
+        state.flights[booking.token] = booking
+        state.last = now
+        if state.refusal.failures:
+            state.refusal.probe = booking.token
+        return booking
+
+    def _pass_time(self, state: LimiterState, now: float) -> None:
+        """Log requests whose lease is over, and forget what no longer counts."""
+        state.clock = max(state.clock, now)
+        for limit in self.limits:
+            state.keep_window(limit.seconds)
+        for booking in [flight for flight in state.flights.values() if flight.lease <= now]:
+            del state.flights[booking.token]
+            self._log(state, booking, booking.lease)
+            self._land(state, booking)
+        for window in state.windows:
+            window.forget(now - self._length(window.seconds, state))
+
+    def _log(self, state: LimiterState, booking: Booking, ended: float) -> None:
+        for window in state.windows:
+            window.add(self._bound(state, booking, ended, self._trust(window.seconds, state)))
+
+    def _land(self, state: LimiterState, booking: Booking) -> None:
+        if state.refusal.probe == booking.token:
+            state.refusal.probe = None
+
+    def _learn(self, state: LimiterState, booking: Booking, answer: Answer) -> None:
+        if answer.status != 429:
+            _refusal.passed(state.refusal, booking)
+            self._relax(state)
+            return
+        if state.adjusted is None or booking.sent > state.adjusted:
+            state.adjusted = answer.time
+            self._be_careful(state)
+        boundary = self.limits[-1].seconds
+        _refusal.refused(state.refusal, booking, answer, boundary, self._draw())
+
+    def _be_careful(self, state: LimiterState) -> None:
+        if state.trust < 0.8:
+            state.trust = min(1.0, state.trust + 2 * _TRUST_STEP)
+        else:
+            state.margin = min(_MOST_MARGIN, state.margin + _MARGIN_STEP)
+
+    def _relax(self, state: LimiterState) -> None:
+        if state.margin > 0:
+            state.margin = max(0.0, state.margin - _MARGIN_STEP / _MARGIN_AFTER)
+        elif self._adaptive:
+            state.trust = max(0.0, state.trust - _TRUST_STEP / _TRUST_AFTER)
+
+
+def polls_turn(state: LimiterState) -> bool:
+    """Whether a waiting poll goes before those who issue: one slot in ten is its."""
+    return state.passed_over >= _POLL_TURN
+
+
+def _ahead(state: LimiterState, mine: Ticket, now: float) -> list[Ticket]:
+    """The tickets whose turn comes before ``mine``, but for those that are not yet expected by then."""
+    issuing = [ticket for ticket in state.tickets if not ticket.polls]
+    polling = [ticket for ticket in state.tickets if ticket.polls]
+    first = 1 if polls_turn(state) else 0
+    order = polling[:first] + issuing + polling[first:]
+    return [ticket for ticket in order[: order.index(mine)] if ticket.wake <= now]
 
 
 def least_duration(requests: int, limits: Sequence[RateLimit]) -> float:
-    """Seconds that a number of requests takes at least: the limit that holds longest decides."""
-    return max(
-        (((requests - 1) // limit.requests) * limit.seconds for limit in limits if requests), default=0.0
-    )
+    """Seconds from the first to the last of a number of requests, at the soonest: evenly spaced within the
+    shortest window, and never too many within any."""
+    pace = _kept(checked_limits(limits))[0]
+    sent: list[float] = []
+    for number in range(requests):
+        soonest = [sent[-1] + pace.seconds / pace.requests] if sent else [0.0]
+        soonest += [
+            sent[number - limit.requests] + limit.seconds for limit in limits if number >= limit.requests
+        ]
+        sent.append(max(soonest))
+    return sent[-1] if sent else 0.0
 
 
-def _phrase(limit: RateLimit) -> str:
-    return f"the limit of {limit.requests:,} requests in {limit.seconds:g} s"
-
-
-def _trim(values: list[float], keep: int) -> None:
-    if len(values) > 2 * keep:
-        del values[:-keep]
-
-
-def _timestamp(date: str) -> float | None:
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except ValueError:
-        return None
-
-
-def _retry_after(text: str, date: str) -> float | None:
-    """Seconds that a Retry-After header asks for: a number of them, or a moment of the server's clock."""
-    if text.isascii() and text.isdigit():
-        return float(text)
-    moment, server = _timestamp(text), _timestamp(date)
-    return None if moment is None or server is None else max(0.0, moment - server)
+def _kept(limits: tuple[RateLimit, ...]) -> list[RateLimit]:
+    """Those that no other implies, the shortest window first."""
+    return [limit for limit in limits if not any(other.implies(limit) for other in limits)]

@@ -294,7 +294,10 @@ async def test_the_state_is_visible() -> None:
         (2000, 3, 1997),
     ]
     assert status.latency == pytest.approx(0.1)
-    assert repr(limiter) == "<LocalRateLimiter 5 in 1 s, 2,000 in 900 s; refused 0>"
+    assert repr(limiter) == (
+        "<LocalRateLimiter 3 of 5 in 1 s, 3 of 2,000 in 900 s;"
+        " next in 0.1 s after even spacing; 0 waiting, 0 refused>"
+    )
 
 
 @pytest.mark.parametrize(("requests", "seconds"), [(0, 0), (1, 0), (5, 0), (6, 1), (2000, 399), (2001, 900)])

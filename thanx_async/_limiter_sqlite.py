@@ -1,0 +1,159 @@
+"""A limiter's state in a SQLite file, for all processes of one machine and across restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from anyio import CancelScope, to_thread
+
+from thanx_async._limiter_state import LimiterState, dump_state, load_state
+from thanx_async._limiter_store import Clock
+from thanx_async.errors import ConfigurationError
+
+T = TypeVar("T")
+
+_APPLICATION = 0x74686C72  # "thlr"
+_SCHEMA = 1
+_BUSY = 30.0
+
+
+def wall_clock() -> float:
+    """Seconds since 1970: the one clock that processes share and that outlives them."""
+    return time.time()
+
+
+class SQLiteStore:
+    """Keeps the state in one row. Each transaction takes the file's lock for well under a millisecond.
+
+    The file is opened by the first transaction and closed when the store is no longer used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = LimiterState()
+        self._clock = Clock(lambda: wall_clock())
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def now(self) -> float:
+        self._clock.attach()
+        return self._clock.time(self.state.clock)
+
+    async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
+        self._clock.attach()
+        return await _finished(to_thread.run_sync(self._transact, change))
+
+    def _transact(self, change: Callable[[LimiterState, float], T]) -> T:
+        with self._lock, self._explained():
+            if self._connection is None:
+                self._connection = self._open()
+            with _immediately(self._connection) as connection:
+                (data,) = connection.execute("SELECT state FROM limiter").fetchone()
+                state = self._loaded(data)
+                result = change(state, self._clock.time(state.clock))
+                connection.execute("UPDATE limiter SET state = ?", (dump_state(state),))
+            self.state = state
+            return result
+
+    def _loaded(self, data: bytes) -> LimiterState:
+        try:
+            return load_state(data)
+        except Exception as error:
+            raise self._unusable(
+                "its content is damaged", "move it away to start with an empty one"
+            ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        """Make the file, or make sure that it is a limiter's; another's is not touched."""
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False, cached_statements=8
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        weakref.finalize(self, connection.close)
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        if self._is_new(connection):
+            with _immediately(connection):
+                if self._is_new(connection):  # nobody else was faster
+                    connection.execute("CREATE TABLE limiter (state BLOB NOT NULL)")
+                    connection.execute("INSERT INTO limiter VALUES (?)", (dump_state(LimiterState()),))
+                    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                    connection.execute(f"PRAGMA user_version = {_SCHEMA}")
+        self.path.chmod(0o600)
+        with suppress(sqlite3.OperationalError):  # somebody has it open: it stays as it is, which works too
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _is_new(self, connection: sqlite3.Connection) -> bool:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (schema,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application == _APPLICATION and schema == _SCHEMA:
+            return False
+        if application == _APPLICATION:
+            raise self._unusable(
+                f"a newer thanx_async wrote it (version {schema})", "update thanx_async, or give another path"
+            )
+        if tables or application or schema:
+            raise self._unusable("it is a database of another application", "give another path")
+        return True
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise self._unusable(f"another process has locked it for {_BUSY:g} s", "end that") from error
+            raise self._unusable(str(error), "give a file on a local disk that can be written") from error
+        except sqlite3.DatabaseError as error:
+            raise self._unusable(str(error), "move it away, or give another path") from error
+        except OSError as error:
+            raise self._unusable(error.strerror or str(error), "give a path that can be written") from error
+
+    def _unusable(self, why: str, advice: str) -> ConfigurationError:
+        return ConfigurationError(f"the rate limiter cannot use {self.path}: {why}; {advice}")
+
+
+@contextmanager
+def _immediately(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """A transaction that holds the file's lock from its beginning."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+async def _finished(work: Coroutine[object, object, T]) -> T:
+    """Wait for work that must not be left half done; a cancellation is raised when it has ended."""
+    cancelled: asyncio.CancelledError | None = None
+    task = asyncio.ensure_future(work)
+    with CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        task.exception()
+        raise cancelled
+    return task.result()

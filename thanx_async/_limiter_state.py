@@ -1,0 +1,183 @@
+"""What a limiter remembers, small enough to be stored: no clock, no I/O, only times that others give it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from math import floor, inf
+
+import attrs
+from cattrs.preconf.orjson import make_converter
+
+from thanx_async.errors import ConfigurationError
+
+_GRAINS = 500
+
+
+@attrs.frozen
+class RateLimit:
+    """At most ``requests`` in any ``seconds``."""
+
+    requests: int = attrs.field()
+    seconds: float = attrs.field()
+
+    @requests.validator
+    def _check_requests(self, _: object, value: object) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(f"RateLimit.requests must be a whole number from 1, not {value!r}")
+
+    @seconds.validator
+    def _check_seconds(self, _: object, value: object) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < inf:
+            raise ConfigurationError(f"RateLimit.seconds must be a number above 0, not {value!r}")
+
+    def __str__(self) -> str:
+        return f"{self.requests:,} in {self.seconds:g} s"
+
+    def implies(self, other: RateLimit) -> bool:
+        """Whether who keeps this limit keeps the other one as well."""
+        return self != other and self.requests <= other.requests and self.seconds >= other.seconds
+
+
+def checked_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
+    """The limits, each once, the shortest window first.
+
+    Raises:
+        ConfigurationError: there are none, or one is something else.
+    """
+    if not isinstance(limits, Iterable):
+        raise ConfigurationError(f"limits must be a list of RateLimit, not {limits!r}")
+    given = list(limits)
+    for place, limit in enumerate(given):
+        if not isinstance(limit, RateLimit):
+            raise ConfigurationError(f"limits[{place}] must be a RateLimit, not {limit!r}")
+    if not given:
+        raise ConfigurationError("limits is empty: give at least one RateLimit")
+    return tuple(sorted(set(given), key=lambda limit: (limit.seconds, limit.requests)))
+
+
+@attrs.define
+class Window:
+    """When requests of the last ``seconds`` may have been counted.
+
+    The moments are kept in buckets of one part in 500 of the window, each standing at its bucket's end, so
+    that the state stays small however high the limit is, and errs on the safe side.
+    """
+
+    seconds: float
+    buckets: list[tuple[int, int]] = attrs.field(factory=list)
+    total: int = 0
+
+    def add(self, moment: float) -> None:
+        bucket = floor(moment * _GRAINS / self.seconds)
+        place = len(self.buckets)
+        while place and self.buckets[place - 1][0] > bucket:
+            place -= 1
+        if place and self.buckets[place - 1][0] == bucket:
+            self.buckets[place - 1] = bucket, self.buckets[place - 1][1] + 1
+        else:
+            self.buckets.insert(place, (bucket, 1))
+        self.total += 1
+
+    def forget(self, before: float) -> None:
+        while self.buckets and self._end(self.buckets[0][0]) <= before:
+            self.total -= self.buckets.pop(0)[1]
+
+    def newest(self, number: int, flying: list[float]) -> float | None:
+        """The ``number``-th newest moment, with those ``flying`` (in order); None if there are fewer."""
+        older = self.total + len(flying) - number
+        if older < 0:
+            return None
+        for moment, count in merge(self.moments(), ((moment, 1) for moment in flying)):
+            older -= count
+            if older < 0:
+                return moment
+        return None
+
+    def since(self, moment: float) -> int:
+        """How many are later than that."""
+        return sum(count for end, count in self.moments() if end > moment)
+
+    def moments(self) -> Iterator[tuple[float, int]]:
+        """The moments in order, and how many requests stand at each."""
+        return ((self._end(bucket), count) for bucket, count in self.buckets)
+
+    def _end(self, bucket: int) -> float:
+        return (bucket + 1) * self.seconds / _GRAINS
+
+
+@attrs.frozen
+class Booking:
+    """A request that was sent: its number, the time, and when it counts as arrived without an answer."""
+
+    token: int
+    sent: float
+    lease: float
+
+
+@attrs.define
+class Ticket:
+    """A process that waits for its turn, and when it has promised to look again."""
+
+    owner: str
+    polls: bool
+    wake: float
+
+
+@attrs.define
+class Refusal:
+    """What follows a 429. ``failures`` in a row: 0 while nobody is refused. ``resumed``: when the probe was
+    sent that got through last."""
+
+    count: int = 0
+    failures: int = 0
+    until: float | None = None
+    probe: int | None = None
+    resumed: float | None = None
+
+
+@attrs.define
+class LimiterState:
+    """All that a decision needs. ``clock`` is the latest time that anybody has seen."""
+
+    clock: float = 0.0
+    tokens: int = 0
+    last: float | None = None
+    flights: dict[int, Booking] = attrs.field(factory=dict)
+    windows: list[Window] = attrs.field(factory=list)
+    least_round_trip: float | None = None
+    round_trips: int = 0
+    margin: float = 0.0
+    trust: float = 1.0
+    adjusted: float | None = None
+    tickets: list[Ticket] = attrs.field(factory=list)
+    passed_over: int = 0
+    refusal: Refusal = attrs.field(factory=Refusal)
+
+    def window(self, seconds: float) -> Window:
+        """The log of a window. One that is new knows what the longest knows, and is not kept."""
+        for window in self.windows:
+            if window.seconds == seconds:
+                return window
+        fresh = Window(seconds)
+        longest = max(self.windows, key=lambda window: window.seconds, default=fresh)
+        for moment, count in longest.moments():
+            for _ in range(count):
+                fresh.add(moment)
+        return fresh
+
+    def keep_window(self, seconds: float) -> None:
+        if all(window.seconds != seconds for window in self.windows):
+            self.windows.append(self.window(seconds))
+
+
+_converter = make_converter(detailed_validation=False)
+
+
+def dump_state(state: LimiterState) -> bytes:
+    return bytes(_converter.dumps(state))
+
+
+def load_state(data: bytes) -> LimiterState:
+    """Raises anything but an answer where the data are not a state."""
+    return _converter.loads(data, LimiterState)
