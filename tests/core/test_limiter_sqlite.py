@@ -1,0 +1,468 @@
+"""The limiter over a file: shared, kept across restarts, never in the way."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sqlite3
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import TypeVar
+
+import pytest
+from hypothesis import given, settings
+
+from tests.core.test_limiter import LIMITS, REQUESTS, check, course, now, on_virtual_time, send
+from thanx_async import (
+    THANX_RATE_LIMITS,
+    ConfigurationError,
+    Lane,
+    RateLimit,
+    SQLiteRateLimiter,
+    ThanxClient,
+    _limiter_sqlite,
+)
+from thanx_async._limiter_state import LimiterState, load_state
+from thanx_async.emulator import Counter, Emulator
+
+T = TypeVar("T")
+SHORT = (RateLimit(5, 1.0),)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "limits.sqlite3"
+
+
+@contextmanager
+def virtual() -> Iterator[SimpleNamespace]:
+    """A wall clock that goes with the loop's virtual time, and transactions that take none of it."""
+    clock = SimpleNamespace(epoch=1.7e9)
+
+    async def inline(work: Callable[..., T], *arguments: object) -> T:
+        return work(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_limiter_sqlite, "to_thread", SimpleNamespace(run_sync=inline))
+        patch.setattr(_limiter_sqlite, "wall_clock", lambda: clock.epoch + now())
+        yield clock
+
+
+@pytest.fixture
+def wall() -> Iterator[SimpleNamespace]:
+    with virtual() as clock:
+        yield clock
+
+
+@contextmanager
+def looking(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def stored(path: Path) -> LimiterState:
+    with looking(path) as connection:
+        return load_state(connection.execute("SELECT state FROM limiter").fetchone()[0])
+
+
+async def test_a_new_process_knows_what_was_spent(wall: SimpleNamespace, path: Path) -> None:
+    """After a restart the 15-minute budget is as spent as before, and no request is refused."""
+    sent: list[float] = []
+    limits = [RateLimit(5, 1), RateLimit(100, 60)]
+    first = SQLiteRateLimiter(path, limits)
+    for _ in range(100):
+        await send(first, sent, took=0.05)
+    again = SQLiteRateLimiter(str(path), limits)
+    status = await again.refresh()
+    assert [(window.used, window.free) for window in status.windows] == [(5, 0), (100, 0)]
+    assert status.reason == "the limit of 100 requests in 60 s"
+    await send(again, sent)
+    assert sent[-1] == pytest.approx(sent[0] + 60, abs=0.5)
+    assert sent[-1] > sent[0] + 60
+
+
+@settings(max_examples=25, deadline=None)
+@given(limits=LIMITS, requests=REQUESTS)
+def test_no_window_ever_holds_too_many(
+    limits: list[RateLimit], requests: list[tuple[float, str, bool]]
+) -> None:
+    """By the log of all processes together no limit is broken, and nobody leaves a ticket or a booking."""
+
+    async def main() -> None:
+        with TemporaryDirectory() as directory:
+            path = Path(directory) / "limits.sqlite3"
+            check(await course([SQLiteRateLimiter(path, limits) for _ in range(3)], requests), limits)
+            assert (stored(path).tickets, stored(path).flights) == ([], {})
+
+    with virtual():
+        on_virtual_time(main)
+
+
+async def test_what_was_learnt_is_shared(wall: SimpleNamespace, path: Path) -> None:
+    """A pause after a refusal, its probe and the count of refusals are everybody's."""
+    sent: list[float] = []
+    one, other = SQLiteRateLimiter(path, SHORT), SQLiteRateLimiter(path, SHORT)
+    await send(one, sent, status=429, headers={"Retry-After": "20"})
+    probe = asyncio.create_task(send(other, sent, took=30))
+    await asyncio.sleep(21)
+    follower = asyncio.create_task(send(one, sent))
+    await asyncio.sleep(10)
+    assert len(sent) == 2
+    await asyncio.wait([probe, follower])
+    assert sent[1] == pytest.approx(20, abs=0.1)
+    assert sent[2] == pytest.approx(50, abs=0.5)
+    assert (await other.refresh()).refused == 1
+
+
+async def test_processes_and_lanes_take_turns(wall: SimpleNamespace, path: Path) -> None:
+    """A process with many requests does not starve one with few, and polls get one slot in ten."""
+    busy, quiet = SQLiteRateLimiter(path, SHORT), SQLiteRateLimiter(path, SHORT)
+    order: list[str] = []
+
+    async def request(limiter: SQLiteRateLimiter, name: str, lane: Lane) -> None:
+        async with limiter.slot(lane):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(30):
+            group.create_task(request(busy, "busy", Lane.ISSUE))
+        for _ in range(3):
+            group.create_task(request(quiet, "quiet", Lane.ISSUE))
+            group.create_task(request(quiet, "poll", Lane.POLL))
+    assert order[:6].count("quiet") == 3
+    assert [order[:end].count("poll") for end in (9, 18, 28, 36)] == [0, 1, 2, 3]
+
+
+async def test_a_wall_clock_that_went_back(wall: SimpleNamespace, path: Path) -> None:
+    """A state from the future makes nobody wait longer than a window, nor forget what was spent."""
+    sent: list[float] = []
+    first = SQLiteRateLimiter(path, [RateLimit(2, 60)])
+    await send(first, sent)
+    await send(first, sent)
+    wall.epoch -= 1e6
+    again = SQLiteRateLimiter(path, [RateLimit(2, 60)])
+    for _ in range(3):
+        await send(again, sent)
+    await send(first, sent)
+    assert sent[2] - sent[1] == pytest.approx(30, abs=0.5)
+    assert all(60 <= later - earlier < 61.5 for earlier, later in zip(sent, sent[2:], strict=False))
+
+
+async def test_an_abandoned_request_counts(wall: SimpleNamespace, path: Path) -> None:
+    """What a killed process has sent counts until its lease is over, and one window more."""
+    sent: list[float] = []
+    await SQLiteRateLimiter(path, [RateLimit(1, 5)]).slot().__aenter__()
+    await send(SQLiteRateLimiter(path, [RateLimit(1, 5)]), sent)
+    assert sent[0] == pytest.approx(65, abs=0.1)
+
+
+async def test_cancelled_waiters_leave_nothing(wall: SimpleNamespace, path: Path) -> None:
+    """The ticket stays while another request of the process can use it, and goes with the last."""
+    limiter = SQLiteRateLimiter(path, [RateLimit(1, 100)])
+    sent: list[float] = []
+    await send(limiter, sent)
+    tasks = [asyncio.create_task(send(limiter, sent)) for _ in range(2)]
+    await asyncio.sleep(1)
+    tasks[0].cancel()
+    await asyncio.sleep(1)
+    assert len(stored(path).tickets) == 1
+    tasks[1].cancel()
+    await asyncio.wait(tasks)
+    assert stored(path).tickets == []
+    assert stored(path).flights == {}
+    assert sent == [0.0]
+
+
+@asynccontextmanager
+async def locked(path: Path) -> AsyncIterator[None]:
+    """Hold the file's lock, as another process may."""
+    with looking(path) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+@pytest.mark.realtime
+async def test_cancelled_during_the_transaction(path: Path) -> None:
+    """A booking that was made while its caller was cancelled is given back, and the cancellation goes on."""
+    limiter = SQLiteRateLimiter(path, SHORT)
+    await limiter.refresh()
+    sent: list[float] = []
+    async with locked(path):
+        task = asyncio.create_task(send(limiter, sent))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        task.cancel()
+        assert not task.done()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert sent == []
+    state = stored(path)
+    assert (state.tokens, state.flights, state.tickets) == (1, {}, [])
+    assert state.windows[0].total == 0
+
+
+@pytest.mark.realtime
+async def test_cancelled_while_recording(path: Path) -> None:
+    """A cancellation that comes while an answer is recorded does not lose the record."""
+    limiter = SQLiteRateLimiter(path, SHORT)
+    ended = asyncio.Event()
+
+    async def request() -> None:
+        async with limiter.slot() as slot:
+            await ended.wait()
+            slot.answered(200, {})
+
+    task = asyncio.create_task(request())
+    await asyncio.sleep(0.1)
+    async with locked(path):
+        ended.set()
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.sleep(0.05)
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert stored(path).windows[0].total == 1
+    assert stored(path).flights == {}
+
+
+@pytest.mark.realtime
+async def test_a_file_that_stays_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that never lets go of the file is a clear error, not a hang."""
+    monkeypatch.setattr(_limiter_sqlite, "_BUSY", 0.1)
+    limiter = SQLiteRateLimiter(path)
+    await limiter.refresh()
+    async with locked(path):
+        with pytest.raises(ConfigurationError, match=r"limits\.sqlite3: another process has locked it"):
+            await send(limiter, [])
+
+
+async def test_an_answer_is_not_lost_with_the_file(
+    wall: SimpleNamespace, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the file breaks under a request, its answer is kept, and the next request fails."""
+    limiter = SQLiteRateLimiter(path, SHORT)
+    sent: list[float] = []
+    with caplog.at_level(logging.WARNING, logger="thanx_async"):
+        async with limiter.slot(), limiter.slot():
+            with looking(path) as connection:
+                connection.execute("DROP TABLE limiter")
+    (record,) = caplog.records
+    assert "could not be recorded" in record.getMessage()
+    with pytest.raises(ConfigurationError, match="no such table"):
+        await send(limiter, sent)
+    assert sent == []
+
+
+def test_only_the_owner_may_read(path: Path) -> None:
+    """The file and what SQLite puts beside it are closed to others, whatever the umask and the mode were."""
+    path.touch(0o666)
+    path.chmod(0o666)
+
+    async def main() -> None:
+        limiter = SQLiteRateLimiter(path)
+        await send(limiter, [])
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+        assert "limits.sqlite3-wal" in modes
+        assert {*modes.values()} == {0o600}
+
+    before = os.umask(0)
+    try:
+        asyncio.run(main())
+    finally:
+        os.umask(before)
+
+
+def test_the_file_closes_itself(path: Path) -> None:
+    """A limiter that is no longer used leaves no open file and no journal."""
+
+    async def main() -> None:
+        limiter = SQLiteRateLimiter(path)
+        await send(limiter, [])
+        assert {file.name for file in path.parent.iterdir()} > {path.name}
+
+    asyncio.run(main())
+    gc.collect()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def foreign(path: Path) -> None:
+    with looking(path) as connection:
+        connection.execute("CREATE TABLE customers (name TEXT)")
+
+
+def marked(path: Path) -> None:
+    with looking(path) as connection:
+        connection.execute("PRAGMA application_id = 77")
+
+
+def newer(path: Path) -> None:
+    asyncio.run(send(SQLiteRateLimiter(path), []))
+    gc.collect()
+    with looking(path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+
+
+def damaged(path: Path) -> None:
+    asyncio.run(send(SQLiteRateLimiter(path), []))
+    gc.collect()
+    with looking(path) as connection:
+        connection.execute("UPDATE limiter SET state = '{\"clock\": []}'")
+
+
+def no_database(path: Path) -> None:
+    path.write_text("a letter to grandmother\n" * 100)
+
+
+def torn(path: Path) -> None:
+    asyncio.run(send(SQLiteRateLimiter(path), []))
+    gc.collect()
+    path.write_bytes(path.read_bytes()[:100] + b"\xff" * 9000)
+
+
+@pytest.mark.parametrize(
+    ("make", "phrase"),
+    [
+        (foreign, "it is a database of another application; give another path"),
+        (marked, "it is a database of another application; give another path"),
+        (newer, r"a newer thanx_async wrote it \(version 2\); update thanx_async"),
+        (damaged, "its content is damaged; move it away"),
+        (no_database, "file is not a database; move it away, or give another path"),
+        (torn, "malformed; move it away"),
+        (Path.mkdir, "Is a directory; give a path that can be written"),
+    ],
+)
+def test_files_that_are_not_its_own(make: Callable[[Path], None], phrase: str, path: Path) -> None:
+    """Another file is a clear error that names it, before anything is sent, and it stays as it is."""
+    make(path)
+    before = path.read_bytes() if path.is_file() else b""
+    sent: list[float] = []
+    with pytest.raises(ConfigurationError, match=rf"cannot use {path}: .*{phrase}"):
+        asyncio.run(send(SQLiteRateLimiter(path), sent))
+    assert sent == []
+    assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+def test_no_such_directory(tmp_path: Path) -> None:
+    """A directory is not made up."""
+    with pytest.raises(
+        ConfigurationError, match="No such file or directory; give a path that can be written"
+    ):
+        asyncio.run(SQLiteRateLimiter(tmp_path / "nowhere" / "limits.sqlite3").refresh())
+
+
+def test_a_file_that_cannot_be_written(path: Path) -> None:
+    """A file that is read-only for this user is an error as well."""
+    asyncio.run(send(SQLiteRateLimiter(path), []))
+    gc.collect()
+    path.chmod(0o444)
+    user = os.geteuid()
+    if user == 0:
+        for directory in (path.parent, path.parent.parent, path.parent.parent.parent):
+            directory.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        with pytest.raises(ConfigurationError, match="Permission denied; give a path that can be written"):
+            asyncio.run(send(SQLiteRateLimiter(path), []))
+    finally:
+        os.seteuid(user)
+
+
+WORKER = """
+import asyncio, sys
+from thanx_async import RateLimit, SQLiteRateLimiter, ThanxClient
+
+async def main(url, path, seconds):
+    limits = [RateLimit(20, 1), RateLimit(60, 3)]
+    async with ThanxClient("id", "token", base_url=url, limiter=SQLiteRateLimiter(path, limits)) as client:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        count = 0
+        async def work():
+            nonlocal count
+            while True:
+                await client.get_scopes()
+                count += 1
+        tasks = [asyncio.create_task(work()) for _ in range(3)]
+        await asyncio.sleep(float(seconds))
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        print(count)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@asynccontextmanager
+async def workers(count: int, *arguments: object) -> AsyncIterator[list[asyncio.subprocess.Process]]:
+    """Processes that are ready to send as much as they may."""
+    running = []
+    try:
+        while len(running) < count:
+            command = [sys.executable, "-c", WORKER, *map(str, arguments)]
+            running += [await asyncio.create_subprocess_exec(*command, stdin=-1, stdout=-1)]
+        for process in running:
+            assert process.stdout
+            assert await process.stdout.readline() == b"ready\n"
+        for process in running:
+            assert process.stdin
+            process.stdin.write(b"go\n")
+        yield running
+    finally:
+        for process in running:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+
+@pytest.mark.realtime
+async def test_three_processes(path: Path) -> None:
+    """Processes with one file keep the limits together, and share them evenly."""
+    limits = [(20, 1.0), (60, 3.0)]
+    async with Emulator(limits=limits, counter=Counter.SLIDING_LOG) as emulator:
+        async with workers(3, emulator.url, path, 3) as running:
+            outputs = [(await process.communicate())[0] for process in running]
+        counts = [int(output) for output in outputs]
+        assert emulator.refused == 0
+    assert sum(counts) > 30
+    assert max(counts) <= 1.2 * min(counts) + 1
+
+
+@pytest.mark.realtime
+async def test_killed_processes(path: Path) -> None:
+    """Processes that are killed at any moment leave a file that the others go on with; nothing is refused."""
+    async with Emulator(limits=[(20, 1.0), (60, 3.0)], counter=Counter.SLIDING_LOG) as emulator:
+        limits = [RateLimit(20, 1), RateLimit(60, 3)]
+        limiter = SQLiteRateLimiter(path, limits)
+        async with ThanxClient("id", "token", base_url=emulator.url, limiter=limiter) as client:
+            for number in range(2):
+                async with workers(2, emulator.url, path, 60) as running:
+                    seen = len(emulator.requests)
+                    while len(emulator.requests) < seen + 5 + number:
+                        await client.get_scopes()
+                    for process in running:
+                        process.send_signal(signal.SIGKILL)
+                        await process.wait()
+            for _ in range(5):
+                await client.get_scopes()
+        assert emulator.refused == 0
+    assert stored(path).tokens >= len(emulator.requests)
+
+
+def test_the_repr_shows_file_and_state(path: Path) -> None:
+    """What is spent of each limit is visible, without a loop as well."""
+    limiter = SQLiteRateLimiter(path, THANX_RATE_LIMITS)
+    assert repr(limiter) == (
+        f"<SQLiteRateLimiter {path}: 0 of 5 in 1 s, 0 of 2,000 in 900 s; 0 waiting, 0 refused>"
+    )
