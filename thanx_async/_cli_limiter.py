@@ -9,26 +9,35 @@ from pathlib import Path
 
 from platformdirs import user_state_path
 
+from thanx_async.client import ThanxClient
 from thanx_async.limiter import LocalRateLimiter, RateLimiter, SQLiteRateLimiter
 
 
-def shared_limiter(client_id: str, base_url: str) -> RateLimiter:
-    """A limiter that all runs of this user with this credential share; where that is not possible, one for
-    this run alone and a warning."""
+async def shared_limiter(client: ThanxClient) -> RateLimiter:
+    """A limiter that all runs of this user with the same credential share; where that is not possible, one
+    for this run alone and a warning.
+
+    Raises:
+        ConfigurationError: the file is damaged or not a limiter's.
+    """
     directory = user_state_path("thanx-async", appauthor=False)
-    name = hashlib.sha256(f"{client_id}\n{base_url}".encode()).hexdigest()[:32]
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        directory.chmod(0o700)
-        _check_writable(directory / f"limits-{name}.sqlite3")
+        path = _made(directory, f"{os.environ.get('THANX_CLIENT_ID')}\n{client.base_url}")
     except OSError as error:
         sys.stderr.write(
-            f"thanx-async: warning: cannot write to {directory} ({error.strerror}), so this run does not know"
-            " what other runs have spent of the rate limits; set XDG_STATE_HOME to another directory\n"
+            f"thanx-async: warning: cannot write in {directory} ({error.strerror}), so this run does not know"
+            " what others spend of the rate limits; XDG_STATE_HOME can name another directory\n"
         )
         return LocalRateLimiter()
-    return SQLiteRateLimiter(directory / f"limits-{name}.sqlite3")
+    limiter = SQLiteRateLimiter(path)
+    await limiter.refresh()
+    return limiter
 
 
-def _check_writable(path: Path) -> None:
+def _made(directory: Path, credential: str) -> Path:
+    """The file of a credential, which its name does not tell, in a directory of this user only."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    directory.chmod(0o700)
+    path = directory / f"limits-{hashlib.sha256(credential.encode()).hexdigest()[:32]}.sqlite3"
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    return path

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -32,7 +32,8 @@ class Display:
         self._console = Console(stderr=True)
         self._live: Progress | None = None
         self._client: ThanxClient | None = None
-        self._last = monotonic()
+        self._last = _now()
+        self._said: tuple[str, str | None] = "", None
         if self._console.is_terminal:
             columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
             self._live = Progress(*columns, console=self._console, transient=True)
@@ -53,27 +54,41 @@ class Display:
         """Show this client's waits as well."""
         self._client = client
 
+    async def keep_showing(self, run: IssuanceRun) -> None:
+        """Show the run every two seconds until cancelled: while it waits, nothing calls back."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            self.progress(run)
+
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def progress(self, run: IssuanceRun) -> None:
         """The callback of a batcher."""
-        text = _progress(run, self._client.limiter.status() if self._client else None)
+        text, status = _progress(run), self._client.limiter.status() if self._client else None
+        reason = status.reason if status and status.held_for > _SHOWN else None
         if self._live:
-            self._live.update(self._task, description=text)
-        elif monotonic() - self._last >= _EVERY:
-            self._last = monotonic()
-            self.say(text)
+            self._live.update(self._task, description=text + _wait(status, reason))
+        elif _now() - self._last >= _EVERY and (text, reason) != self._said:
+            self._last, self._said = _now(), (text, reason)
+            self.say(text + _wait(status, reason))
 
 
-def _progress(run: IssuanceRun, limits: LimiterStatus | None) -> str:
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _progress(run: IssuanceRun) -> str:
     handles = run.handles
     accepted = sum(handle.total for handle in handles)
     processed = sum(handle.job.processed_count for handle in handles if handle.job)
-    text = f"{run.total:,} read, {accepted:,} accepted in {len(handles):,} jobs, {processed:,} processed"
-    if limits and limits.held_for > _SHOWN:
-        text += f"; waiting {limits.held_for:.0f} s for {limits.reason}"
-    return text
+    return f"{run.total:,} read, {accepted:,} accepted in {len(handles):,} jobs, {processed:,} processed"
+
+
+def _wait(status: LimiterStatus | None, reason: str | None) -> str:
+    if not status or not status.held_until or not reason:
+        return ""
+    return f"; waiting until {status.held_until.astimezone():%H:%M:%S} for {reason}"
 
 
 def write(text: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from thanx_async._cli_limiter import shared_limiter
 from thanx_async._cli_output import Display, FailureFile, show_report
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
 from thanx_async.client import ThanxClient
@@ -39,7 +40,12 @@ async def drive(
             on_progress=display.progress,
         )
         stream = batcher.stream(guests, run_id=run_id)
-        problem, stopped = await _run(stream)
+        showing = asyncio.create_task(display.keep_showing(stream.run))
+        try:
+            problem, stopped = await _run(stream)
+        finally:
+            showing.cancel()
+            await asyncio.wait([showing])
     return _conclude(stream.run.report(), problem, failures, stopped=stopped)
 
 
@@ -63,9 +69,11 @@ async def _run(stream: IssuanceStream) -> tuple[ThanxError | None, bool]:
 
 @asynccontextmanager
 async def connect(*, emulator: bool = False) -> AsyncIterator[ThanxClient]:
-    """A client from the environment, or one of an embedded emulator."""
+    """A client from the environment, with the rate limits shared by all runs; or one of an embedded
+    emulator."""
     if not emulator:
-        async with ThanxClient.from_env() as client:
+        limiter = await shared_limiter(ThanxClient.from_env())
+        async with ThanxClient.from_env(limiter=limiter) as client:
             yield client
         return
     async with (

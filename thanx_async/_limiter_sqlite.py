@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from anyio import CancelScope, to_thread
+from anyio import to_thread
 
 from thanx_async._limiter_state import LimiterState, dump_state, load_state
 from thanx_async._limiter_store import Clock
+from thanx_async._shield import to_its_end
 from thanx_async.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class SQLiteStore:
 
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
         self._clock.attach()
-        return await _finished(to_thread.run_sync(self._transact, change))
+        return await to_its_end(to_thread.run_sync(self._transact, change))
 
     def _transact(self, change: Callable[[LimiterState, float], T]) -> T:
         with self._lock, self._explained():
@@ -141,19 +141,3 @@ def _immediately(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-async def _finished(work: Coroutine[object, object, T]) -> T:
-    """Wait for work that must not be left half done; a cancellation is raised when it has ended."""
-    cancelled: asyncio.CancelledError | None = None
-    task = asyncio.ensure_future(work)
-    with CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        task.exception()
-        raise cancelled
-    return task.result()

@@ -228,9 +228,11 @@ async def _read(response: aiohttp.ClientResponse) -> wire.Answer:
     try:
         async for chunk in response.content.iter_any():
             received += chunk
-    except aiohttp.ClientPayloadError as error:
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
         if response.status == 429:
             raise RateLimitedError(429, None, "Too Many Requests") from error
+        if not isinstance(error, aiohttp.ClientPayloadError):
+            raise
         raise InvalidResponseError(
             f"HTTP {response.status}: the answer broke off after {len(received)} bytes",
             status=response.status,

@@ -407,7 +407,7 @@ asyncio.run(main(*sys.argv[1:]))
 @asynccontextmanager
 async def workers(count: int, *arguments: object) -> AsyncIterator[list[asyncio.subprocess.Process]]:
     """Processes that are ready to send as much as they may."""
-    running = []
+    running: list[asyncio.subprocess.Process] = []
     try:
         while len(running) < count:
             command = [sys.executable, "-c", WORKER, *map(str, arguments)]

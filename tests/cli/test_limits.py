@@ -1,0 +1,87 @@
+"""The rate limits on the command line: kept across runs, waits shown."""
+
+import logging
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_commands import TARGET, served, written
+from tests.conftest import guests
+from tests.core.test_limiter_sqlite import stored
+from thanx_async import ThanxClient
+from thanx_async._cli_run import drive
+from thanx_async.cli import run
+from thanx_async.emulator import Emulator, ScriptedAnswer
+
+__all__ = ["served"]
+
+
+def test_runs_share_a_file(served: Emulator, tmp_path: Path, state: Path) -> None:
+    """Each run knows what the ones before have spent; the file tells nothing and is its owner's alone."""
+    command = ["issue", written(tmp_path / "a.txt", *guests(3)), *TARGET]
+    assert run(command) == 0
+    (file,) = state.glob("*.sqlite3")
+    first = stored(file).tokens
+    assert first == len(served.requests) > 0
+    assert run(["scopes"]) == 0
+    assert stored(file).tokens == first + 1
+    assert "client" not in file.name
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+
+
+def test_each_credential_has_its_file(served: Emulator, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another client id has limits of its own."""
+    for client_id in ("one", "two", "one"):
+        monkeypatch.setenv("THANX_CLIENT_ID", client_id)
+        assert run(["scopes"]) == 0
+    assert sorted(stored(file).tokens for file in state.glob("*.sqlite3")) == [1, 2]
+
+
+def test_without_a_state_directory(served: Emulator, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nothing can be kept the run says so, and keeps the limits by itself."""
+    state.parent.write_text("in the way")
+    assert run(["scopes"]) == 0
+    assert f"warning: cannot write in {state} (" in capsys.readouterr().err
+    assert len(served.requests) == 1
+
+
+def test_a_file_that_is_not_the_limiters(
+    served: Emulator, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged file stops the command before anything is sent, and says what to do."""
+    assert run(["scopes"]) == 0
+    (file,) = state.glob("*.sqlite3")
+    connection = sqlite3.connect(file)
+    connection.execute("UPDATE limiter SET state = 'nonsense'")
+    connection.commit()
+    connection.close()
+    assert run(["scopes"]) == 2
+    assert f"cannot use {file}: its content is damaged; move it away" in capsys.readouterr().err
+    assert len(served.requests) == 1
+
+
+def test_the_emulator_needs_no_file(state: Path, tmp_path: Path) -> None:
+    """Against the embedded emulator nothing is kept."""
+    assert run(["issue", written(tmp_path / "a.txt", *guests(3)), "--emulator"]) == 0
+    assert not state.exists()
+
+
+async def test_waits_are_shown(
+    emulator: Emulator,
+    client: ThanxClient,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A long wait, in which nothing else happens, is one plain line without a terminal, and one log line."""
+    emulator.script(ScriptedAnswer(429, b"{}", headers={"Retry-After": "40"}))
+    with caplog.at_level(logging.WARNING, logger="thanx_async"):
+        assert await drive(client, ("camp_abc123", "k2lye10h32l5wzo", "var_treat1"), guests(3)) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "waiting" in line]
+    assert len(lines) == 1
+    assert "3 read, 0 accepted in 0 jobs, 0 processed; waiting until " in lines[0]
+    assert lines[0].endswith(" for a refusal (429)")
+    (record,) = caplog.records
+    assert "requests wait for a refusal (429), until about" in record.getMessage()
