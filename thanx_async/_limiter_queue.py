@@ -12,16 +12,18 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from thanx_async._limiter_state import Booking, LimiterState, RateLimit
+from thanx_async._limiter_state import Booking, LimiterState
 from thanx_async._limiter_store import Store
 from thanx_async._limiter_types import Lane, LimiterStatus, Slot, WindowStatus
 from thanx_async._pacing import Admission, Pacing, polls_turn
+from thanx_async._rate_limit import RateLimit
 from thanx_async._refusal import Answer
 from thanx_async.errors import ConfigurationError
 
 _log = logging.getLogger("thanx_async.limiter")
 
 _LONG_WAIT = 5.0
+_LONGEST_TOLD = 1e9
 _LEAST_WAIT = 1e-6  # a wait below the resolution of the loop's clock would spin
 
 
@@ -93,6 +95,8 @@ class QueuedLimiter:
             raise
         finally:
             queue.pop(slot, None)
+            if not any(self._queues.values()):
+                self._waiting_since = None
             self._wake()
 
     async def release(self, booking: Booking, answer: Answer | None) -> None:
@@ -191,7 +195,7 @@ class QueuedSlot:
 
 
 def _wall_time(wait: float) -> datetime:
-    return datetime.now(UTC) + timedelta(seconds=wait)
+    return datetime.now(UTC) + timedelta(seconds=min(wait, _LONGEST_TOLD))
 
 
 async def _changed(change: asyncio.Event, wait: float | None) -> None:

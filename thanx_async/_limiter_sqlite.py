@@ -46,7 +46,7 @@ class SQLiteStore:
 
     def now(self) -> float:
         self._clock.attach()
-        return self._clock.time(self.state.clock)
+        return max(self._clock.time(), self.state.clock)
 
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
         self._clock.attach()
@@ -56,21 +56,18 @@ class SQLiteStore:
         with self._lock, self._explained():
             if self._connection is None:
                 self._connection = self._open()
-            with _immediately(self._connection) as connection:
-                (data,) = connection.execute("SELECT state FROM limiter").fetchone()
-                state = self._loaded(data)
-                result = change(state, self._clock.time(state.clock))
+            with _transaction(self._connection, "IMMEDIATE") as connection:
+                state = self._loaded(connection.execute("SELECT state FROM limiter").fetchone())
+                result = change(state, self._clock.catch_up(state.clock))
                 connection.execute("UPDATE limiter SET state = ?", (dump_state(state),))
             self.state = state
             return result
 
-    def _loaded(self, data: bytes) -> LimiterState:
+    def _loaded(self, row: tuple[bytes]) -> LimiterState:
         try:
-            return load_state(data)
+            return load_state(row[0])
         except Exception as error:
-            raise self._unusable(
-                "its content is damaged", "move it away to start with an empty one"
-            ) from error
+            raise self._unusable("its content is damaged", "move it away, and start anew") from error
 
     def _open(self) -> sqlite3.Connection:
         """Make the file, or make sure that it is a limiter's; another's is not touched."""
@@ -87,8 +84,10 @@ class SQLiteStore:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        if self._is_new(connection):
-            with _immediately(connection):
+        with _transaction(connection, "DEFERRED"):
+            new = self._is_new(connection)
+        if new:
+            with _transaction(connection, "IMMEDIATE"):
                 if self._is_new(connection):  # nobody else was faster
                     connection.execute("CREATE TABLE limiter (state BLOB NOT NULL)")
                     connection.execute("INSERT INTO limiter VALUES (?)", (dump_state(LimiterState()),))
@@ -100,6 +99,7 @@ class SQLiteStore:
         connection.execute("PRAGMA synchronous = NORMAL")
 
     def _is_new(self, connection: sqlite3.Connection) -> bool:
+        """Whether nothing is in it yet; to be asked within a transaction."""
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (schema,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -131,9 +131,9 @@ class SQLiteStore:
 
 
 @contextmanager
-def _immediately(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """A transaction that holds the file's lock from its beginning."""
-    connection.execute("BEGIN IMMEDIATE")
+def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:
+    """A transaction; one that is IMMEDIATE holds the file's lock from its beginning."""
+    connection.execute(f"BEGIN {kind}")
     try:
         yield connection
         connection.execute("COMMIT")

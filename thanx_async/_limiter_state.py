@@ -2,58 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from heapq import merge
-from math import floor, inf
+from math import floor
 
 import attrs
 from cattrs.preconf.orjson import make_converter
 
-from thanx_async.errors import ConfigurationError
-
 _GRAINS = 500
-
-
-@attrs.frozen
-class RateLimit:
-    """At most ``requests`` in any ``seconds``."""
-
-    requests: int = attrs.field()
-    seconds: float = attrs.field()
-
-    @requests.validator
-    def _check_requests(self, _: object, value: object) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigurationError(f"RateLimit.requests must be a whole number from 1, not {value!r}")
-
-    @seconds.validator
-    def _check_seconds(self, _: object, value: object) -> None:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < inf:
-            raise ConfigurationError(f"RateLimit.seconds must be a number above 0, not {value!r}")
-
-    def __str__(self) -> str:
-        return f"{self.requests:,} in {self.seconds:g} s"
-
-    def implies(self, other: RateLimit) -> bool:
-        """Whether who keeps this limit keeps the other one as well."""
-        return self != other and self.requests <= other.requests and self.seconds >= other.seconds
-
-
-def checked_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
-    """The limits, each once, the shortest window first.
-
-    Raises:
-        ConfigurationError: there are none, or one is something else.
-    """
-    if not isinstance(limits, Iterable):
-        raise ConfigurationError(f"limits must be a list of RateLimit, not {limits!r}")
-    given = list(limits)
-    for place, limit in enumerate(given):
-        if not isinstance(limit, RateLimit):
-            raise ConfigurationError(f"limits[{place}] must be a RateLimit, not {limit!r}")
-    if not given:
-        raise ConfigurationError("limits is empty: give at least one RateLimit")
-    return tuple(sorted(set(given), key=lambda limit: (limit.seconds, limit.requests)))
+_LATEST = 1e11
 
 
 @attrs.define
@@ -166,6 +123,11 @@ class LimiterState:
                 fresh.add(moment)
         return fresh
 
+    def unlearn(self) -> None:
+        """After a long silence: be neither as careful nor as bold as then, and await no probe."""
+        self.margin, self.trust, self.adjusted = 0.0, 1.0, None
+        self.refusal = Refusal(self.refusal.count)
+
     def keep_window(self, seconds: float) -> None:
         if all(window.seconds != seconds for window in self.windows):
             self.windows.append(self.window(seconds))
@@ -179,5 +141,8 @@ def dump_state(state: LimiterState) -> bytes:
 
 
 def load_state(data: bytes) -> LimiterState:
-    """Raises anything but an answer where the data are not a state."""
-    return _converter.loads(data, LimiterState)
+    """The state; data that are none raise one exception or another."""
+    state = _converter.loads(data, LimiterState)
+    if not 0 <= state.clock < _LATEST:
+        raise ValueError
+    return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, TypeVar
@@ -10,6 +11,8 @@ from typing import Protocol, TypeVar
 from thanx_async._limiter_state import LimiterState
 
 T = TypeVar("T")
+
+_SAME_CLOCK = 5.0
 
 
 class Store(Protocol):
@@ -31,7 +34,7 @@ class Store(Protocol):
 
 
 class Clock:
-    """The loop's time, moved on where somebody who shares the state has seen a later one.
+    """The loop's time, and what it takes for several processes to go by one.
 
     Args:
         wall: where to take the time from at first, None for the loop's own. After that only the loop's time
@@ -41,6 +44,7 @@ class Clock:
     def __init__(self, wall: Callable[[], float] | None = None) -> None:
         self._wall = wall
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._read: Callable[[], float] = lambda: 0.0
         self._offset = 0.0
 
     def attach(self) -> None:
@@ -49,18 +53,26 @@ class Clock:
             loop = asyncio.get_running_loop()
             if loop is not self._loop:
                 self._loop = loop
-                self._offset = self._wall() - loop.time() if self._wall else 0.0
+                self._read = _fresh(loop)
+                self._offset = self._wall() - self._read() if self._wall else 0.0
 
-    def time(self, seen: float = 0.0) -> float:
-        """Now, and not before ``seen``. After a wall clock that was ahead this goes on from there: the time
-        in between is lost, but nobody waits longer than a window."""
-        if self._loop is None:
-            return seen
-        now = self._loop.time() + self._offset
-        if now < seen:
-            self._offset += seen - now
-            now = seen
-        return now
+    def time(self) -> float:
+        return self._read() + self._offset
+
+    def catch_up(self, seen: float) -> float:
+        """Now, and not before ``seen``: where another's clock is ahead, this one is set to it.
+
+        After a wall clock that was wrong, time goes on from there. What has passed in between is not known,
+        but nobody waits longer than a window for it.
+        """
+        self._offset += max(0.0, seen - self.time())
+        return max(self.time(), seen)
+
+
+def _fresh(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """The loop's time, also while the loop is busy: uvloop looks at the clock once in a turn only, and
+    clocks that lag would push each other on."""
+    return time.monotonic if abs(loop.time() - time.monotonic()) < _SAME_CLOCK else loop.time
 
 
 class MemoryStore:
@@ -72,7 +84,8 @@ class MemoryStore:
 
     def now(self) -> float:
         self._clock.attach()
-        return self._clock.time(self.state.clock)
+        return max(self._clock.time(), self.state.clock)
 
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
-        return change(self.state, self.now())
+        self._clock.attach()
+        return change(self.state, self._clock.catch_up(self.state.clock))

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import attrs
 
-from thanx_async._limiter_state import RateLimit
+from thanx_async._rate_limit import RateLimit
 
 
 class Lane(Enum):

@@ -14,7 +14,8 @@ from math import inf
 import attrs
 
 from thanx_async import _refusal
-from thanx_async._limiter_state import Booking, LimiterState, RateLimit, Ticket, checked_limits
+from thanx_async._limiter_state import Booking, LimiterState, Ticket
+from thanx_async._rate_limit import RateLimit, checked_limits, without_implied
 from thanx_async._refusal import Answer
 
 LEASE = 60.0
@@ -25,6 +26,7 @@ _MOST_MARGIN = 1.5
 _TRUST_STEP = 0.1
 _MARGIN_AFTER = 300
 _TRUST_AFTER = 50
+_UNLEARNT = 900.0
 _LOOK_AGAIN = 0.25
 _GRACE = 1.0
 _POLL_TURN = 9
@@ -62,7 +64,7 @@ class Pacing:
         self.limits = checked_limits(limits)
         self._adaptive = not strict
         self._draw = draw
-        self._kept = _kept(self.limits)
+        self._kept = without_implied(self.limits)
         self._pace = self._kept[0]
 
     def decide(self, state: LimiterState, now: float) -> Decision:
@@ -174,6 +176,11 @@ class Pacing:
     def _pass_time(self, state: LimiterState, now: float) -> None:
         """Log requests whose lease is over, and forget what no longer counts."""
         state.clock = max(state.clock, now)
+        if (
+            state.last is not None
+            and now > max(state.last, state.refusal.until or now - _UNLEARNT) + _UNLEARNT
+        ):
+            state.unlearn()
         for limit in self.limits:
             state.keep_window(limit.seconds)
         for booking in [flight for flight in state.flights.values() if flight.lease <= now]:
@@ -227,22 +234,3 @@ def _ahead(state: LimiterState, mine: Ticket, now: float) -> list[Ticket]:
     first = 1 if polls_turn(state) else 0
     order = polling[:first] + issuing + polling[first:]
     return [ticket for ticket in order[: order.index(mine)] if ticket.wake <= now]
-
-
-def least_duration(requests: int, limits: Sequence[RateLimit]) -> float:
-    """Seconds from the first to the last of a number of requests, at the soonest: evenly spaced within the
-    shortest window, and never too many within any."""
-    pace = _kept(checked_limits(limits))[0]
-    sent: list[float] = []
-    for number in range(requests):
-        soonest = [sent[-1] + pace.seconds / pace.requests] if sent else [0.0]
-        soonest += [
-            sent[number - limit.requests] + limit.seconds for limit in limits if number >= limit.requests
-        ]
-        sent.append(max(soonest))
-    return sent[-1] if sent else 0.0
-
-
-def _kept(limits: tuple[RateLimit, ...]) -> list[RateLimit]:
-    """Those that no other implies, the shortest window first."""
-    return [limit for limit in limits if not any(other.implies(limit) for other in limits)]

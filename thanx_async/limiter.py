@@ -12,10 +12,10 @@ from pathlib import Path
 
 from thanx_async._limiter_queue import QueuedLimiter
 from thanx_async._limiter_sqlite import SQLiteStore
-from thanx_async._limiter_state import RateLimit
 from thanx_async._limiter_store import MemoryStore
 from thanx_async._limiter_types import Lane, LimiterStatus, RateLimiter, Slot, WindowStatus
-from thanx_async._pacing import Pacing, least_duration
+from thanx_async._pacing import Pacing
+from thanx_async._rate_limit import RateLimit, least_duration
 
 __all__ = [
     "THANX_RATE_LIMITS",

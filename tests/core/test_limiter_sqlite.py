@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import stat
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from thanx_async import (
     THANX_RATE_LIMITS,
     ConfigurationError,
     Lane,
+    LocalRateLimiter,
     RateLimit,
     SQLiteRateLimiter,
     ThanxClient,
@@ -180,6 +182,22 @@ async def test_cancelled_waiters_leave_nothing(wall: SimpleNamespace, path: Path
     assert stored(path).tickets == []
     assert stored(path).flights == {}
     assert sent == [0.0]
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("kept", [True, False])
+def test_on_uvloop(path: Path, *, kept: bool) -> None:
+    """The limits hold on uvloop too, whose clock stands still within a turn, over two limiters of a file."""
+    uvloop = pytest.importorskip("uvloop")
+    limits = [RateLimit(10, 0.2), RateLimit(15, 0.6)]
+    requests = [(0.01 * (number % 3), "answer", number % 4 == 0) for number in range(20)]
+
+    async def main() -> None:
+        limiters = [SQLiteRateLimiter(path, limits) for _ in range(2)] if kept else [LocalRateLimiter(limits)]
+        check(await course(limiters, requests, clock=time.monotonic), limits, slack=0.01)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 @asynccontextmanager

@@ -223,3 +223,16 @@ def test_lists_that_are_none(limits: Sequence[RateLimit], phrase: str) -> None:
 def test_the_least_duration(requests: int, seconds: float) -> None:
     """Even spacing and all limits together decide."""
     assert least_duration(requests, THANX_RATE_LIMITS) == pytest.approx(seconds)
+
+
+def test_a_long_silence_is_forgotten() -> None:
+    """Neither old refusals nor a pause that was never probed slow down who comes a quarter of an hour later."""
+    rules, state = pacing(RateLimit(5, 1)), LimiterState()
+    for _ in range(6):
+        asked_until = send(rules, state, 0.0, status=429)
+    send(rules, state, 0.0, status=429)
+    assert book(rules, state, asked_until + 1).sent > asked_until + 25
+    rules.admit(state, "me", asked_until + 2000, polls=False, others=False)
+    second = book(rules, state, asked_until + 2000)
+    assert second.sent == pytest.approx(asked_until + 2000.2)
+    assert state.refusal.count == 7

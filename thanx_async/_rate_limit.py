@@ -1,0 +1,71 @@
+"""Rate limits, and what a list of them means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf
+
+import attrs
+
+from thanx_async.errors import ConfigurationError
+
+
+@attrs.frozen
+class RateLimit:
+    """At most ``requests`` in any ``seconds``."""
+
+    requests: int = attrs.field()
+    seconds: float = attrs.field()
+
+    @requests.validator
+    def _check_requests(self, _: object, value: object) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(f"RateLimit.requests must be a whole number from 1, not {value!r}")
+
+    @seconds.validator
+    def _check_seconds(self, _: object, value: object) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < inf:
+            raise ConfigurationError(f"RateLimit.seconds must be a number above 0, not {value!r}")
+
+    def __str__(self) -> str:
+        return f"{self.requests:,} in {self.seconds:g} s"
+
+    def implies(self, other: RateLimit) -> bool:
+        """Whether who keeps this limit keeps the other one as well."""
+        return self != other and self.requests <= other.requests and self.seconds >= other.seconds
+
+
+def checked_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
+    """The limits, each once, the shortest window first.
+
+    Raises:
+        ConfigurationError: there are none, or one is something else.
+    """
+    if not isinstance(limits, Iterable):
+        raise ConfigurationError(f"limits must be a list of RateLimit, not {limits!r}")
+    given = list(limits)
+    for place, limit in enumerate(given):
+        if not isinstance(limit, RateLimit):
+            raise ConfigurationError(f"limits[{place}] must be a RateLimit, not {limit!r}")
+    if not given:
+        raise ConfigurationError("limits is empty: give at least one RateLimit")
+    return tuple(sorted(set(given), key=lambda limit: (limit.seconds, limit.requests)))
+
+
+def least_duration(requests: int, limits: Sequence[RateLimit]) -> float:
+    """Seconds from the first to the last of a number of requests, at the soonest: evenly spaced within the
+    shortest window, and never too many within any."""
+    pace = without_implied(checked_limits(limits))[0]
+    sent: list[float] = []
+    for number in range(requests):
+        soonest = [sent[-1] + pace.seconds / pace.requests] if sent else [0.0]
+        soonest += [
+            sent[number - limit.requests] + limit.seconds for limit in limits if number >= limit.requests
+        ]
+        sent.append(max(soonest))
+    return sent[-1] if sent else 0.0
+
+
+def without_implied(limits: tuple[RateLimit, ...]) -> list[RateLimit]:
+    """Those that no other implies, the shortest window first."""
+    return [limit for limit in limits if not any(other.implies(limit) for other in limits)]
