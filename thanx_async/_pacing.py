@@ -129,7 +129,6 @@ class Pacing:
         state.tickets = [ticket for ticket in state.tickets if ticket.owner != owner]
         if booking:
             state.flights.pop(booking.token, None)
-            self._land(state, booking)
 
     def settle(self, state: LimiterState, booking: Booking, now: float, answer: Answer | None) -> None:
         """The request is over: log it, and learn from the answer if there was one."""
@@ -142,7 +141,6 @@ class Pacing:
             known = state.least_round_trip
             state.least_round_trip = round_trip if known is None else min(known, round_trip)
             self._learn(state, booking, answer)
-        self._land(state, booking)
 
     def used(self, state: LimiterState, limit: RateLimit, now: float) -> int:
         """Requests that may still count within a window of ``limit``."""
@@ -186,17 +184,12 @@ class Pacing:
         for booking in [flight for flight in state.flights.values() if flight.lease <= now]:
             del state.flights[booking.token]
             self._log(state, booking, booking.lease)
-            self._land(state, booking)
         for window in state.windows:
             window.forget(now - self._length(window.seconds, state))
 
     def _log(self, state: LimiterState, booking: Booking, ended: float) -> None:
         for window in state.windows:
             window.add(self._bound(state, booking, ended, self._trust(window.seconds, state)))
-
-    def _land(self, state: LimiterState, booking: Booking) -> None:
-        if state.refusal.probe == booking.token:
-            state.refusal.probe = None
 
     def _learn(self, state: LimiterState, booking: Booking, answer: Answer) -> None:
         if answer.status != 429:

@@ -88,6 +88,7 @@ def test_an_unanswered_request_counts_until_its_lease_is_over() -> None:
     """What was sent by somebody who died counts as if its answer had come when its lease ended."""
     rules, state = pacing(RateLimit(1, 10)), LimiterState()
     assert book(rules, state, 100.0).sent == 100.0
+    assert rules.decide(state, 100 + LEASE + 11).due <= 100 + LEASE + 11
     assert book(rules, state, 100.0, "other").sent == pytest.approx(100 + LEASE + 10, abs=0.05)
 
 
@@ -226,7 +227,7 @@ def test_the_least_duration(requests: int, seconds: float) -> None:
 
 
 def test_a_long_silence_is_forgotten() -> None:
-    """Neither old refusals nor a pause that was never probed slow down who comes a quarter of an hour later."""
+    """Neither old refusals nor a pause that was never probed slow down who comes much later."""
     rules, state = pacing(RateLimit(5, 1)), LimiterState()
     for _ in range(6):
         asked_until = send(rules, state, 0.0, status=429)
