@@ -75,6 +75,7 @@ class QueuedLimiter:
         """Wait for the slot's turn and for the limits; who is cancelled leaves no trace."""
         queue = self._queues[slot.lane]
         queue[slot] = change = asyncio.Event()
+        admission: Admission | None = None
         try:
             while True:
                 change.clear()
@@ -85,9 +86,9 @@ class QueuedLimiter:
                         return admission.booking
                     wait = max(admission.due - self._store.now(), _LEAST_WAIT)
                     self._announce(wait, admission.reason)
-                    if self._first() is not slot:
-                        self._wake()
-                        wait = None
+                if admission and self._first() is not slot:
+                    wait = None
+                    self._wake()
                 await _changed(change, wait)
         except asyncio.CancelledError:
             del queue[slot]
