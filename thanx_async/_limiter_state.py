@@ -53,7 +53,12 @@ class Window:
 
     def since(self, moment: float) -> int:
         """How many are later than that."""
-        return sum(count for end, count in self.moments() if end > moment)
+        count = self.total
+        for end, ended in self.moments():
+            if end > moment:
+                break
+            count -= ended
+        return count
 
     def moments(self) -> Iterator[tuple[float, int]]:
         """The moments in order, and how many requests stand at each."""
