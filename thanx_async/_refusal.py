@@ -27,6 +27,8 @@ class Answer:
 def refused(refusal: Refusal, booking: Booking, answer: Answer, boundary: float, draw: float) -> None:
     """Pause, or pause longer. A request that was sent before the pause began says nothing new.
 
+    The first pause is meant for the shortest window, and so begins with the sending.
+
     Args:
         boundary: seconds of the longest window. A counter that is aligned to the server's clock starts anew
             at its multiples, so that from the third failure on a probe is made there as well.
@@ -38,10 +40,11 @@ def refused(refusal: Refusal, booking: Booking, answer: Answer, boundary: float,
     if not refusal.failures and refusal.resumed is not None and booking.sent < refusal.resumed:
         return
     refusal.failures += 1
-    asked = _asked(answer)
-    refusal.until = answer.time + (
-        _hold(refusal.failures, answer, boundary, draw) if asked is None else asked
-    )
+    if (asked := _asked(answer)) is not None:
+        refusal.until = answer.time + asked
+    else:
+        since = booking.sent if refusal.failures == 1 else answer.time
+        refusal.until = since + _hold(refusal.failures, answer, boundary, draw)
 
 
 def passed(refusal: Refusal, booking: Booking) -> None:

@@ -76,7 +76,7 @@ class SQLiteRateLimiter(QueuedLimiter):
         *,
         strict: bool = True,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         super().__init__(Pacing(limits, strict=strict), SQLiteStore(self.path))
 
     def __repr__(self) -> str:

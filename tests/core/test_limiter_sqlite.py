@@ -338,6 +338,12 @@ def damaged(path: Path) -> None:
         connection.execute("UPDATE limiter SET state = '{\"clock\": []}'")
 
 
+def absurd(path: Path) -> None:
+    damaged(path)
+    with looking(path) as connection:
+        connection.execute("UPDATE limiter SET state = '{\"clock\": 1e300}'")
+
+
 def no_database(path: Path) -> None:
     path.write_text("a letter to grandmother\n" * 100)
 
@@ -355,6 +361,7 @@ def torn(path: Path) -> None:
         (marked, "it is a database of another application; give another path"),
         (newer, r"a newer thanx_async wrote it \(version 2\); update thanx_async"),
         (damaged, "its content is damaged; move it away"),
+        (absurd, "its content is damaged"),
         (no_database, "file is not a database; move it away, or give another path"),
         (torn, "malformed; move it away"),
         (Path.mkdir, "Is a directory; give a path that can be written"),
@@ -476,6 +483,15 @@ async def test_killed_processes(path: Path) -> None:
                 await client.get_scopes()
         assert emulator.refused == 0
     assert stored(path).tokens >= len(emulator.requests)
+
+
+def test_a_path_means_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that SQLite takes for something else are files too, and stay where they were named."""
+    monkeypatch.chdir(tmp_path)
+    limiter = SQLiteRateLimiter(":memory:")
+    monkeypatch.chdir("/")
+    asyncio.run(send(limiter, []))
+    assert stored(tmp_path / ":memory:").tokens == 1
 
 
 def test_the_repr_shows_file_and_state(path: Path) -> None:

@@ -237,3 +237,26 @@ def test_a_long_silence_is_forgotten() -> None:
     second = book(rules, state, asked_until + 2000)
     assert second.sent == pytest.approx(asked_until + 2000.2)
     assert state.refusal.count == 7
+
+
+def test_adaptive_comes_closer_until_refused() -> None:
+    """Success shortens the waits that slow answers cost, and a refusal brings part of them back."""
+    rules, state = Pacing([RateLimit(1, 1)], strict=False, draw=lambda: 0.5), LimiterState()
+    for _ in range(30):
+        send(rules, state, state.clock)
+
+    def gap() -> float:
+        """Seconds between a slow request and the next."""
+        first = book(rules, state, state.clock + 10)
+        rules.settle(state, first, first.sent + 0.9, Answer(first.sent + 0.9, 200))
+        return send(rules, state, state.clock) - first.sent
+
+    wide = gap()
+    for _ in range(300):
+        send(rules, state, state.clock)
+    close = gap()
+    assert wide > 1.8
+    assert close < 1.5
+    send(rules, state, state.clock, status=429)
+    assert close < gap() <= wide
+    assert state.margin == 0
