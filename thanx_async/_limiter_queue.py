@@ -104,8 +104,10 @@ class QueuedLimiter:
         """The request is over. What cannot be recorded now counts when its lease is over."""
         if answer is not None:
             self._round_trips.append(answer.time - booking.sent)
-        await self._record(lambda state, now: self._pacing.settle(state, booking, now, answer))
-        self._wake()
+        try:
+            await self._record(lambda state, now: self._pacing.settle(state, booking, now, answer))
+        finally:
+            self._wake()
 
     def now(self) -> float:
         return self._store.now()
