@@ -8,7 +8,7 @@ from collections.abc import Callable
 from thanx_async._chunking import Batch, Chunker, Dropped, Positions
 from thanx_async._report import BatchRange, GuestRow, IssuanceReport, outcome_of
 from thanx_async._transport import Delivery
-from thanx_async.errors import ThanxError
+from thanx_async.errors import NotFoundError, ThanxError
 from thanx_async.jobs import JobHandle
 
 
@@ -148,21 +148,28 @@ class IssuanceRun:
         return self.report()
 
     async def _follow_all(self) -> None:
+        """Follow every job to its end; one that Thanx does not know any more does not keep the others."""
+        lost: list[NotFoundError] = []
         try:
             async with asyncio.TaskGroup() as group:
                 for entry in self._entries:
                     if entry.handle and not entry.settled:
-                        group.create_task(self._follow(entry, entry.handle))
+                        group.create_task(self._follow(entry, entry.handle, lost))
         except ExceptionGroup as errors:
             thanx, others = errors.split(ThanxError)
             if thanx is None or others is not None:
                 raise
             raise _first(thanx) from None
+        if lost:
+            raise lost[0]
 
-    async def _follow(self, entry: Entry, handle: JobHandle) -> None:
-        async for _ in handle.updates():
-            entry.look()
-            self.changed()
+    async def _follow(self, entry: Entry, handle: JobHandle, lost: list[NotFoundError]) -> None:
+        try:
+            async for _ in handle.updates():
+                entry.look()
+                self.changed()
+        except NotFoundError as error:
+            lost.append(error)
 
     @property
     def chunker(self) -> Chunker:

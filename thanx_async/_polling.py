@@ -1,88 +1,131 @@
-"""When to look at which job next: a pure schedule over what has been seen so far.
+"""When to look at which job next: one pure schedule for all jobs of a client, without clock or I/O.
 
-Polls are paid from the budget that issuing needs, so a job is looked at when it is likely to be over:
-predicted from its own progress, or from the speed of other jobs of the same client.
+Polls are paid from the budget that issuing needs, so a job is looked at when it is likely to be over. As long
+as nothing is known, one job at a time is looked at for all: the scout. A job that is late is looked at again
+after a tenth of the time that it has taken so far, at most every 60 s where others wait as well.
 """
 
 from __future__ import annotations
 
-import attrs
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+from thanx_async._rate_limit import RateLimit
+from thanx_async._speed import REACH, Speeds, Track
 from thanx_async.models import IssuanceJob
 
 _SOONEST = 0.5
 _SLOW = 60.0
-_SHARE = 0.1
+_SHARE = 0.25
 _MARGIN = 0.03
-_GROWTH = 0.15
-_MEMORY = 0.3
-
-
-@attrs.define
-class Track:
-    """What is known of one job's course. Times are seconds on the loop's clock."""
-
-    since: float
-    total: int
-    looked: float
-    polls: int = 0
-    processed: int = 0
-    overdue: int = 0
+_GROWTH = 0.1
+_MISSED = 3
+_MOST_AT_ONCE = 32
 
 
 class PollSchedule:
     """The schedule of all jobs of one client.
 
     Args:
-        budget: requests a second that the rate limits allow in the long run. Jobs that are looked at only
-            to make sure share a tenth of it.
+        limits: the rate limits, which polls share with issuing. Polls that only make sure, since a job is
+            late, spend at most a quarter of what they allow in the long run.
     """
 
-    def __init__(self, budget: float) -> None:
-        self._rate = budget * _SHARE
-        self._pace: float | None = None
-        self.watched = 0
+    def __init__(self, limits: Sequence[RateLimit]) -> None:
+        self._rate = _SHARE * min(limit.requests / limit.seconds for limit in limits)
+        self._watched: dict[Track, Callable[[], None]] = {}
+        self._unknown: OrderedDict[Track, None] = OrderedDict()
+        self._speeds = Speeds(self._wake)
+        self._next_scout = -math.inf
+        self._missed = _MISSED
+
+    def track(self, job: IssuanceJob, now: float, *, accepted: bool) -> Track:
+        """Begin to follow a job, with the answer that accepted it or with a first look."""
+        return self._speeds.track(job, now, accepted=accepted)
+
+    @contextmanager
+    def watching(self, track: Track | None, wake: Callable[[], None]) -> Iterator[None]:
+        """Somebody waits for the job. ``wake`` is called when it may be due sooner than it was."""
+        if track is None:
+            yield
+            return
+        self._watched[track] = wake
+        self._unknown[track] = None
+        try:
+            yield
+        finally:
+            was_scout = next(iter(self._unknown), None) is track
+            del self._watched[track]
+            self._unknown.pop(track, None)
+            if was_scout:
+                self._wake()
 
     def due(self, track: Track) -> float:
-        """The time of the next poll."""
-        elapsed = track.looked - track.since
-        slowest = max(_SLOW, self.watched / self._rate)
-        soonest = min(slowest, max(_SOONEST, _MARGIN * elapsed) * 2.0 ** min(track.overdue, 30))
-        expected = self._expected(track)
-        if expected is None or expected <= track.looked:
-            first_guess = 1.0 + track.total / 10_000 if track.polls == 0 else 0.0
-            gap = min(slowest, first_guess + _GROWTH * elapsed)
-        elif expected - track.looked > 2 * _SLOW:
-            gap = (expected - track.looked) / 2
-        else:
-            gap = expected - track.looked + _MARGIN * (expected - track.since)
-        return track.looked + max(gap, soonest)
+        """The time of the job's next poll; infinity: not before another job has told more."""
+        fair = len(self._watched) / self._rate
+        slowest = max(_SLOW, fair)
+        expected = self._speeds.expected(track)
+        cautious = _GROWTH * (track.looked - track.since)
+        if self._missed < _MISSED and not track.hinted:
+            return max(track.looked, expected or 0.0) + slowest
+        if track.hinted or track.revoking or self._stalls(track, expected):
+            return track.looked + min(slowest, max(_SOONEST, cautious, fair if track.vain > 1 else 0.0))
+        if expected is None:
+            return self._scouting(track, slowest)
+        self._unknown.pop(track, None)
+        start = track.mark[0] if track.started else self._speeds.start(track)
+        gap = expected - track.looked + _MARGIN * (expected - start)
+        if gap > 2 * slowest:
+            gap = max(slowest, gap / 2)
+        elif self._speeds.is_scout(track) and gap > 2.0:
+            gap /= 2
+        return track.looked + max(_SOONEST, gap, min(slowest, cautious) if track.vain else 0.0)
+
+    def _stalls(self, track: Track, expected: float | None) -> bool:
+        """It has come to a standstill, or should be over and is not."""
+        if expected is None or track.looked == track.since:
+            return False
+        return expected <= track.looked or (track.vain > 0 and track.done > 0)
+
+    def _scouting(self, track: Track, slowest: float) -> float:
+        """Nothing reliable is known: the first in line looks for all, after growing waits."""
+        self._unknown.setdefault(track)
+        if next(iter(self._unknown)) is not track:
+            return math.inf
+        if track.done > 0:
+            return track.looked + max(_SOONEST, (REACH - 1) * (track.looked - track.mark[0]))
+        return max(self._next_scout, track.looked + min(slowest, 1.0 + track.total / 10_000))
 
     def seen(self, track: Track, job: IssuanceJob, now: float) -> None:
         """Learn from a snapshot."""
-        expected = self._expected(track)
-        if not job.is_finished and expected is not None and expected <= now:
-            track.overdue += 1
-        elif job.processed_count > track.processed:
-            track.overdue = 0
-        track.processed = job.processed_count
-        track.total = job.total_count or track.total
-        track.looked = now
-        track.polls += 1
-        self._learn(job, now - track.since)
-
-    def _learn(self, job: IssuanceJob, elapsed: float) -> None:
-        count = job.processed_count
-        if job.completed_at and job.created_at:
-            elapsed = (job.completed_at - job.created_at).total_seconds()
-        if count <= 0 or elapsed <= 0:
+        if job.state in {"revoking", "revoked"}:
+            if not track.revoking:
+                track.revoking, track.since, track.vain = True, now, 0
+            track.looked = now
+            track.vain += 1
             return
-        pace = elapsed / count
-        self._pace = pace if self._pace is None else self._pace + _MEMORY * (pace - self._pace)
+        self._speeds.seen(track, job, now)
+        if job.is_finished:
+            self._missed = 0 if track.hinted else self._missed + 1
+        elif track.done <= 0 and track in self._unknown:
+            self._next_scout = now + min(_SLOW, now - track.since)
+            self._unknown.move_to_end(track)
+            self._wake()
 
-    def _expected(self, track: Track) -> float | None:
-        """When the job should be over."""
-        elapsed = track.looked - track.since
-        if track.processed and elapsed > 0:
-            return track.since + elapsed * max(track.total, track.processed) / track.processed
-        return None if self._pace is None else track.since + self._pace * track.total
+    def hint(self, track: Track) -> None:
+        """A webhook tells that the job is over. As long as such events come, polls only make sure."""
+        track.hinted = True
+        self._missed = 0
+
+    def _wake(self) -> None:
+        for wake in self._watched.values():
+            wake()
+
+
+def in_flight(limits: Sequence[RateLimit], latency: float | None) -> int:
+    """Requests under way at once: the rate times the latency (Little's law), and one more; 2 to 32."""
+    shortest = min(limits, key=lambda limit: limit.seconds)
+    busy = shortest.requests / shortest.seconds * (latency or 0.0)
+    return min(_MOST_AT_ONCE, max(2, math.ceil(busy) + 1))

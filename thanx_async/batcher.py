@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterable, Callable, Iterable
 from uuid import uuid4
 
@@ -11,6 +10,7 @@ import attrs
 from thanx_async import wire
 from thanx_async._accounts import Entry, IssuanceRun
 from thanx_async._chunking import Chunker
+from thanx_async._polling import in_flight
 from thanx_async._report import BatchRange, GuestRow, IssuanceReport
 from thanx_async._source import Source
 from thanx_async._stream import IssuanceStream
@@ -29,8 +29,6 @@ __all__ = [
     "IssuanceRun",
     "IssuanceStream",
 ]
-
-_MOST_AT_ONCE = 32
 
 Identifiers = Iterable[object] | AsyncIterable[object]
 
@@ -107,9 +105,7 @@ class AsyncBatcher:
         if self._max_concurrency is not None:
             return self._max_concurrency
         limiter = self._client.limiter
-        shortest = min(limiter.limits, key=lambda limit: limit.seconds)
-        busy = shortest.requests / shortest.seconds * (limiter.status().latency or 0.0)
-        return min(_MOST_AT_ONCE, max(2, math.ceil(busy) + 1))
+        return in_flight(limiter.limits, limiter.status().latency)
 
     async def issue(self, identifiers: Identifiers, *, run_id: str | None = None) -> IssuanceRun:
         """Send everything; returns once Thanx has accepted every batch. Then ``await run.wait()``.

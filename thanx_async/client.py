@@ -8,19 +8,18 @@ from itertools import islice
 from types import TracebackType
 from typing import Self, TypedDict, TypeVar, Unpack
 from uuid import uuid4
-from weakref import WeakValueDictionary
 
 import aiohttp
 
 from thanx_async import _catalogue, wire
-from thanx_async._polling import PollSchedule
 from thanx_async._settings import checked_url, environment, header, variable
 from thanx_async._transport import Delivery, Transport
 from thanx_async._version import __version__
+from thanx_async._watching import JobWatches
 from thanx_async.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async.identifiers import MAX_BATCH, normalise
 from thanx_async.instrumentation import Hook, log_record
-from thanx_async.jobs import JobHandle, JobWatch
+from thanx_async.jobs import JobHandle
 from thanx_async.limiter import Lane, LocalRateLimiter, RateLimiter
 from thanx_async.models import (
     Campaign,
@@ -106,8 +105,7 @@ class ThanxClient:
             limiter=self.limiter,
             hook=hook,
         )
-        self._schedule = PollSchedule(min(limit.requests / limit.seconds for limit in self.limiter.limits))
-        self._watches: WeakValueDictionary[str, JobWatch] = WeakValueDictionary()
+        self._watches = JobWatches(self)
 
     @classmethod
     def from_env(cls, **overrides: Unpack[ClientOptions]) -> Self:
@@ -184,12 +182,12 @@ class ThanxClient:
 
     def job(self, job_id: str, *, merchant_id: str) -> JobHandle:
         """Attach to a job by its id; no request is made."""
-        return JobHandle(job_id, merchant_id, watch=self._watch(job_id, merchant_id))
+        return JobHandle(job_id, merchant_id, watch=self._watches.get(job_id, merchant_id))
 
     def accepted(self, job: IssuanceJob, *, merchant_id: str, start: int = 0, total: int = 0) -> JobHandle:
         """The handle of a job that was just accepted."""
-        watch = self._watch(job.id, merchant_id)
-        watch.saw(job)
+        watch = self._watches.get(job.id, merchant_id)
+        watch.saw(job, accepted=True)
         return JobHandle(job.id, merchant_id, watch=watch, start=start, total=total)
 
     def list_campaigns(self, *, merchant_id: str) -> AsyncIterator[Campaign]:
@@ -231,12 +229,6 @@ class ThanxClient:
 
     async def _get(self, request: wire.Request, decoder: Callable[[object], T]) -> T:
         return await self._transport.call(request, decoder, lane=Lane.POLL)
-
-    def _watch(self, job_id: str, merchant_id: str) -> JobWatch:
-        watch = self._watches.get(job_id)
-        if watch is None:
-            watch = self._watches[job_id] = JobWatch(job_id, merchant_id, self, self._schedule)
-        return watch
 
 
 def _values(identifiers: Iterable[object]) -> list[str]:

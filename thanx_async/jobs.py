@@ -4,86 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator
-from typing import Protocol
 
-from thanx_async._polling import PollSchedule, Track
+from thanx_async._watching import JobWatch
 from thanx_async.errors import ConfigurationError, JobTimeoutError
 from thanx_async.models import IssuanceJob
-
-_CLOCK = 1e-6  # a wait below the resolution of the loop's clock would spin
-
-
-class JobService(Protocol):
-    """What a handle needs of a client."""
-
-    async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob: ...
-
-    async def revoke_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob: ...
-
-
-class JobWatch:
-    """What all handles on one job share: the latest snapshot, and who polls next."""
-
-    def __init__(self, job_id: str, merchant_id: str, service: JobService, schedule: PollSchedule) -> None:
-        self.job_id = job_id
-        self.merchant_id = merchant_id
-        self.job: IssuanceJob | None = None
-        self.version = 0
-        self._service = service
-        self._schedule = schedule
-        self._track: Track | None = None
-        self._polling = asyncio.Lock()
-        self._hint = asyncio.Event()
-
-    def saw(self, job: IssuanceJob) -> None:
-        """Take in a snapshot, wherever it came from."""
-        now = asyncio.get_running_loop().time()
-        if self._track is None:
-            self._track = Track(since=now, looked=now, total=job.total_count)
-        else:
-            self._schedule.seen(self._track, job, now)
-        self.job = job
-        self.version += 1
-
-    def wake(self) -> None:
-        """Look at the job now: there is reason to think that it has changed."""
-        self._hint.set()
-
-    async def refresh(self) -> IssuanceJob:
-        """Poll now."""
-        self._hint.clear()
-        job = await self._service.get_issuance_job(self.job_id, merchant_id=self.merchant_id)
-        self.saw(job)
-        return job
-
-    async def revoke(self) -> IssuanceJob:
-        job = await self._service.revoke_issuance_job(self.job_id, merchant_id=self.merchant_id)
-        self.saw(job)
-        self.wake()
-        return job
-
-    async def newer(self, version: int) -> None:
-        """Return once there is a snapshot newer than ``version``: one waiter polls for all."""
-        async with self._polling:
-            if self.version != version:
-                return
-            self._schedule.watched += 1
-            try:
-                await self._until_due()
-            finally:
-                self._schedule.watched -= 1
-            await self.refresh()
-
-    async def _until_due(self) -> None:
-        """Sleep until the next poll is due, by what is known on waking, or until woken."""
-        loop = asyncio.get_running_loop()
-        while self._track and (wait := self._schedule.due(self._track) - loop.time()) > _CLOCK:
-            try:
-                async with asyncio.timeout(wait):
-                    await self._hint.wait()
-            except TimeoutError:
-                continue
-            return
 
 
 class JobHandle:

@@ -1,0 +1,190 @@
+"""Waiting for jobs: what all handles of a client share, so that each poll serves everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from copy import copy
+from types import TracebackType
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from thanx_async._polling import PollSchedule, in_flight
+from thanx_async._speed import Track
+from thanx_async.errors import ThanxError
+from thanx_async.limiter import RateLimiter
+from thanx_async.models import IssuanceJob
+
+_CLOCK = 1e-6  # a wait below the resolution of the loop's clock would spin
+
+
+class JobService(Protocol):
+    """What watching needs of a client."""
+
+    @property
+    def limiter(self) -> RateLimiter: ...
+
+    async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob: ...
+
+    async def revoke_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob: ...
+
+
+class JobWatches:
+    """The watches of one client, by job id, under one schedule."""
+
+    def __init__(self, service: JobService) -> None:
+        self.schedule = PollSchedule(service.limiter.limits)
+        self.turns = Turns(service.limiter)
+        self._service = service
+        self._watches: WeakValueDictionary[str, JobWatch] = WeakValueDictionary()
+
+    def get(self, job_id: str, merchant_id: str) -> JobWatch:
+        watch = self._watches.get(job_id)
+        if watch is None:
+            watch = self._watches[job_id] = JobWatch(job_id, merchant_id, self._service, self)
+        return watch
+
+
+class Turns:
+    """Lets only as many polls at once go to the limiter as can be under way, first come, first served.
+
+    The others wait here, where a poll that is no longer needed is dropped. While less than half of a window
+    is left, turns are spread at the pace that the window bears for ever, so that polling does not spend
+    what issuing needs.
+    """
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        self._limiter = limiter
+        self._inside = 0
+        self._queue: dict[asyncio.Event, None] = {}
+        self._last = -math.inf
+
+    async def __aenter__(self) -> None:
+        turn = asyncio.Event()
+        self._queue[turn] = None
+        try:
+            while next(iter(self._queue)) is not turn or not self._has_room():
+                await turn.wait()
+                turn.clear()
+            await self._spread()
+            self._inside += 1
+        finally:
+            del self._queue[turn]
+            self._wake()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._inside -= 1
+        self._wake()
+
+    def _has_room(self) -> bool:
+        return self._inside < in_flight(self._limiter.limits, self._limiter.status().latency)
+
+    async def _spread(self) -> None:
+        scarce = [row.limit for row in self._limiter.status().windows if 2 * row.free < row.limit.requests]
+        interval = max((limit.seconds / limit.requests for limit in scarce), default=0.0)
+        now = asyncio.get_running_loop().time()
+        wait = self._last + interval - now
+        if wait > _CLOCK:
+            await asyncio.sleep(wait)
+        self._last = max(now, now + wait)
+
+    def _wake(self) -> None:
+        for turn in self._queue:
+            turn.set()
+            return
+
+
+class JobWatch:
+    """What all handles on one job share: the latest snapshot, and who polls next."""
+
+    def __init__(self, job_id: str, merchant_id: str, service: JobService, watches: JobWatches) -> None:
+        self.job_id = job_id
+        self.merchant_id = merchant_id
+        self.job: IssuanceJob | None = None
+        self.version = 0
+        self._service = service
+        self._schedule = watches.schedule
+        self._turns = watches.turns
+        self._track: Track | None = None
+        self._polling = asyncio.Lock()
+        self._change = asyncio.Event()
+        self._hinted = False
+        self._failures = 0
+        self._failure: ThanxError | None = None
+
+    def saw(self, job: IssuanceJob, *, accepted: bool = False) -> None:
+        """Take in a snapshot, wherever it came from; ``accepted``: from the answer that made the job."""
+        now = asyncio.get_running_loop().time()
+        if self._track is None:
+            self._track = self._schedule.track(job, now, accepted=accepted)
+        else:
+            self._schedule.seen(self._track, job, now)
+        self.job = job
+        self.version += 1
+        self._change.set()
+
+    def hint(self) -> None:
+        """There is reason to think that the job is over: look at it as soon as somebody waits for it."""
+        if self.job and self.job.is_finished:
+            return
+        self._hinted = True
+        if self._track:
+            self._schedule.hint(self._track)
+        self._change.set()
+
+    async def refresh(self) -> IssuanceJob:
+        """Poll now."""
+        job = await self._service.get_issuance_job(self.job_id, merchant_id=self.merchant_id)
+        self.saw(job)
+        return job
+
+    async def revoke(self) -> IssuanceJob:
+        job = await self._service.revoke_issuance_job(self.job_id, merchant_id=self.merchant_id)
+        self.saw(job)
+        return job
+
+    async def newer(self, version: int) -> None:
+        """Return once there is a snapshot newer than ``version``: one waiter polls for all of them.
+
+        Raises:
+            ThanxError: what the poll ended in that the caller was waiting for; the next caller polls anew.
+        """
+        failures = self._failures
+        async with self._polling:
+            if self._failure and self._failures != failures:
+                raise copy(self._failure)
+            if self.version != version:
+                return
+            try:
+                await self._poll(version)
+            except ThanxError as error:
+                self._failures += 1
+                self._failure = copy(error)
+                raise
+
+    async def _poll(self, version: int) -> None:
+        """Wait until the job is due, and for a turn, and look at it; unless somebody else has looked."""
+        with self._schedule.watching(self._track, self._change.set):
+            while self.version == version:
+                await self._until_due(version)
+                async with self._turns:
+                    if self.version == version and self._wait() <= _CLOCK:
+                        self._hinted = False
+                        await self.refresh()
+
+    async def _until_due(self, version: int) -> None:
+        while self.version == version and (wait := self._wait()) > _CLOCK:
+            self._change.clear()
+            try:
+                async with asyncio.timeout(None if wait == math.inf else wait):
+                    await self._change.wait()
+            except TimeoutError:
+                continue
+
+    def _wait(self) -> float:
+        """Seconds until the job is due."""
+        if self._track is None or self._hinted:
+            return 0.0
+        return self._schedule.due(self._track) - asyncio.get_running_loop().time()
