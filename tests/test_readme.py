@@ -12,12 +12,14 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from tests.conftest import guests
+from tests.webhooks.signing import SECRET, issued, sign
 from thanx_async.emulator import Emulator, JobSpeed
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-SERVICE = next(block for block in BLOCKS if "web.run_app" in block)
-PROGRAMS = [block for block in BLOCKS if block != SERVICE]
+SERVICE = next(block for block in BLOCKS if '"/thanks"' in block)
+WEBHOOKS = next(block for block in BLOCKS if "aiohttp_handler" in block)
+PROGRAMS = [block for block in BLOCKS if "web.run_app" not in block]
 
 
 def run(program: str, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
@@ -66,3 +68,20 @@ async def test_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
                     {"error": "IdempotencyConflictError", "in_doubt": False},
                 )
         assert emulator.reward_counts() == {"a@example.com": 1}
+
+
+async def test_the_webhook_endpoint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The endpoint takes signed events, tells them, and refuses others."""
+    module = ModuleType("endpoint")
+    exec(WEBHOOKS, vars(module))  # noqa: S102 - the project's own README
+    for name, value in (("CLIENT_ID", "c"), ("ACCESS_TOKEN", "t"), ("WEBHOOK_SECRET", SECRET)):
+        monkeypatch.setenv(f"THANX_{name}", value)
+    body = issued("job1", 7)
+    async with TestClient(TestServer(module.make_app())) as http:
+        for signature, status in ((sign(body), 200), (sign(body, "other"), 401)):
+            headers = {"X-Thanx-Signature": signature}
+            async with http.post("/webhooks/thanx", data=body, headers=headers) as response:
+                assert response.status == status
+    assert capsys.readouterr().out == "job job1 guest 7 has a reward\n"

@@ -27,9 +27,11 @@ from thanx_async.errors import (
     RateLimitedError,
     RequestTimeoutError,
     ServerError,
+    SignatureError,
     ThanxError,
     TransportError,
     UnprocessableError,
+    WebhookError,
 )
 from thanx_async.identifiers import Identifier
 from thanx_async.jobs import JobHandle
@@ -100,12 +102,14 @@ __all__ = [
     "RewardTemplate",
     "SQLiteRateLimiter",
     "ServerError",
+    "SignatureError",
     "Slot",
     "ThanxClient",
     "ThanxError",
     "TransportError",
     "UnprocessableError",
     "Variant",
+    "WebhookError",
     "WindowStatus",
     "__version__",
 ]

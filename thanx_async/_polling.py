@@ -56,11 +56,8 @@ class PollSchedule:
         try:
             yield
         finally:
-            was_scout = next(iter(self._unknown), None) is track
             del self._watched[track]
-            self._unknown.pop(track, None)
-            if was_scout:
-                self._wake()
+            self._leave_line(track)
 
     def due(self, track: Track) -> float:
         """The time of the job's next poll; infinity: not before another job has told more."""
@@ -70,11 +67,11 @@ class PollSchedule:
         cautious = _GROWTH * (track.looked - track.since)
         if self._missed < _MISSED and not track.hinted:
             return max(track.looked, expected or 0.0) + slowest
-        if track.hinted or track.revoking or self._stalls(track, expected):
+        if track.revoking or self._stalls(track, expected) or (track.hinted and expected is None):
             return track.looked + min(slowest, max(_SOONEST, cautious, fair if track.vain > 1 else 0.0))
         if expected is None:
             return self._scouting(track, slowest)
-        self._unknown.pop(track, None)
+        self._leave_line(track)
         start = track.mark[0] if track.started else self._speeds.start(track)
         gap = expected - track.looked + _MARGIN * (expected - start)
         if gap > 2 * slowest:
@@ -107,17 +104,30 @@ class PollSchedule:
             track.vain += 1
             return
         self._speeds.seen(track, job, now)
-        if job.is_finished:
-            self._missed = 0 if track.hinted else self._missed + 1
-        elif track.done <= 0 and track in self._unknown:
+        if job.is_finished and not track.hinted:
+            self._missed += 1
+            if self._missed == _MISSED:
+                self._wake()
+        elif not job.is_finished and track.done <= 0 and track in self._unknown:
             self._next_scout = now + min(_SLOW, now - track.since)
             self._unknown.move_to_end(track)
             self._wake()
 
-    def hint(self, track: Track) -> None:
-        """A webhook tells that the job is over. As long as such events come, polls only make sure."""
-        track.hinted = True
+    def heard(self) -> None:
+        """A webhook came. As long as they do, polls only make sure."""
+        if self._missed >= _MISSED:
+            self._wake()
         self._missed = 0
+
+    def hint(self, track: Track) -> None:
+        """A webhook tells that the job is over, so it is looked at soon, again and again if need be."""
+        track.hinted = True
+
+    def _leave_line(self, track: Track) -> None:
+        was_first = next(iter(self._unknown), None) is track
+        self._unknown.pop(track, None)
+        if was_first:
+            self._wake()
 
     def _wake(self) -> None:
         for wake in self._watched.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import OrderedDict
 from copy import copy
 from types import TracebackType
 from typing import Protocol
@@ -11,10 +12,13 @@ from weakref import WeakValueDictionary
 
 from thanx_async._polling import PollSchedule, in_flight
 from thanx_async._speed import Track
+from thanx_async._webhook_events import Event, RewardIssued, UnknownEvent
 from thanx_async.errors import ThanxError
+from thanx_async.identifiers import MAX_BATCH
 from thanx_async.limiter import RateLimiter
 from thanx_async.models import IssuanceJob
 
+_EARLY = 1024
 _CLOCK = 1e-6  # a wait below the resolution of the loop's clock would spin
 
 
@@ -37,12 +41,53 @@ class JobWatches:
         self.turns = Turns(service.limiter)
         self._service = service
         self._watches: WeakValueDictionary[str, JobWatch] = WeakValueDictionary()
+        self._early: OrderedDict[str, Signs] = OrderedDict()
 
     def get(self, job_id: str, merchant_id: str) -> JobWatch:
         watch = self._watches.get(job_id)
         if watch is None:
-            watch = self._watches[job_id] = JobWatch(job_id, merchant_id, self._service, self)
+            signs = self._early.pop(job_id, None) or Signs()
+            watch = self._watches[job_id] = JobWatch(job_id, merchant_id, self._service, self, signs)
         return watch
+
+    def notify(self, event: Event) -> None:
+        """Take in a webhook's event, also of a job that nobody has a handle on yet."""
+        if isinstance(event, UnknownEvent):
+            return
+        job_id = event.issuance_job_id
+        watch = self._watches.get(job_id)
+        signs = watch.signs if watch else self._early.setdefault(job_id, Signs())
+        if isinstance(event, RewardIssued):
+            signs.add(event.identifier.index)
+        else:
+            signs.over = True
+            self.schedule.heard()
+            if watch:
+                watch.hint()
+        if len(self._early) > _EARLY:
+            self._early.popitem(last=False)
+
+
+class Signs:
+    """What webhooks have told of a job: whether it is over, and who has a reward, a bit for each guest."""
+
+    __slots__ = ("_bits", "count", "over")
+
+    def __init__(self) -> None:
+        self.over = False
+        self.count = 0
+        self._bits = bytearray()
+
+    def add(self, index: int | None) -> None:
+        """A guest has a reward; events come twice, and are counted once."""
+        if index is None or not 0 <= index < MAX_BATCH:
+            return
+        byte, bit = index // 8, 1 << index % 8
+        if byte >= len(self._bits):
+            self._bits.extend(bytes(byte + 1 - len(self._bits)))
+        if not self._bits[byte] & bit:
+            self._bits[byte] |= bit
+            self.count += 1
 
 
 class Turns:
@@ -99,7 +144,10 @@ class Turns:
 class JobWatch:
     """What all handles on one job share: the latest snapshot, and who polls next."""
 
-    def __init__(self, job_id: str, merchant_id: str, service: JobService, watches: JobWatches) -> None:
+    def __init__(
+        self, job_id: str, merchant_id: str, service: JobService, watches: JobWatches, signs: Signs
+    ) -> None:
+        self.signs = signs
         self.job_id = job_id
         self.merchant_id = merchant_id
         self.job: IssuanceJob | None = None
@@ -110,7 +158,7 @@ class JobWatch:
         self._track: Track | None = None
         self._polling = asyncio.Lock()
         self._change = asyncio.Event()
-        self._hinted = False
+        self._hinted = signs.over
         self._failures = 0
         self._failure: ThanxError | None = None
 
@@ -119,6 +167,8 @@ class JobWatch:
         now = asyncio.get_running_loop().time()
         if self._track is None:
             self._track = self._schedule.track(job, now, accepted=accepted)
+            if self.signs.over:
+                self._schedule.hint(self._track)
         else:
             self._schedule.seen(self._track, job, now)
         self.job = job

@@ -16,6 +16,7 @@ from thanx_async._settings import checked_url, environment, header, variable
 from thanx_async._transport import Delivery, Transport
 from thanx_async._version import __version__
 from thanx_async._watching import JobWatches
+from thanx_async._webhook_events import Event
 from thanx_async.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async.identifiers import MAX_BATCH, normalise
 from thanx_async.instrumentation import Hook, log_record
@@ -189,6 +190,11 @@ class ThanxClient:
         watch = self._watches.get(job.id, merchant_id)
         watch.saw(job, accepted=True)
         return JobHandle(job.id, merchant_id, watch=watch, start=start, total=total)
+
+    def notify(self, event: Event) -> None:
+        """Tell of a webhook's event, on the event loop: who waits for its job looks at it at once. Events
+        may come twice, late, or before the job's handle exists; once they come, polls only make sure."""
+        self._watches.notify(event)
 
     def list_campaigns(self, *, merchant_id: str) -> AsyncIterator[Campaign]:
         """All campaigns of a merchant; one request for every hundred."""

@@ -42,6 +42,11 @@ class JobHandle:
         """The latest snapshot, None before the first."""
         return self._watch.job if self._watch else None
 
+    @property
+    def rewards_seen(self) -> int:
+        """Guests of whose reward a webhook (``reward.issued``) has told so far, each counted once."""
+        return self._watch.signs.count if self._watch else 0
+
     def __await__(self) -> Generator[object, None, IssuanceJob]:
         return self.wait().__await__()
 

@@ -1,0 +1,144 @@
+import asyncio
+import statistics
+
+import pytest
+
+from tests.conftest import MERCHANT, TARGET, batcher, guests
+from tests.webhooks.signing import SECRET, completed, issued, sign
+from thanx_async import JobHandle, ThanxClient
+from thanx_async.emulator import Emulator, JobSpeed
+from thanx_async.webhooks import UnknownEvent, verify
+
+SPEED = JobSpeed(identifiers_per_second=0.5, start_delay=0.2)
+RUNNING = 20.2
+
+
+def tell(client: ThanxClient, body: bytes) -> None:
+    client.notify(verify(body, sign(body), SECRET))
+
+
+def polls(emulator: Emulator) -> list[str]:
+    return [row.path for row in emulator.requests if row.method == "GET"]
+
+
+async def issue(client: ThanxClient, count: int = 10) -> JobHandle:
+    return await client.issue_rewards(**TARGET, identifiers=guests(count))
+
+
+async def work(client: ThanxClient, count: int, *, told: bool = True, copies: int = 1) -> list[float]:
+    """Issue jobs, tell of their ends by webhook, and give the seconds from each end to its being known."""
+    loop = asyncio.get_running_loop()
+    lags: list[float] = []
+
+    async def follow(handle: JobHandle, end: float) -> None:
+        await handle
+        lags.append(loop.time() - end)
+
+    async with asyncio.TaskGroup() as group, batcher(client).stream(guests(10 * count)) as handles:
+        async for handle in handles:
+            end = loop.time() + RUNNING
+            group.create_task(follow(handle, end))
+            if told:
+                for copy in range(copies):
+                    loop.call_at(end + 0.01 * copy, tell, client, completed(handle.id))
+    return lags
+
+
+async def test_a_job_is_known_at_once_by_one_poll() -> None:
+    """A completed job is known within a second of its webhook, at one poll a job, however often it comes."""
+    async with Emulator(speed=SPEED) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
+        lags = await work(client, 30, copies=3)
+        by_job = [polls(emulator).count(path) for path in set(polls(emulator))]
+        assert max(lags) < 1.5
+        assert statistics.median(lags) < 1.0
+        assert statistics.median(by_job) == 1
+        assert len(polls(emulator)) <= 30 + 5
+        before = len(polls(emulator))
+        lags = await work(client, 20)
+        assert max(lags) < 1.5
+        assert len(polls(emulator)) - before == 20
+
+
+async def test_lost_events_are_caught_by_a_slow_net() -> None:
+    """Once webhooks come, polls wait for them for a minute; when they stop, polls come back by themselves."""
+    async with Emulator(speed=SPEED) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
+        await work(client, 3)
+        lags = await work(client, 1, told=False)
+        assert 30 < lags[0] < 90
+        await work(client, 3, told=False)
+        lags = await work(client, 1, told=False)
+        assert lags[0] < 5
+
+
+async def test_an_event_before_the_answer() -> None:
+    """Thanx may be quicker with its webhook than with its 202: the handle made afterwards polls at once."""
+    speed = JobSpeed(start_delay=0, identifiers_per_second=1e6)
+    async with Emulator(speed=speed) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
+        tell(client, issued("job000001", 3))
+        tell(client, completed("job000001"))
+        handle = await issue(client)
+        assert handle.rewards_seen == 1
+        begun = asyncio.get_running_loop().time()
+        assert (await handle).state == "completed"
+        assert asyncio.get_running_loop().time() - begun < 0.5
+
+
+async def test_an_event_is_a_hint() -> None:
+    """What an event says is not believed: a job that still runs is looked at again until it is over."""
+    async with Emulator(speed=SPEED) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
+        handle = await issue(client)
+        waiter = asyncio.create_task(handle.wait())
+        await asyncio.sleep(0.1)
+        tell(client, completed(handle.id, state="failed"))
+        await asyncio.sleep(0.5)
+        assert len(polls(emulator)) == 1
+        assert not waiter.done()
+        assert (await waiter).state == "completed"
+        assert asyncio.get_running_loop().time() < RUNNING + 5
+        tell(client, completed(handle.id))
+        await handle
+        assert len(polls(emulator)) < 20
+
+
+async def test_rewards_are_counted_as_they_come() -> None:
+    """Each guest's event counts once, costs no request, and wakes nobody."""
+    async with Emulator(speed=SPEED) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
+        handle = await issue(client)
+        for index in (0, 9, 3, 9, 0, 10_000):
+            tell(client, issued(handle.id, index))
+        tell(client, issued(handle.id, 0, identifier={"type": "email"}))
+        assert handle.rewards_seen == client.job(handle.id, merchant_id=MERCHANT).rewards_seen == 3
+        assert polls(emulator) == []
+
+
+async def test_events_of_strangers_are_forgotten(client: ThanxClient) -> None:
+    """Events of jobs that nobody asks for are kept for the last thousand or so only."""
+    for number in range(3000):
+        tell(client, completed(f"other{number}"))
+    tell(client, issued("other2999", 1))
+    client.notify(UnknownEvent("purchase.created", {}))
+    assert client.job("other2999", merchant_id=MERCHANT).rewards_seen == 1
+    tell(client, issued("other0", 1))
+    for number in range(1100):
+        tell(client, completed(f"more{number}"))
+    assert client.job("other0", merchant_id=MERCHANT).rewards_seen == 0
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_an_event_without_a_waiter_is_kept(cancelled: bool) -> None:
+    """Who waits after the event, or takes over from a cancelled waiter, polls at once."""
+    async with Emulator(speed=SPEED) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
+        handle = await issue(client)
+        waiter = asyncio.create_task(handle.wait())
+        await asyncio.sleep(0.1)
+        if not cancelled:
+            waiter.cancel()
+            await asyncio.sleep(25)
+        tell(client, completed(handle.id))
+        if cancelled:
+            await asyncio.sleep(0)
+            waiter.cancel()
+            await asyncio.sleep(25)
+        begun = asyncio.get_running_loop().time()
+        assert (await handle).state == "completed"
+        assert asyncio.get_running_loop().time() - begun < 1
