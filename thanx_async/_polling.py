@@ -64,10 +64,10 @@ class PollSchedule:
         fair = len(self._watched) / self._rate
         slowest = max(_SLOW, fair)
         expected = self._speeds.expected(track)
-        cautious = _GROWTH * (track.looked - track.since)
-        if self._missed < _MISSED and not track.hinted:
+        cautious = _GROWTH * (track.looked - (track.since if track.hinted is None else track.hinted))
+        if self._missed < _MISSED and track.hinted is None:
             return max(track.looked, expected or 0.0) + slowest
-        if track.revoking or self._stalls(track, expected) or (track.hinted and expected is None):
+        if track.revoking or self._stalls(track, expected) or (expected is None and track.hinted is not None):
             return track.looked + min(slowest, max(_SOONEST, cautious, fair if track.vain > 1 else 0.0))
         if expected is None:
             return self._scouting(track, slowest)
@@ -104,7 +104,7 @@ class PollSchedule:
             track.vain += 1
             return
         self._speeds.seen(track, job, now)
-        if job.is_finished and not track.hinted:
+        if job.is_finished and track.hinted is None:
             self._missed += 1
             if self._missed == _MISSED:
                 self._wake()
@@ -119,9 +119,9 @@ class PollSchedule:
             self._wake()
         self._missed = 0
 
-    def hint(self, track: Track) -> None:
+    def hint(self, track: Track, now: float) -> None:
         """A webhook tells that the job is over, so it is looked at soon, again and again if need be."""
-        track.hinted = True
+        track.hinted = now if track.hinted is None else track.hinted
 
     def _leave_line(self, track: Track) -> None:
         was_first = next(iter(self._unknown), None) is track
@@ -136,6 +136,6 @@ class PollSchedule:
 
 def in_flight(limits: Sequence[RateLimit], latency: float | None) -> int:
     """Requests under way at once: the rate times the latency (Little's law), and one more; 2 to 32."""
-    shortest = min(limits, key=lambda limit: limit.seconds)
+    shortest = min(limits, key=lambda limit: (limit.seconds, limit.requests))
     busy = shortest.requests / shortest.seconds * (latency or 0.0)
     return min(_MOST_AT_ONCE, max(2, math.ceil(busy) + 1))

@@ -28,7 +28,8 @@ _SOON = 1.0
 class Track:
     """What is known of one job's course. Times are seconds on the loop's clock.
 
-    ``mark`` is the moment, and the count of identifiers, from which its speed is measured.
+    ``mark`` is the moment, and the count of identifiers, from which its speed is measured; ``hinted`` is when
+    a webhook told that it is over.
     """
 
     since: float
@@ -39,7 +40,7 @@ class Track:
     accepted: bool
     started: bool = False
     vain: int = 0
-    hinted: bool = False
+    hinted: float | None = None
     revoking: bool = False
 
     @property

@@ -168,7 +168,7 @@ class JobWatch:
         if self._track is None:
             self._track = self._schedule.track(job, now, accepted=accepted)
             if self.signs.over:
-                self._schedule.hint(self._track)
+                self._schedule.hint(self._track, asyncio.get_running_loop().time())
         else:
             self._schedule.seen(self._track, job, now)
         self.job = job
@@ -181,7 +181,7 @@ class JobWatch:
             return
         self._hinted = True
         if self._track:
-            self._schedule.hint(self._track)
+            self._schedule.hint(self._track, asyncio.get_running_loop().time())
         self._change.set()
 
     async def refresh(self) -> IssuanceJob:

@@ -1,7 +1,9 @@
 """The schedule by itself, on jobs that follow a course, and over sockets on virtual time."""
 
 import asyncio
+import math
 import statistics
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -63,11 +65,17 @@ def _date(at: float) -> datetime:
     return EPOCH + timedelta(seconds=at)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Watched:
+    """A job that somebody waits for; sleeps until its due time as it was last asked for, or until woken."""
+
     course: Course
     track: Track
+    due: float | None = None
     polls: list[float] = attrs.field(factory=list)
+
+    def wake(self) -> None:
+        self.due = None
 
     @property
     def lag(self) -> float:
@@ -81,21 +89,25 @@ def simulate(courses: list[Course], spacing: float = 0.2) -> list[Watched]:
         Watched(row, schedule.track(row.snapshot(row.accepted), row.accepted, accepted=True))
         for row in sorted(courses, key=lambda row: row.accepted)
     ]
-    open_rows = {id(row): (row, schedule.watching(row.track, lambda: None)) for row in rows}
-    for _, watching in open_rows.values():
-        watching.__enter__()
+    waiting = {row: ExitStack() for row in rows}
+    for row, stack in waiting.items():
+        stack.enter_context(schedule.watching(row.track, row.wake))
     now = 0.0
-    while open_rows:
-        due, first = min((schedule.due(row.track), key) for key, (row, _) in open_rows.items())
-        assert due < float("inf"), "somebody must be due as long as anybody waits"
-        row, watching = open_rows[first]
-        now = max(now + spacing, due)
-        job = row.course.snapshot(now)
-        schedule.seen(row.track, job, now)
-        row.polls.append(now)
-        if job.is_finished:
-            watching.__exit__(None, None, None)
-            del open_rows[first]
+    while waiting:
+        while asleep := [row for row in waiting if row.due is None]:
+            asleep[0].due = schedule.due(asleep[0].track)
+        row = min(waiting, key=lambda row: row.due or 0.0)
+        assert row.due is not None
+        assert row.due < math.inf, "somebody must be due as long as anybody waits"
+        row.due = schedule.due(row.track)
+        if row.due <= max(now, min(other.due or 0.0 for other in waiting)):
+            now = max(now + spacing, row.due)
+            job = row.course.snapshot(now)
+            schedule.seen(row.track, job, now)
+            row.polls.append(now)
+            row.due = None
+            if job.is_finished:
+                waiting.pop(row).close()
         assert len(row.polls) < 500
     return rows
 
@@ -131,6 +143,12 @@ def test_a_stalled_job_is_looked_at_less_and_less() -> None:
     (row,) = simulate([Course(10_000, 0.0, 0.2, 620.0, stall=600.0)])
     assert len(row.polls) < 50
     assert row.lag <= 0.1 * 620 + 2
+
+
+def test_many_stalled_jobs_share_a_quarter_of_the_budget() -> None:
+    """Polls that only make sure leave most of the limits to issuing, however many jobs stand still."""
+    rows = simulate([Course(1000, 0.2 * n, 0.2 * n, 620.0 + 0.2 * n, stall=600.0) for n in range(100)])
+    assert sum(len(row.polls) for row in rows) <= 0.25 * 2000 / 900 * 640 + 3 * 100
 
 
 def test_a_job_without_numbers_is_found_finished() -> None:
@@ -240,6 +258,14 @@ async def test_polls_leave_half_of_a_long_window_to_issuing() -> None:
         await issue(client, 1)
         assert asyncio.get_running_loop().time() - begun < 2
         await waiting
+
+
+async def test_a_plan_counts_a_poll_for_each_job() -> None:
+    """The least duration is that of all requests under both limits: ten to issue, and ten to look."""
+    limiter = LocalRateLimiter([RateLimit(2, 1), RateLimit(10, 60)])
+    plan = await batcher(ThanxClient("c", "t", limiter=limiter)).plan(guests(100))
+    assert plan.requests == 10
+    assert plan.least_duration == pytest.approx(60 + 9 * 0.5)
 
 
 async def test_a_failed_poll_is_shared_and_forgotten() -> None:

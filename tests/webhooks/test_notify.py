@@ -1,16 +1,22 @@
 import asyncio
 import statistics
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import attrs
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.conftest import MERCHANT, TARGET, batcher, guests
 from tests.webhooks.signing import SECRET, completed, issued, sign
 from thanx_async import JobHandle, ThanxClient
-from thanx_async.emulator import Emulator, JobSpeed
-from thanx_async.webhooks import UnknownEvent, verify
+from thanx_async.emulator import Emulator, JobSpeed, Webhooks
+from thanx_async.webhooks import UnknownEvent, aiohttp_handler, verify
 
 SPEED = JobSpeed(identifiers_per_second=0.5, start_delay=0.2)
 RUNNING = 20.2
+PERFECT = Webhooks("http://to-be-set", SECRET)
 
 
 def tell(client: ThanxClient, body: bytes) -> None:
@@ -142,3 +148,44 @@ async def test_an_event_without_a_waiter_is_kept(cancelled: bool) -> None:
         begun = asyncio.get_running_loop().time()
         assert (await handle).state == "completed"
         assert asyncio.get_running_loop().time() - begun < 1
+
+
+@asynccontextmanager
+async def hooked(settings: Webhooks = PERFECT) -> AsyncIterator[tuple[Emulator, ThanxClient]]:
+    """An emulator that posts its events to the endpoint of a client of it."""
+    async with Emulator(speed=SPEED) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
+        app = web.Application()
+        app.router.add_post("/hook", aiohttp_handler(client, SECRET))
+        async with TestServer(app) as server:
+            emulator.webhooks = attrs.evolve(settings, url=str(server.make_url("/hook")))
+            yield emulator, client
+
+
+async def test_the_emulators_webhooks() -> None:
+    """From the server's event to the handle over sockets: a poll a job, known within a second."""
+    async with hooked() as (emulator, client):
+        lags = await work(client, 20, told=False)
+        assert statistics.median(lags) < 1.0
+        assert max(lags) < 1.5
+        assert len(polls(emulator)) <= 20 + 5
+
+
+async def test_bad_webhooks_do_no_harm() -> None:
+    """Lost, repeated, late and early events: every job is known in the end, and the report is right."""
+    async with hooked(attrs.evolve(PERFECT, lost=0.2, duplicated=0.3, late=0.3, early=0.3)) as (
+        emulator,
+        client,
+    ):
+        run = await batcher(client).issue([*guests(195), *(f"unknown{n}@example.com" for n in range(5))])
+        report = await run.wait()
+        assert (report.issued, len(report.failed)) == (195, 5)
+        assert 0 < sum(handle.rewards_seen for handle in run.handles) <= 195
+        assert len(polls(emulator)) <= 4 * 20
+
+
+async def test_whole_events_are_counted() -> None:
+    """Without losses the events tell of every reward, each once, although all come twice."""
+    async with hooked(attrs.evolve(PERFECT, duplicated=1.0)) as (_, client):
+        run = await batcher(client).issue([*guests(45), *(f"unknown{n}@example.com" for n in range(5))])
+        await run.wait()
+        assert sum(handle.rewards_seen for handle in run.handles) == 45
