@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import MERCHANT, TARGET, batcher, guests
@@ -184,6 +184,7 @@ COURSES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(COURSES)
 def test_any_job_is_known_to_be_over_in_time(courses: list[Course]) -> None:
     """Whatever jobs do, nobody is forgotten, no job is polled twice within half a second, nor for ever."""
