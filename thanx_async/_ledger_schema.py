@@ -46,11 +46,11 @@ MIGRATIONS: list[str] = [
         recorded_at REAL NOT NULL,
         job_id TEXT,
         outcome BLOB,
-        slot INTEGER,
+        slot INTEGER NOT NULL,
         size INTEGER NOT NULL,
         PRIMARY KEY (run_id, number)
     ) WITHOUT ROWID;
-    CREATE UNIQUE INDEX slots ON batches (slot) WHERE slot IS NOT NULL;
+    CREATE UNIQUE INDEX slots ON batches (slot) WHERE state = 'in_doubt';
     """,
 ]
 """What leads from each version of the schema, from 0, to the next."""

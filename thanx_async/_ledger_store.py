@@ -24,6 +24,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._freed: list[tuple[int, int]] = []
         with explained(path):
             self._db = connect(path)
             self.runs = Runs(self._db, path)
@@ -54,9 +55,11 @@ class Store:
     def body(self, run_id: str, number: int) -> bytes:
         with explained(self._path):
             row = self._db.execute(
-                "SELECT slot, size, digest FROM batches WHERE run_id = ? AND number = ?", (run_id, number)
+                "SELECT slot, size, digest FROM batches"
+                " WHERE run_id = ? AND number = ? AND state = 'in_doubt'",
+                (run_id, number),
             ).fetchone()
-            body = self._bodies.read(row[0], row[1]) if row and row[0] is not None else b""
+            body = self._bodies.read(row[0], row[1]) if row else b""
         if not body or digest_of(body) != row[2]:
             raise LedgerError(
                 f"the bytes of batch {number} of run {run_id!r} are not in {self._path}-bodies; start the run"
@@ -83,7 +86,7 @@ class Store:
         return _batch(row) if row else None
 
     def _insert(self, batch: BatchRecord, body: bytes) -> None:
-        used = self._used_slots()
+        used = self._wipe_freed()
         slot = next(slot for slot in count() if slot not in used)
         self._bodies.write(slot, body)
         positions = batch.positions
@@ -106,55 +109,56 @@ class Store:
         )
 
     def accept(self, run_id: str, number: int, job_id: str) -> None:
-        with explained(self._path), transaction(self._db):
-            known = self._batch(run_id, number)
-            if known is None or known.job_id not in {None, job_id}:
-                raise LedgerError(_surprise(run_id, number, job_id, known))
-            slot = self._slot(run_id, number)
-            self._db.execute(
-                "UPDATE batches SET state = 'accepted', job_id = ?, slot = NULL"
-                " WHERE run_id = ? AND number = ? AND state = 'in_doubt'",
+        with explained(self._path):
+            freed = self._db.execute(
+                "UPDATE batches SET state = 'accepted', job_id = ?"
+                " WHERE run_id = ? AND number = ? AND state = 'in_doubt' RETURNING slot, size",
                 (job_id, run_id, number),
-            )
-        self._wipe(slot)
+            ).fetchall()
+            self._freed += freed
+            known = None if freed else self._batch(run_id, number)
+        if not freed and (known is None or known.job_id != job_id):
+            raise LedgerError(_surprise(run_id, number, job_id, known))
 
     def finish(self, run_id: str, outcomes: Mapping[int, Outcome]) -> None:
         with explained(self._path), transaction(self._db):
-            slots = [self._slot(run_id, number) for number in outcomes]
-            self._db.executemany(
-                "UPDATE batches SET state = 'finished', outcome = ?, slot = NULL"
-                " WHERE run_id = ? AND number = ?",
-                [(outcome.packed(), run_id, number) for number, outcome in outcomes.items()],
-            )
+            for number, outcome in outcomes.items():
+                self._freed += self._db.execute(
+                    "UPDATE batches SET state = 'finished', outcome = ?"
+                    " WHERE run_id = ? AND number = ? RETURNING slot, size",
+                    (outcome.packed(), run_id, number),
+                ).fetchall()
             self._db.execute("UPDATE runs SET changed_at = ? WHERE run_id = ?", (time(), run_id))
-        for slot in slots:
-            self._wipe(slot)
 
     def withdraw(self, run_id: str, number: int) -> None:
-        with explained(self._path), transaction(self._db):
-            slot = self._slot(run_id, number)
-            self._db.execute(
-                "DELETE FROM batches WHERE run_id = ? AND number = ? AND state = 'in_doubt'", (run_id, number)
-            )
-        self._wipe(slot)
+        with explained(self._path):
+            self._freed += self._db.execute(
+                "DELETE FROM batches WHERE run_id = ? AND number = ? AND state = 'in_doubt'"
+                " RETURNING slot, size",
+                (run_id, number),
+            ).fetchall()
 
-    def _slot(self, run_id: str, number: int) -> tuple[int, int] | None:
-        row: tuple[int, int] | None = self._db.execute(
-            "SELECT slot, size FROM batches WHERE run_id = ? AND number = ? AND slot IS NOT NULL",
-            (run_id, number),
-        ).fetchone()
-        return row
+    def release(self, run_id: str) -> None:
+        with explained(self._path):
+            with transaction(self._db):
+                self._wipe_freed()
+            self.runs.release(run_id)
+
+    def _wipe_freed(self) -> set[int]:
+        """Wipe, within a transaction, what this process has freed and nobody uses; returns the slots in use.
+
+        Only once the freeing is committed: what is wiped must not be in doubt again.
+        """
+        used = self._used_slots()
+        freed, self._freed = self._freed, []
+        for slot, size in freed:
+            if slot not in used:
+                self._bodies.wipe(slot, size)
+        return used
 
     def _used_slots(self) -> set[int]:
-        rows = self._db.execute("SELECT slot FROM batches WHERE slot IS NOT NULL").fetchall()
+        rows = self._db.execute("SELECT slot FROM batches WHERE state = 'in_doubt'").fetchall()
         return {row[0] for row in rows}
-
-    def _wipe(self, slot: tuple[int, int] | None) -> None:
-        """Only after the commit: what is wiped must be in doubt no more, whatever happens in between."""
-        if slot is not None:
-            with explained(self._path), transaction(self._db):
-                if slot[0] not in self._used_slots():
-                    self._bodies.wipe(*slot)
 
     def _scrub(self) -> None:
         with transaction(self._db):

@@ -137,7 +137,7 @@ class SQLiteLedger:
         return claimed[0]
 
     async def release(self, run_id: str) -> None:
-        await self._do(lambda store: store.runs.release(run_id))
+        await self._do(lambda store: store.release(run_id))
 
     async def run(self, run_id: str) -> RunRecord | None:
         return await self._do(lambda store: store.runs.find(run_id))
