@@ -53,10 +53,11 @@ async def announce(ledger: SQLiteLedger, run_id: str | None, display: Display) -
     if known is None:
         return
     batches = await ledger.batches(known.run_id)
-    if known.is_complete(batches):
+    if known.revoked_at is None and known.is_complete(batches):
         raise ConfigurationError(
             f"run {known.run_id} is already complete: {_issued(batches):,} issued on"
-            f" {_date(known.changed_at)}. Nothing was sent; give --run-id with a new id to issue to these guests once more"
+            f" {_date(known.changed_at)}. Nothing was sent; give --run-id with a new id to issue to these"
+            " guests once more"
         )
     display.say(f"Continuing run {known.run_id} of {_date(known.created_at)}: {_states(batches)}")
 

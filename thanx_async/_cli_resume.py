@@ -10,7 +10,7 @@ from thanx_async._cli_output import Display, show_revocation, write
 from thanx_async._cli_run import ISSUED, STOPPED, conclude, connect
 from thanx_async.batcher import AsyncBatcher
 from thanx_async.errors import BatchError
-from thanx_async.ledger import RunRecord, SQLiteLedger
+from thanx_async.ledger import SQLiteLedger
 
 
 async def resume(run: str, /, *, ledger: LedgerFile = None) -> int:
@@ -26,19 +26,21 @@ async def resume(run: str, /, *, ledger: LedgerFile = None) -> int:
         The ledger's file; by default the user's own.
     """
     with Display() as display:
-        async with _recorded(run, ledger, display) as (opened, batcher, record):
+        async with _recorded(run, ledger, display) as (opened, batcher):
             try:
                 resumed = await batcher.resume(run)
                 problem = None
             except BatchError as error:
                 resumed, problem = error.run, error
             report = await resumed.wait() if problem is None else resumed.report()
+            record = await known_run(opened, run)
+            unsent = record.batches is None or record.batches > len(await opened.batches(run))
             old = opened.replay_within
     status = conclude(report, problem)
     if report.in_doubt and problem is None:
         write(f"What is in doubt for longer than {old / 3600:g} h is not sent again: see `ledger settle`")
-    if record.total is None:
-        write("The file was not read to its end: run `issue` with it again for the rest")
+    if unsent:
+        write("Not all of the file was sent: run `issue` with it again for the rest")
         return STOPPED
     return status
 
@@ -54,7 +56,7 @@ async def revoke(run: str, /, *, ledger: LedgerFile = None) -> int:
         The ledger's file; by default the user's own.
     """
     with Display() as display:
-        async with _recorded(run, ledger, display) as (_, batcher, _):
+        async with _recorded(run, ledger, display) as (_, batcher):
             report = await (await batcher.resume(run, replay=False)).revoke()
     show_revocation(report)
     return STOPPED if report.not_revoked else ISSUED
@@ -63,7 +65,7 @@ async def revoke(run: str, /, *, ledger: LedgerFile = None) -> int:
 @asynccontextmanager
 async def _recorded(
     run_id: str, path: LedgerFile, display: Display
-) -> AsyncIterator[tuple[SQLiteLedger, AsyncBatcher, RunRecord]]:
+) -> AsyncIterator[tuple[SQLiteLedger, AsyncBatcher]]:
     """The ledger and a batcher for a recorded run."""
     async with open_ledger(path) as ledger, connect() as client:
         display.watch(client)
@@ -76,4 +78,4 @@ async def _recorded(
             ledger=ledger,
             on_progress=display.progress,
         )
-        yield ledger, batcher, record
+        yield ledger, batcher
