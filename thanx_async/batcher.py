@@ -247,9 +247,8 @@ class AsyncBatcher:
         try:
             await self._client.deliver(wire.issue_rewards(body, entry.key), entry.delivery)
         except BadRequestError as error:
-            if error.in_doubt:
-                raise
-            entry.refuse(str(error))
+            if not error.in_doubt:
+                entry.refuse(str(error))
         finally:
             if job := entry.delivery.job:
                 start, total = entry.positions.first, len(entry.positions)
