@@ -63,6 +63,11 @@ class Entry:
             return self.issued
         return len(self.positions) if self.handle or self.delivery.in_doubt else 0
 
+    @property
+    def is_unclear(self) -> bool:
+        """Whether its job has ended without saying who got a reward."""
+        return not self.settled and bool(self.handle and self.handle.job and self.handle.job.is_finished)
+
     def range(self) -> BatchRange:
         job_id = self.handle.id if self.handle else None
         return BatchRange(self.positions.first, self.positions.last, len(self.positions), self.key, job_id)
@@ -108,7 +113,7 @@ def is_unsent(entry: Entry) -> bool:
 def is_in_doubt(entry: Entry) -> bool:
     if entry.handle is None:
         return not entry.settled and entry.delivery.in_doubt
-    return not entry.settled and bool(entry.handle.job and entry.handle.job.is_finished)
+    return entry.is_unclear
 
 
 def is_unfinished(entry: Entry) -> bool:

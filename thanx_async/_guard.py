@@ -19,8 +19,9 @@ class Guard:
         canary: the first batch holds this many guests (1 to 10,000), and nothing else is sent before its
             job is finished. Needs ``max_failure_rate``.
         max_failure_rate: from 0 to 1. The run stops once more than this part of the guests in finished jobs
-            have failed, the canary's first. Jobs are looked at while the run goes on, which is paid from
-            the rate limits. Rejected items and duplicates do not count: they were never sent.
+            have failed, the canary's first. Jobs are looked at while the run goes on, the newest first and
+            as often as issuing leaves room in the rate limits. Rejected items and duplicates do not count:
+            they were never sent.
     """
 
     max_rewards: int | None = attrs.field(default=None)

@@ -13,7 +13,7 @@ from thanx_async._entry import Entry
 from thanx_async._guard import Guard
 from thanx_async._past import Past
 from thanx_async._source import Source
-from thanx_async._watch import check_failures, check_rewards, try_canary
+from thanx_async._watch import check_failures, check_rewards, is_too_much, try_canary
 from thanx_async.errors import BatchError, InputChangedError, ThanxError
 from thanx_async.jobs import JobHandle
 from thanx_async.wire import batch_key
@@ -172,11 +172,11 @@ class IssuanceStream:
         while self._started < len(self.run.entries):
             entry = self.run.entries[self._started]
             if not entry.is_decided:
-                while not self._stopping and not self._has_room():
+                while not self._stopping and not self._has_room(entry):
                     await self._changed()
                 if self._stopping:
                     return
-                check_rewards(self._sender.guard, self.run.entries, self._sending, entry)
+                check_rewards(self._sender.guard, self.run.entries, entry)
                 self._sent = True
                 self._sending[entry] = self._group.create_task(self._send(entry))
             self._started += 1
@@ -191,30 +191,38 @@ class IssuanceStream:
             await try_canary(self._sender.guard, entry)
 
     async def _watch(self) -> None:
-        """Look at the jobs in input order while the run goes on, and stop it when too many guests fail."""
-        looked = 0
+        """Look at jobs while the run goes on, and stop it when too many guests fail."""
         try:
             while True:
-                while looked >= self._started or self.run.entries[looked] in self._sending:
-                    await self._changed()
-                entry = self.run.entries[looked]
-                looked += 1
-                if entry.handle and not entry.settled:
-                    await entry.handle.wait()
-                    entry.look()
-                    self.run.changed()
                 check_failures(self._sender.guard, self.run.entries)
+                if newest := self._newest_open():
+                    await newest[1].wait()
+                    newest[0].look()
+                    self.run.changed()
+                else:
+                    await self._changed()
         except Exception as error:  # noqa: BLE001 - of a poll, the guard, or the user's callback
             self._stop(error)
+
+    def _newest_open(self) -> tuple[Entry, JobHandle] | None:
+        """The newest job without an outcome: when polls are scarce, old ones tell nothing new."""
+        for entry in reversed(self.run.entries[: self._started]):
+            if entry.handle and not (entry.settled or entry.is_unclear):
+                return entry, entry.handle
+        return None
 
     def _close_watch(self) -> None:
         """A run is over once all is accepted; then nobody watches it any more."""
         if self._watcher is not None and self._pumped and not self._sending:
             self._watcher.cancel()
 
-    def _has_room(self) -> bool:
+    def _has_room(self, entry: Entry) -> bool:
         at_once = self._sender.concurrency
-        return len(self._sending) < at_once and self._started - self._yielded < 2 * at_once
+        if len(self._sending) >= at_once or self._started - self._yielded >= 2 * at_once:
+            return False
+        # The fate of what is under way may decide whether the next batch can still be sent.
+        undecided = is_too_much(self._sender.guard, self.run.entries, self._sending, entry)
+        return not (self._sending and undecided)
 
     async def _send(self, entry: Entry) -> None:
         try:

@@ -9,21 +9,29 @@ from thanx_async._guard import Guard
 from thanx_async.errors import GuardError
 
 
-def check_rewards(guard: Guard, entries: Sequence[Entry], sending: Container[Entry], entry: Entry) -> None:
+def is_too_much(guard: Guard, entries: Sequence[Entry], sending: Container[Entry], entry: Entry) -> bool:
+    """Whether there could be more rewards than allowed if the entry was sent as well."""
+    most = guard.max_rewards
+    return most is not None and _possible(entries, sending, entry) + len(entry.positions) > most
+
+
+def check_rewards(guard: Guard, entries: Sequence[Entry], entry: Entry) -> None:
     """Before a batch is sent.
 
     Raises:
         GuardError: with it there could be more rewards than allowed.
     """
-    if guard.max_rewards is None:
-        return
-    others = (other for other in entries if other is not entry)
-    possible = sum(len(other.positions) if other in sending else other.possible_rewards for other in others)
-    if possible + len(entry.positions) > guard.max_rewards:
+    if is_too_much(guard, entries, (), entry):
+        possible = _possible(entries, (), entry)
         raise GuardError(
             f"max_rewards is {guard.max_rewards:,}: {possible:,} guests may have a reward already, and the"
             f" next batch has {len(entry.positions):,}"
         )
+
+
+def _possible(entries: Sequence[Entry], sending: Container[Entry], entry: Entry) -> int:
+    others = (other for other in entries if other is not entry)
+    return sum(len(other.positions) if other in sending else other.possible_rewards for other in others)
 
 
 def check_failures(guard: Guard, entries: Sequence[Entry]) -> None:
