@@ -2,7 +2,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from inspect import iscoroutinefunction
 from typing import TypedDict
-from uuid import uuid4
 
 import pytest
 
@@ -26,12 +25,6 @@ MERCHANT = TARGET["merchant_id"]
 def no_stray_loop() -> None:
     """Otherwise looptime's look at the current loop makes one that nobody closes."""
     asyncio.set_event_loop(None)
-
-
-@pytest.fixture(autouse=True)
-def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test reads or writes the user's own ledger."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / uuid4().hex))
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:

@@ -26,10 +26,18 @@ ledger_app = cyclopts.App(name="ledger", help="Look at recorded runs, and settle
 
 def open_ledger(path: LedgerFile) -> SQLiteLedger:
     """The ledger at a path, or the user's own."""
-    if path is None:
-        path = platformdirs.user_state_path("thanx-async") / "ledger.sqlite"
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return SQLiteLedger(path)
+    return SQLiteLedger(path or _own_folder() / "ledger.sqlite")
+
+
+def _own_folder() -> Path:
+    folder = platformdirs.user_state_path("thanx-async", appauthor=False)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write in {folder}, where runs are recorded ({error.strerror}): give --ledger PATH"
+        ) from error
+    return folder
 
 
 def optional_ledger(path: LedgerFile, *, wanted: bool) -> SQLiteLedger | nullcontext[None]:

@@ -53,7 +53,7 @@ def test_the_same_command_goes_on(
     assert served.reward_counts() == dict.fromkeys(guests(25), 1)
     assert run([*command, "--run-id", "once more"]) == 0
     assert served.reward_counts() == dict.fromkeys(guests(25), 2)
-    own = platformdirs.user_state_path("thanx-async") / "ledger.sqlite"
+    own = platformdirs.user_state_path("thanx-async", appauthor=False) / "ledger.sqlite"
     assert stat.S_IMODE(own.stat().st_mode) == 0o600
     assert stat.S_IMODE(own.parent.stat().st_mode) == 0o700
 
@@ -76,7 +76,7 @@ def test_without_a_ledger(served: Emulator, tmp_path: Path, capsys: pytest.Captu
     assert served.reward_counts() == dict.fromkeys(guests(3), 2)
     assert run(["ledger", "runs", "--ledger", str(tmp_path / "empty.sqlite")]) == 0
     assert "march" not in capsys.readouterr().out
-    assert not (platformdirs.user_state_path("thanx-async") / "ledger.sqlite").exists()
+    assert not (platformdirs.user_state_path("thanx-async", appauthor=False) / "ledger.sqlite").exists()
 
 
 def test_resume(served: Emulator, doubtful: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,6 +158,18 @@ def test_settle_needs_one_decision(
     """None or two decisions are wrong use."""
     assert run(["ledger", "settle", "march", "0", *how]) == 2
     assert "say one of --issued, --not-issued and --job ID" in capsys.readouterr().err
+
+
+def test_without_a_place_to_record(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the user's own ledger cannot be, nothing is sent, and the message says what to do."""
+    folder = platformdirs.user_state_path("thanx-async", appauthor=False)
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.write_text("in the way")
+    assert run(["issue", written(tmp_path / "a.txt", *guests(3)), *TARGET]) == 2
+    assert f"cannot write in {folder}, where runs are recorded" in capsys.readouterr().err
+    assert served.requests == []
 
 
 def test_guard_rails(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
