@@ -113,6 +113,17 @@ class IssuanceRun:
 
     async def _follow_all(self) -> None:
         try:
+            await self._poll_all()
+        except BaseException as error:
+            try:
+                await self.record_outcomes()
+            except ThanxError as failure:  # what is raised already, such as a cancellation, goes first
+                error.add_note(f"meanwhile: {failure}")
+            raise
+        await self.record_outcomes()
+
+    async def _poll_all(self) -> None:
+        try:
             async with asyncio.TaskGroup() as group:
                 for entry in self._entries:
                     if entry.handle and not entry.settled:
@@ -122,8 +133,6 @@ class IssuanceRun:
             if thanx is None or others is not None:
                 raise
             raise _first(thanx) from None
-        finally:
-            await self.record_outcomes()
 
     async def _follow(self, entry: Entry, handle: JobHandle) -> None:
         async for _ in handle.updates():

@@ -29,11 +29,14 @@ class Journal:
         client: ThanxClient,
         settings: RunRecord,
         encode: Callable[[list[str]], bytes],
+        *,
+        keep_values: bool,
     ) -> None:
         self._ledger = ledger
         self._client = client
         self._settings = settings
         self._encode = encode
+        self._keep_values = keep_values
 
     async def begin(self, run: IssuanceRun) -> Past:
         """Claim a run whose input is about to be read.
@@ -79,6 +82,10 @@ class Journal:
     def adopt(self, entry: Entry, record: BatchRecord) -> None:
         """Give an entry the fate that is recorded."""
         entry.key = record.key
+        in_doubt = record.state is BatchState.IN_DOUBT
+        entry.held = in_doubt and time() - record.recorded_at > self._ledger.replay_within
+        if not self._keep_values and (entry.held or not in_doubt):
+            entry.values = None
         if record.job_id is not None:
             job, merchant_id = record.job(), self._settings.merchant_id
             entry.handle = (
@@ -90,11 +97,7 @@ class Journal:
         if record.outcome is not None:
             entry.settle(record.outcome)
             entry.recorded = True
-        elif record.state is BatchState.IN_DOUBT:
-            entry.delivery.in_doubt = True
-            entry.held = time() - record.recorded_at > self._ledger.replay_within
-        else:
-            entry.delivery.in_doubt = False
+        entry.delivery.in_doubt = in_doubt
 
     async def deliver(self, entry: Entry, body: bytes, send: Send) -> None:
         """Write a batch down, send it, and write down what became of it."""

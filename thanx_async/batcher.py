@@ -110,7 +110,7 @@ class AsyncBatcher:
         self._deduplicate = deduplicate
         self._keep_values = keep_values
         self.guard = guard
-        self._journal = Journal(ledger, client, self._settings(), self._body) if ledger else None
+        self._journal = self._recording(ledger) if ledger else None
         self._on_progress = on_progress
 
     def __repr__(self) -> str:
@@ -211,6 +211,9 @@ class AsyncBatcher:
 
     def _body(self, values: list[str]) -> bytes:
         return wire.issue_body(*self._target, values)
+
+    def _recording(self, ledger: Ledger) -> Journal:
+        return Journal(ledger, self._client, self._settings(), self._body, keep_values=self._keep_values)
 
     def _settings(self) -> RunRecord:
         campaign_id, merchant_id, variant_id = self._target

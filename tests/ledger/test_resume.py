@@ -3,11 +3,13 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+import orjson
 import pytest
 
-from tests.conftest import guests
+from tests.conftest import TARGET, guests
 from tests.ledger.conftest import recording
 from thanx_async import (
+    AsyncBatcher,
     BatchError,
     ConfigurationError,
     ConnectionFailedError,
@@ -17,7 +19,7 @@ from thanx_async import (
     SQLiteLedger,
     ThanxClient,
 )
-from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
+from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.ledger import BatchState
 
 pytestmark = pytest.mark.realtime
@@ -315,6 +317,39 @@ async def test_outcomes_that_cannot_be_written(emulator: Emulator, client: Thanx
         with pytest.raises(LedgerError, match="disk is full"):
             await run.wait()
         assert run.report().issued == 5
+
+
+async def test_values_are_not_kept_where_they_are_not_wanted(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """A run that goes on without values names nobody, and replays what is in doubt all the same."""
+    await interrupted(emulator, client, ledger)
+    lean = AsyncBatcher(client, **TARGET, batch_size=10, keep_values=False, ledger=ledger)
+    for _ in range(2):
+        run = await lean.issue(SOURCE, run_id="march")
+        assert [row.identifier for row in (await run.wait()).failed] == [None]
+    assert emulator.reward_counts() == dict.fromkeys(guests(54), 1)
+
+
+async def test_a_cancelled_wait_stays_cancelled(path: Path) -> None:
+    """A ledger that fails while a wait is being cancelled does not swallow the cancellation."""
+    job = {"id": "job000001", "state": "completed", "total_count": 10, "success_count": 10}
+    async with (
+        Emulator(limits=[], speed=JobSpeed(0.01)) as slow,
+        ThanxClient("c", "t", base_url=slow.url) as other,
+        Failing(path) as ledger,
+    ):
+        ledger.method, ledger.after = "finish", 0
+        run = await recording(other, ledger).issue(guests(20), run_id="march")
+        slow.script(ScriptedAnswer(200, orjson.dumps({"issuance_job": job})))
+        await run.handles[0]
+        assert run.report().issued == 10
+        task = asyncio.create_task(run.wait())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+    assert "the disk is full" in caught.value.__notes__[0]
 
 
 async def test_cancelled_during_the_request(
