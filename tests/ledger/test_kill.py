@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -20,11 +21,12 @@ KILLS = 20
 
 
 async def start(url: str, path: Path, *arguments: str) -> asyncio.subprocess.Process:
+    """A process with limits of its own: what a killed one left in the shared ones would hold it up."""
     environment = os.environ | {
         "THANX_BASE_URL": url,
         "THANX_CLIENT_ID": "c",
         "THANX_ACCESS_TOKEN": "t",
-        "XDG_STATE_HOME": str(path.parent),
+        "XDG_STATE_HOME": str(path.parent / uuid4().hex),
     }
     command = [sys.executable, "-m", "thanx_async", *arguments, "--ledger", str(path)]
     return await asyncio.create_subprocess_exec(
