@@ -4,58 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import time
 
-from thanx_async._chunking import Batch, Chunker, Dropped, Positions
-from thanx_async._report import BatchRange, GuestRow, IssuanceReport, outcome_of
-from thanx_async._transport import Delivery
+import attrs
+
+from thanx_async._chunking import Chunker, Dropped
+from thanx_async._entry import Entry, is_in_doubt, is_unfinished, is_unsent
+from thanx_async._report import BatchRange, GuestRow, IssuanceReport, RevocationReport
+from thanx_async._revoke import revoke_batches
 from thanx_async.errors import NotFoundError, ThanxError
 from thanx_async.jobs import JobHandle
+from thanx_async.ledger import Ledger, RunRecord
 
-
-class Entry:
-    """One batch of a run, and its fate."""
-
-    __slots__ = ("delivery", "handle", "issued", "key", "positions", "refusal", "rows", "settled", "values")
-
-    def __init__(self, batch: Batch, key: str) -> None:
-        self.positions: Positions = batch.positions
-        self.values: list[str] | None = batch.values
-        self.key = key
-        self.delivery = Delivery()
-        self.handle: JobHandle | None = None
-        self.refusal: str | None = None
-        self.settled = False
-        self.issued = 0
-        self.rows: list[GuestRow] = []
-
-    def range(self) -> BatchRange:
-        job_id = self.handle.id if self.handle else None
-        return BatchRange(self.positions.first, self.positions.last, len(self.positions), self.key, job_id)
-
-    def refuse(self, reason: str) -> None:
-        """Thanx refused the whole batch: each of its guests has failed."""
-        self.refusal = reason
-        self._settle(0, [(index, reason) for index in range(len(self.positions))])
-
-    def look(self) -> None:
-        """Take over the outcome once the job is finished and its numbers name every guest."""
-        job = self.handle.job if self.handle else None
-        if self.settled or job is None or not job.is_finished:
-            return
-        outcome = outcome_of(job, len(self.positions))
-        if outcome is not None:
-            self._settle(len(self.positions) - len(outcome), outcome)
-
-    def _settle(self, issued: int, failures: list[tuple[int, str]]) -> None:
-        job_id = self.handle.id if self.handle else None
-        values = self.values
-        self.rows = [
-            GuestRow(self.positions[index], values[index] if values else None, reason, job_id)
-            for index, reason in failures
-        ]
-        self.issued = issued
-        self.values = None
-        self.settled = True
+_RECORD_EVERY = 5.0
 
 
 class IssuanceRun:
@@ -72,6 +33,9 @@ class IssuanceRun:
         self._chunker = chunker
         self._entries: list[Entry] = []
         self._notify: Callable[[IssuanceRun], None] | None = None
+        self._recorded_at = 0.0
+        self.ledger: Ledger | None = None
+        self.record: RunRecord | None = None
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count:,} {fate}" for fate, count in self.report().counts.items() if count)
@@ -104,14 +68,14 @@ class IssuanceRun:
     @property
     def unsent(self) -> list[BatchRange]:
         """Batches that Thanx has certainly not accepted; a new run may send them."""
-        ranges = [entry.range() for entry in self._entries if _is_unsent(entry)]
+        ranges = [entry.range() for entry in self._entries if is_unsent(entry)]
         pending = self._chunker.pending
         return [*ranges, BatchRange(pending.first, pending.last, len(pending))] if pending else ranges
 
     @property
     def in_doubt(self) -> list[BatchRange]:
         """Batches that were sent and not answered, and jobs that ended without saying who got a reward."""
-        return [entry.range() for entry in self._entries if _is_in_doubt(entry)]
+        return [entry.range() for entry in self._entries if is_in_doubt(entry)]
 
     def report(self) -> IssuanceReport:
         """What is known now, without a request."""
@@ -126,7 +90,7 @@ class IssuanceRun:
             duplicates=self.duplicates,
             unsent=self.unsent,
             in_doubt=self.in_doubt,
-            unfinished=[entry.range() for entry in self._entries if _is_unfinished(entry)],
+            unfinished=[entry.range() for entry in self._entries if is_unfinished(entry)],
         )
 
     async def wait(self, *, timeout: float | None = None) -> IssuanceReport:
@@ -148,6 +112,17 @@ class IssuanceRun:
         return self.report()
 
     async def _follow_all(self) -> None:
+        try:
+            await self._poll_all()
+        except BaseException as error:
+            try:
+                await self.record_outcomes()
+            except ThanxError as failure:  # what is raised already, such as a cancellation, goes first
+                error.add_note(f"meanwhile: {failure}")
+            raise
+        await self.record_outcomes()
+
+    async def _poll_all(self) -> None:
         """Follow every job to its end; one that Thanx does not know any more does not keep the others."""
         lost: list[NotFoundError] = []
         try:
@@ -170,6 +145,54 @@ class IssuanceRun:
                 self.changed()
         except NotFoundError as error:
             lost.append(error)
+        if asyncio.get_running_loop().time() - self._recorded_at > _RECORD_EVERY:
+            await self.record_outcomes()
+
+    async def record_outcomes(self) -> None:
+        """Write the outcomes that are known into the ledger, several at once."""
+        self._recorded_at = asyncio.get_running_loop().time()
+        fresh = [entry for entry in self._entries if entry.settled and not entry.recorded]
+        if self.ledger is not None and fresh:
+            outcomes = {entry.number: entry.outcome() for entry in fresh}
+            await self.ledger.finish(self.run_id, outcomes)
+            for entry in fresh:
+                entry.recorded = entry.state == outcomes[entry.number].state
+
+    async def input_ended(self) -> None:
+        """Write down how long the input was, by which a complete run is known."""
+        if self.ledger is not None and self.record is not None:
+            self.record = attrs.evolve(self.record, total=self.total, batches=len(self._entries))
+            await self.ledger.save_run(self.record)
+
+    async def release(self) -> None:
+        """Write down the outcomes that are known, and let others claim the run."""
+        if self.ledger is not None:
+            try:
+                await self.record_outcomes()
+            finally:
+                await self.ledger.release(self.run_id)
+
+    async def revoke(self) -> RevocationReport:
+        """Take back every job of the run, waiting for those that still run.
+
+        With a ledger the run is marked as revoked, and is never issued further. What is in doubt has no
+        job that could be taken back: `AsyncBatcher.resume` it first.
+
+        Raises:
+            LedgerError: the run is being issued right now, or the mark could not be written; nothing was
+                taken back.
+        """
+        if self.ledger is None or self.record is None:
+            return await revoke_batches(self.run_id, self._entries)
+        await self.ledger.claim(self.record)
+        try:
+            self.record = attrs.evolve(self.record, revoked_at=time())
+            await self.ledger.save_run(self.record)
+            report = await revoke_batches(self.run_id, self._entries)
+            await self.record_outcomes()
+        finally:
+            await self.ledger.release(self.run_id)
+        return report
 
     @property
     def chunker(self) -> Chunker:
@@ -200,17 +223,3 @@ def _first(group: BaseExceptionGroup[ThanxError]) -> ThanxError:
 
 def _rows(dropped: list[Dropped]) -> list[GuestRow]:
     return [GuestRow(row.position, row.value, row.reason) for row in dropped]
-
-
-def _is_unsent(entry: Entry) -> bool:
-    return entry.handle is None and entry.refusal is None and not entry.delivery.in_doubt
-
-
-def _is_in_doubt(entry: Entry) -> bool:
-    if entry.handle is None:
-        return entry.refusal is None and entry.delivery.in_doubt
-    return not entry.settled and bool(entry.handle.job and entry.handle.job.is_finished)
-
-
-def _is_unfinished(entry: Entry) -> bool:
-    return entry.handle is not None and not entry.settled and not _is_in_doubt(entry)

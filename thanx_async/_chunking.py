@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,22 @@ class Positions:
     def last(self) -> int:
         return self[self.count - 1]
 
+    def packed(self) -> bytes:
+        """The gaps as bytes, two for each place skipped, the same on every machine."""
+        return _little_endian(array("H", self._gaps)).tobytes()
+
+    @classmethod
+    def unpacked(cls, first: int, count: int, data: bytes) -> Positions:
+        gaps = array("H")
+        gaps.frombytes(data)
+        return cls(first, count, array("L", _little_endian(gaps)))
+
+
+def _little_endian(numbers: array[int]) -> array[int]:
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
 
 @attrs.frozen
 class Batch:
@@ -76,6 +93,7 @@ class Chunker:
         self.rejected: list[Dropped] = []
         self.duplicates: list[Dropped] = []
         self._size = size
+        self._next_size = size
         self._keep = keep_values
         self._seen: set[str] | None = set() if deduplicate else None
         self._number = 0
@@ -91,6 +109,10 @@ class Chunker:
         """Where the identifiers stand that wait for the rest of their batch."""
         return Positions(self._first, len(self._values), self._gaps)
 
+    def cut_first_at(self, size: int) -> None:
+        """Give the first batch a size of its own; to be called before the first `feed`."""
+        self._next_size = min(size, self._size)
+
     def feed(self, items: Sequence[object]) -> list[Batch]:
         """Take the next items of the input; returns the batches that they filled."""
         values = _plain_emails(items)
@@ -98,11 +120,11 @@ class Chunker:
             return [batch for item in items for batch in self._feed_one(item)]
         batches = []
         while values:
-            room = self._size - len(self._values)
+            room = self._next_size - len(self._values)
             taken, values = values[:room], values[room:]
             self._values += taken
             self.read += len(taken)
-            if len(self._values) == self._size:
+            if len(self._values) == self._next_size:
                 batches.append(self._cut())
         return batches
 
@@ -113,6 +135,7 @@ class Chunker:
     def _cut(self) -> Batch:
         batch = Batch(self._number, Positions(self._first, len(self._values), self._gaps), self._values)
         self._number += 1
+        self._next_size = self._size
         self._begin(first=self.read)
         return batch
 
@@ -142,7 +165,7 @@ class Chunker:
                 return []
             self._seen.add(value)
         self._values.append(value)
-        return [self._cut()] if len(self._values) == self._size else []
+        return [self._cut()] if len(self._values) == self._next_size else []
 
     def _drop(self, rows: list[Dropped], position: int, value: str, reason: str) -> None:
         rows.append(Dropped(position, value if self._keep else None, reason))

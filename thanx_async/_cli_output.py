@@ -15,7 +15,14 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from thanx_async.batcher import BatchRange, GuestRow, IssuancePlan, IssuanceReport, IssuanceRun
+from thanx_async.batcher import (
+    BatchRange,
+    GuestRow,
+    IssuancePlan,
+    IssuanceReport,
+    IssuanceRun,
+    RevocationReport,
+)
 from thanx_async.client import ThanxClient
 from thanx_async.errors import ConfigurationError
 from thanx_async.limiter import LimiterStatus
@@ -106,6 +113,13 @@ def show_report(report: IssuanceReport) -> None:
     _show_batches("in doubt: sent, and no usable answer", report.in_doubt, all_of_them=True)
     _show_batches("unfinished: the job goes on at Thanx", report.unfinished)
     _show_batches("unsent: certainly not issued", report.unsent)
+
+
+def show_revocation(report: RevocationReport) -> None:
+    """What was taken back, and what was not."""
+    write(f"Run {report.run_id}: {report.rewards:,} rewards of {len(report.revoked):,} jobs taken back")
+    for left in report.not_revoked:
+        _show_batches(f"not taken back: {left.reason}", [left.batch])
 
 
 def show_plan(plan: IssuancePlan) -> None:

@@ -19,52 +19,46 @@ ISSUED, SOME_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
 
 
 async def drive(
-    client: ThanxClient,
-    target: tuple[str, str, str],
+    batcher: AsyncBatcher,
+    display: Display,
     guests: Iterable[object] | AsyncIterable[object],
     *,
     run_id: str | None = None,
-    batch_size: int = 10_000,
     failures: FailureFile | None = None,
 ) -> int:
-    """Issue to all guests and report; returns the exit status."""
-    with Display() as display:
-        display.watch(client)
-        campaign_id, merchant_id, variant_id = target
-        batcher = AsyncBatcher(
-            client,
-            campaign_id=campaign_id,
-            merchant_id=merchant_id,
-            variant_id=variant_id,
-            batch_size=batch_size,
-            on_progress=display.progress,
-        )
-        stream = batcher.stream(guests, run_id=run_id)
+    """Issue to all guests and report; returns the exit status.
+
+    Raises:
+        LedgerError: the run cannot be started, and nothing was sent.
+    """
+    stream = batcher.stream(guests, run_id=run_id)
+    stopper = _Stopper(stream)
+    with display, on_signals(stopper):
         showing = asyncio.create_task(display.keep_showing(stream.run))
         try:
-            problem, stopped = await _run(stream)
+            problem = await _run(stream, stopper)
         finally:
             showing.cancel()
             await asyncio.wait([showing])
-    return _conclude(stream.run.report(), problem, failures, stopped=stopped)
+    return conclude(stream.run.report(), problem, failures, stopped=stopper.asked)
 
 
-async def _run(stream: IssuanceStream) -> tuple[ThanxError | None, bool]:
-    """Send and wait; returns what stopped the run, if anything did, and whether it was a signal."""
-    stopper = _Stopper(stream)
+async def _run(stream: IssuanceStream, stopper: _Stopper) -> ThanxError | None:
+    """Send and wait; returns what stopped the run, if anything but a signal did."""
     try:
-        with on_signals(stopper):
-            async with stream as handles:
-                async for _ in handles:
-                    pass
-            if not stopper.asked:
-                await stopper.wait_for_jobs()
+        async with stream as handles:
+            async for _ in handles:
+                pass
+        if not stopper.asked:
+            await stopper.wait_for_jobs()
     except ThanxError as error:
-        return error, stopper.asked
+        if not isinstance(error, BatchError) and not stream.run.handles:
+            raise
+        return error
     except asyncio.CancelledError:
         if not stopper.asked:
             raise
-    return None, stopper.asked
+    return None
 
 
 @asynccontextmanager
@@ -110,9 +104,14 @@ class _Stopper:
                 raise
 
 
-def _conclude(
-    report: IssuanceReport, problem: ThanxError | None, failures: FailureFile | None, *, stopped: bool
+def conclude(
+    report: IssuanceReport,
+    problem: ThanxError | None,
+    failures: FailureFile | None = None,
+    *,
+    stopped: bool = False,
 ) -> int:
+    """Show the report and what stopped the run; returns the exit status."""
     show_report(report)
     if failures:
         failures.write(report)

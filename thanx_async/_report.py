@@ -61,6 +61,25 @@ class IssuanceReport:
         }
 
 
+@attrs.frozen
+class NotRevoked:
+    """A batch whose rewards could not be taken back, and why."""
+
+    batch: BatchRange
+    reason: str
+
+
+@attrs.frozen
+class RevocationReport:
+    """What was taken back: how many rewards, the batches of the revoked jobs, and the batches that were
+    not revoked."""
+
+    run_id: str
+    rewards: int
+    revoked: list[BatchRange] = attrs.field(repr=counted)
+    not_revoked: list[NotRevoked] = attrs.field(repr=counted)
+
+
 def _count(batches: Iterable[BatchRange]) -> int:
     return sum(batch.count for batch in batches)
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol, Self
 
-from thanx_async._accounts import Entry, IssuanceRun
+from thanx_async._accounts import IssuanceRun
 from thanx_async._chunking import Batch
+from thanx_async._entry import Entry
+from thanx_async._guard import Guard
+from thanx_async._past import Past
 from thanx_async._source import Source
-from thanx_async.errors import BatchError, ThanxError
+from thanx_async._watch import check_failures, check_rewards, is_too_much, try_canary
+from thanx_async.errors import BatchError, InputChangedError, ThanxError
 from thanx_async.jobs import JobHandle
 from thanx_async.wire import batch_key
+
+Begin = Callable[[IssuanceRun], Awaitable[Past | None]]
 
 
 class Sender(Protocol):
@@ -20,42 +27,68 @@ class Sender(Protocol):
     @property
     def concurrency(self) -> int: ...
 
+    @property
+    def guard(self) -> Guard: ...
+
     async def deliver(self, entry: Entry) -> None: ...
 
 
 class IssuanceStream:
-    """The handles of a run as Thanx accepts its batches; made by `AsyncBatcher.stream`."""
+    """The handles of a run as Thanx accepts its batches; made by `AsyncBatcher.stream`.
 
-    def __init__(self, sender: Sender, run: IssuanceRun, source: Source) -> None:
+    ``source`` is None where the run has all its batches already; ``begin`` takes it from a ledger.
+    """
+
+    def __init__(
+        self, sender: Sender, run: IssuanceRun, source: Source | None, begin: Begin | None = None
+    ) -> None:
         self.run = run
         self._sender = sender
         self._source = source
         self._chunker = run.chunker
+        self._begin = begin
+        self._past: Past | None = None
         self._group = asyncio.TaskGroup()
         self._pump: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self._sending: dict[Entry, asyncio.Task[None]] = {}
         self._started = 0
         self._yielded = 0
+        self._sent = False
+        self._pumped = False
         self._stopping = False
         self._change = asyncio.Event()
 
     async def __aenter__(self) -> Self:
+        if self._begin is not None:
+            self._past = await self._begin(self.run)
         await self._group.__aenter__()
         self._pump = self._group.create_task(self._read())
+        if self._sender.guard.max_failure_rate is not None:
+            self._watcher = self._group.create_task(self._watch())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, Exception):
-            self._stop(None)
-            await self._group.__aexit__(None, None, None)
-            if error is None:
-                self._raise_failure()
-            return
         try:
-            await self._group.__aexit__(kind, error, traceback)
+            if error is None or isinstance(error, Exception):
+                self._stop(None)
+                await self._group.__aexit__(None, None, None)
+            else:
+                await self._group.__aexit__(kind, error, traceback)
         finally:
+            await self._end(error)
+        if error is None:
+            self._raise_failure()
+
+    async def _end(self, error: BaseException | None) -> None:
+        """Give the run back; what is raised already goes before a failure of that."""
+        try:
+            await self.run.release()
+        except ThanxError as failure:
+            self.run.error = self.run.error or failure
+        if error is not None and not isinstance(error, Exception):
             error.add_note(f"{self.run!r}; in doubt: {self.run.in_doubt}")
 
     def __aiter__(self) -> Self:
@@ -84,10 +117,11 @@ class IssuanceStream:
         return self._pump is not None and self._pump.done() and self._yielded == self._started
 
     def _raise_failure(self) -> None:
-        if self.run.error is not None:
-            raise BatchError(
-                f"the run stopped: {self.run.error}; {self.run!r}", run=self.run
-            ) from self.run.error
+        error = self.run.error
+        if isinstance(error, InputChangedError) and not self._sent:
+            raise error
+        if error is not None:
+            raise BatchError(f"the run stopped: {error}; {self.run!r}", run=self.run) from error
 
     async def _changed(self) -> None:
         self._change.clear()
@@ -96,35 +130,99 @@ class IssuanceStream:
     async def _read(self) -> None:
         """Read, cut and send, until the input ends or the run stops."""
         try:
-            while not self._stopping and await self._source.fill():
-                self._register(self._chunker.feed(self._source.take()))
-                await self._send_registered()
-            if not self._stopping:
-                self._register(self._chunker.flush())
-                await self._send_registered()
+            if self._source is not None:
+                await self._read_source(self._source)
+            await self._send_registered()
         except Exception as error:  # noqa: BLE001 - whatever the user's source raises ends the run
             self._stop(error)
         finally:
-            self._register(self._chunker.feed(self._source.take()))
+            if self._source is not None:
+                self.run.entries.extend(self._entry(batch) for batch in self._feed(self._source))
+            self._pumped = True
+            self._close_watch()
             self._change.set()
 
+    async def _read_source(self, source: Source) -> None:
+        while not self._stopping and await source.fill():
+            self._register(self._feed(source))
+            if self._past is None or len(self.run.entries) > self._past.last:
+                await self._send_registered()
+        if not self._stopping:
+            self._register(self._chunker.flush())
+            if self._past is not None:
+                self._past.check_end(len(self.run.entries))
+            await self.run.input_ended()
+
+    def _feed(self, source: Source) -> list[Batch]:
+        return self._chunker.feed(source.take())
+
     def _register(self, batches: list[Batch]) -> None:
-        run = self.run
-        run.entries.extend(Entry(batch, batch_key(run.run_id, batch.number)) for batch in batches)
+        """Take in new batches. Those of an earlier process get their fate, and none is sent before all of
+        these were found to be the same as then."""
+        for batch in batches:
+            entry = self._entry(batch)
+            self.run.entries.append(entry)
+            if self._past is not None:
+                self._past.meet(entry, batch)
+
+    def _entry(self, batch: Batch) -> Entry:
+        return Entry(batch, batch_key(self.run.run_id, batch.number), self.run.run_id)
 
     async def _send_registered(self) -> None:
         while self._started < len(self.run.entries):
-            while not self._stopping and not self._has_room():
-                await self._changed()
-            if self._stopping:
-                return
             entry = self.run.entries[self._started]
+            if not entry.is_decided:
+                while not self._stopping and not self._has_room(entry):
+                    await self._changed()
+                if self._stopping:
+                    return
+                check_rewards(self._sender.guard, self.run.entries, entry)
+                self._sent = True
+                self._sending[entry] = self._group.create_task(self._send(entry))
             self._started += 1
-            self._sending[entry] = self._group.create_task(self._send(entry))
+            self._change.set()
+            if self._sender.guard.canary is not None and entry.number == 0:
+                await self._try_canary(entry)
 
-    def _has_room(self) -> bool:
+    async def _try_canary(self, entry: Entry) -> None:
+        while entry in self._sending:
+            await self._changed()
+        if not self._stopping:
+            await try_canary(self._sender.guard, entry)
+
+    async def _watch(self) -> None:
+        """Look at jobs while the run goes on, and stop it when too many guests fail."""
+        try:
+            while True:
+                check_failures(self._sender.guard, self.run.entries)
+                if newest := self._newest_open():
+                    await newest[1].wait()
+                    newest[0].look()
+                    self.run.changed()
+                else:
+                    await self._changed()
+        except Exception as error:  # noqa: BLE001 - of a poll, the guard, or the user's callback
+            self._stop(error)
+
+    def _newest_open(self) -> tuple[Entry, JobHandle] | None:
+        """The newest job without an outcome: when polls are scarce, old ones tell nothing new."""
+        for entry in reversed(self.run.entries[: self._started]):
+            if entry.handle and not (entry.settled or entry.is_unclear):
+                return entry, entry.handle
+        return None
+
+    def _close_watch(self) -> None:
+        """A run is over once all is accepted; then nobody watches it any more."""
+        if self._watcher is not None and self._pumped and not self._sending:
+            self._watcher.cancel()
+
+    def _has_room(self, entry: Entry) -> bool:
         at_once = self._sender.concurrency
-        return len(self._sending) < at_once and self._started - self._yielded < 2 * at_once
+        if len(self._sending) >= at_once or self._started - self._yielded >= 2 * at_once:
+            return False
+        # The fate of what is under way may decide whether the next batch can still be sent.
+        undecided = is_too_much(self._sender.guard, self.run.entries, self._sending, entry)
+        return not (self._sending and undecided)
 
     async def _send(self, entry: Entry) -> None:
         try:
@@ -133,6 +231,7 @@ class IssuanceStream:
             self._stop(error)
         finally:
             self._sending.pop(entry, None)
+            self._close_watch()
             self._change.set()
         try:
             self.run.changed()
@@ -147,8 +246,9 @@ class IssuanceStream:
         self._stopping = True
         self.run.error = self.run.error or error
         current = asyncio.current_task()
-        if self._pump is not None and self._pump is not current:
-            self._pump.cancel()
+        for task in (self._pump, self._watcher):
+            if task is not None and task is not current:
+                task.cancel()
         for entry, task in self._sending.items():
             entry.delivery.closing = True
             if not entry.delivery.on_wire and task is not current:

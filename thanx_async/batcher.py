@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable
+from functools import partial
 from uuid import uuid4
 
 import attrs
 
 from thanx_async import wire
-from thanx_async._accounts import Entry, IssuanceRun
+from thanx_async._accounts import IssuanceRun
 from thanx_async._chunking import Chunker
+from thanx_async._entry import Entry
+from thanx_async._guard import Guard
+from thanx_async._journal import Journal
 from thanx_async._polling import in_flight
-from thanx_async._report import BatchRange, GuestRow, IssuanceReport
+from thanx_async._report import BatchRange, GuestRow, IssuanceReport, NotRevoked, RevocationReport
 from thanx_async._source import Source
 from thanx_async._stream import IssuanceStream
 from thanx_async.client import ThanxClient
 from thanx_async.errors import BadRequestError, ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
+from thanx_async.ledger import Ledger, RunRecord
 from thanx_async.limiter import least_duration
 from thanx_async.models import counted
 
 __all__ = [
     "AsyncBatcher",
     "BatchRange",
+    "Guard",
     "GuestRow",
     "IssuancePlan",
     "IssuanceReport",
     "IssuanceRun",
     "IssuanceStream",
+    "NotRevoked",
+    "RevocationReport",
 ]
 
 Identifiers = Iterable[object] | AsyncIterable[object]
@@ -60,6 +68,9 @@ class AsyncBatcher:
             call for, 2 to 32.
         deduplicate: give each guest of a run one reward only; this costs about 100 bytes a guest.
         keep_values: name the guests in the report's rows; without it only positions are kept.
+        guard: how many rewards at most, and how many failures are too many, for each run.
+        ledger: an open ledger, in which each batch is recorded before it is sent: the same run can be
+            started again after a crash, and goes on where it was.
         on_progress: called with the run whenever its account has changed.
     """
 
@@ -74,6 +85,8 @@ class AsyncBatcher:
         max_concurrency: int | None = None,
         deduplicate: bool = True,
         keep_values: bool = True,
+        guard: Guard = Guard(),  # noqa: B008 - frozen
+        ledger: Ledger | None = None,
         on_progress: Callable[[IssuanceRun], None] | None = None,
     ) -> None:
         for name, text in (
@@ -94,6 +107,8 @@ class AsyncBatcher:
         self._max_concurrency = max_concurrency
         self._deduplicate = deduplicate
         self._keep_values = keep_values
+        self.guard = guard
+        self._journal = self._recording(ledger) if ledger else None
         self._on_progress = on_progress
 
     def __repr__(self) -> str:
@@ -114,9 +129,14 @@ class AsyncBatcher:
             identifiers: any iterable or async iterable of what `Identifier.parse` takes. Items that are no
                 identifiers become ``rejected`` rows.
             run_id: makes the idempotency keys repeatable: the same input under the same ``run_id`` is not
-                issued twice for as long as Thanx keeps its keys.
+                issued twice for as long as Thanx keeps its keys. With a ledger the run goes on where it
+                was: what was accepted is not sent again, and what is in doubt is sent with the same key
+                and bytes.
 
         Raises:
+            InputChangedError: the ledger has this run with another input; nothing was sent.
+            LedgerError: the ledger has this run with other settings, or another process is at it; nothing
+                was sent.
             BatchError: the run stopped; its ``run`` knows the fate of everything that was read, and its
                 cause is what stopped it.
         """
@@ -137,8 +157,33 @@ class AsyncBatcher:
         if run_id is not None and not run_id:
             raise ConfigurationError("run_id is empty")
         run = IssuanceRun(run_id or uuid4().hex, self._chunker())
+        if self.guard.canary is not None:
+            run.chunker.cut_first_at(self.guard.canary)
         run.on_change(self._on_progress)
-        return IssuanceStream(self, run, Source(identifiers))
+        return IssuanceStream(self, run, Source(identifiers), self._journal.begin if self._journal else None)
+
+    async def resume(self, run_id: str, *, replay: bool = True) -> IssuanceRun:
+        """Take up a run from the ledger alone, without its input.
+
+        What is in doubt is sent again with the same key and bytes, and the handles are those of all
+        recorded batches. What was not recorded, because the run stopped before, needs the input: `issue`.
+        The account holds the recorded batches only, and its rows have no values.
+
+        Args:
+            replay: without it nothing is sent; what is in doubt is only reported.
+
+        Raises:
+            LedgerError: the run is unknown, issues something else, or another process is at it.
+            BatchError: as for `issue`.
+        """
+        if self._journal is None:
+            raise ConfigurationError("to resume a run, AsyncBatcher needs the ledger that it is recorded in")
+        run = IssuanceRun(run_id, self._chunker())
+        run.on_change(self._on_progress)
+        async with IssuanceStream(self, run, None, partial(self._journal.recall, replay=replay)) as handles:
+            async for _ in handles:
+                pass
+        return run
 
     async def plan(self, identifiers: Identifiers) -> IssuancePlan:
         """Read and check the input without sending anything."""
@@ -160,17 +205,46 @@ class AsyncBatcher:
     def _chunker(self) -> Chunker:
         return Chunker(self._batch_size, deduplicate=self._deduplicate, keep_values=self._keep_values)
 
+    def _body(self, values: list[str]) -> bytes:
+        return wire.issue_body(*self._target, values)
+
+    def _recording(self, ledger: Ledger) -> Journal:
+        return Journal(ledger, self._client, self._settings(), self._body, keep_values=self._keep_values)
+
+    def _settings(self) -> RunRecord:
+        campaign_id, merchant_id, variant_id = self._target
+        return RunRecord(
+            run_id="",
+            base_url=self._client.base_url,
+            client_id=self._client.client_id,
+            campaign_id=campaign_id,
+            merchant_id=merchant_id,
+            variant_id=variant_id,
+            batch_size=self._batch_size,
+            deduplicate=self._deduplicate,
+            canary=self.guard.canary,
+        )
+
     async def deliver(self, entry: Entry) -> None:
-        """Send one batch; whatever happens, the entry knows its fate afterwards.
+        """Send one batch, recorded in the ledger if there is one (which must have its run claimed).
+
+        Whatever happens, the entry and the ledger know its fate afterwards.
 
         Raises:
             ThanxError: what should stop the run.
         """
-        request = wire.issue_rewards(wire.issue_body(*self._target, entry.values or []), entry.key)
+        body = entry.body or self._body(entry.values or [])
+        if self._journal:
+            await self._journal.deliver(entry, body, self._send)
+        else:
+            await self._send(entry, body)
+
+    async def _send(self, entry: Entry, body: bytes) -> None:
+        entry.body = None
         if not self._keep_values:
             entry.values = None
         try:
-            await self._client.deliver(request, entry.delivery)
+            await self._client.deliver(wire.issue_rewards(body, entry.key), entry.delivery)
         except BadRequestError as error:
             if not error.in_doubt:
                 entry.refuse(str(error))

@@ -16,12 +16,23 @@ from thanx_async._cli_catalogue import campaigns, merchants, scopes, templates
 from thanx_async._cli_emulator import run_emulator
 from thanx_async._cli_input import Format, GuestFile
 from thanx_async._cli_job import job_app
-from thanx_async._cli_output import failure_file, show_plan, write
+from thanx_async._cli_ledger import (
+    Flag,
+    LedgerFile,
+    announce,
+    ledger_app,
+    optional_ledger,
+    run_id_of,
+)
+from thanx_async._cli_output import Display, failure_file, show_plan, write
+from thanx_async._cli_resume import resume, revoke
 from thanx_async._cli_run import ISSUED, SOME_FAILED, STOPPED, WRONG_USE, connect, drive
 from thanx_async._version import __version__
-from thanx_async.batcher import AsyncBatcher
+from thanx_async.batcher import AsyncBatcher, Guard
 from thanx_async.client import ThanxClient
 from thanx_async.errors import ConfigurationError, ThanxError
+from thanx_async.identifiers import MAX_BATCH
+from thanx_async.ledger import Ledger
 
 GuestFileName = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _SEED = ("camp_abc123", "k2lye10h32l5wzo", "var_treat1")
@@ -37,6 +48,9 @@ app = cyclopts.App(
     Exit status: 0 all issued, 1 some failed or rejected, 2 wrong use, 3 stopped or in doubt.""",
 )
 app.command(job_app)
+app.command(ledger_app)
+app.command(resume)
+app.command(revoke)
 app.command(run_emulator, name="emulator")
 for listing in (campaigns, templates, merchants, scopes):
     app.command(listing)
@@ -55,11 +69,18 @@ async def issue(
     failures: Path | None = None,
     run_id: str | None = None,
     batch_size: int = 10_000,
-    emulator: Annotated[bool, Parameter(negative=())] = False,
+    ledger: LedgerFile = None,
+    no_ledger: Flag = False,
+    max_rewards: int | None = None,
+    canary: int | None = None,
+    max_failure_rate: float | None = None,
+    emulator: Flag = False,
 ) -> int:
     """Give every guest in FILE one reward.
 
     Ctrl-C stops cleanly: nothing more is sent, requests under way are finished, and the report is true.
+    Started again by the same command line, a run that was stopped or killed goes on where it was. Once it
+    is complete, its file is issued again only under a new --run-id.
 
     Parameters
     ----------
@@ -78,16 +99,35 @@ async def issue(
     failures:
         A CSV file to write: position, value and reason of each guest who failed or was rejected.
     run_id:
-        Makes the idempotency keys repeatable: the same file under the same id is not issued twice.
+        Names the run: the same guests under the same id are not issued twice. By default it follows from
+        the file's path, the target and the credential; standard input gets a new one each time.
     batch_size:
         Guests in one request, 1 to 10,000.
+    ledger:
+        The file in which the run is recorded; by default one of the user's own (not with --emulator).
+    no_ledger:
+        Record nothing: a killed run cannot be taken up again.
+    max_rewards:
+        Stop before more rewards than this could be issued.
+    canary:
+        Issue to this many guests first, and wait for their job; needs --max-failure-rate.
+    max_failure_rate:
+        From 0 to 1: stop once more than this part of the guests in finished jobs have failed.
     emulator:
         Run against the embedded emulator, not against Thanx.
     """
     target = _target(campaign, merchant, variant, emulator=emulator)
+    guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
+    recorded = optional_ledger(ledger, wanted=ledger is not None or not (emulator or no_ledger))
+    display = Display()
     with closing(GuestFile(file, column=column, format=format)) as guests, failure_file(failures) as rows:
-        async with connect(emulator=emulator) as client:
-            return await drive(client, target, guests, run_id=run_id, batch_size=batch_size, failures=rows)
+        async with connect(emulator=emulator) as client, recorded as opened:
+            display.watch(client)
+            batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)
+            if opened is not None:
+                run_id = run_id or (None if file == "-" else run_id_of(file, client, target))
+                await announce(opened, run_id, display)
+            return await drive(batcher, display, guests, run_id=run_id, failures=rows)
 
 
 @app.command
@@ -133,7 +173,9 @@ async def demo(*, guests: int = 25_000) -> int:
     """
     async with connect(emulator=True) as client:
         write(f"A demonstration against an emulator on {client.base_url}, with {guests:,} lines of input.")
-        status = await drive(client, _SEED, _generated(guests))
+        display = Display()
+        display.watch(client)
+        status = await drive(_batcher(client, _SEED, display), display, _generated(guests))
     return ISSUED if status == SOME_FAILED else status
 
 
@@ -155,6 +197,28 @@ def run(arguments: Sequence[str]) -> int:
 def _fail(message: str, status: int) -> int:
     sys.stderr.write(f"thanx-async: {message}\n")
     return status
+
+
+def _batcher(
+    client: ThanxClient,
+    target: tuple[str, str, str],
+    display: Display,
+    *,
+    batch_size: int = MAX_BATCH,
+    guard: Guard = Guard(),  # noqa: B008 - frozen
+    ledger: Ledger | None = None,
+) -> AsyncBatcher:
+    campaign_id, merchant_id, variant_id = target
+    return AsyncBatcher(
+        client,
+        campaign_id=campaign_id,
+        merchant_id=merchant_id,
+        variant_id=variant_id,
+        batch_size=batch_size,
+        guard=guard,
+        ledger=ledger,
+        on_progress=display.progress,
+    )
 
 
 def _target(

@@ -87,6 +87,7 @@ class ThanxClient:
         hook: Hook = log_record,
     ) -> None:
         self.base_url = checked_url(base_url or str(environment))
+        self.client_id = client_id
         self.limiter: RateLimiter = limiter or LocalRateLimiter()
         self.hook = hook
         headers = {

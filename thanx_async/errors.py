@@ -18,7 +18,9 @@
     │   └── ServerError                 5xx
     ├── JobTimeoutError                 the job lives on
     ├── BatchError                      a run that stopped; `.run` knows every fate
+    ├── GuardError                      a guard rail stopped the run
     ├── LedgerError
+    │   └── InputChangedError           a run started again with another input
     └── WebhookError
         └── SignatureError
 
@@ -166,8 +168,26 @@ class BatchError(ThanxError):
         self.run = run
 
 
+class GuardError(ThanxError):
+    """A guard rail stopped the run: too many rewards, or too many failures."""
+
+
 class LedgerError(ThanxError):
-    """The ledger cannot be read or written, or disagrees with the input."""
+    """The ledger cannot be read or written, or disagrees with what is asked of it."""
+
+
+class InputChangedError(LedgerError):
+    """The input is not what this run was started with. Nothing was sent.
+
+    ``batch`` is the number of the first batch that differs, from 0; ``first`` and ``last`` are its
+    positions in the input as recorded.
+    """
+
+    def __init__(self, message: str, *, batch: int, first: int, last: int) -> None:
+        super().__init__(message)
+        self.batch = batch
+        self.first = first
+        self.last = last
 
 
 class WebhookError(ThanxError):

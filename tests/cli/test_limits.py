@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_commands import TARGET, served, written
-from tests.conftest import guests
+from tests.conftest import batcher, guests
 from tests.core.test_limiter_sqlite import stored
 from thanx_async import ThanxClient
+from thanx_async._cli_output import Display
 from thanx_async._cli_run import drive
 from thanx_async.cli import run
 from thanx_async.emulator import Emulator, ScriptedAnswer
@@ -78,7 +79,9 @@ async def test_waits_are_shown(
     """A long wait, in which nothing else happens, is one plain line without a terminal, and one log line."""
     emulator.script(ScriptedAnswer(429, b"{}", headers={"Retry-After": "40"}))
     with caplog.at_level(logging.WARNING, logger="thanx_async"):
-        assert await drive(client, ("camp_abc123", "k2lye10h32l5wzo", "var_treat1"), guests(3)) == 0
+        display = Display()
+        display.watch(client)
+        assert await drive(batcher(client), display, guests(3)) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "waiting" in line]
     assert len(lines) == 1
     assert "3 read, 0 accepted in 0 jobs, 0 processed; waiting until " in lines[0]

@@ -1,0 +1,184 @@
+"""The commands for recorded runs."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from tests.cli.test_commands import FAST, TARGET, counts, serving, written
+from tests.conftest import MERCHANT, guests
+from thanx_async.cli import run
+from thanx_async.emulator import Emulator, ScriptedAnswer
+
+LOST = ScriptedAnswer(fault="reset_after")
+UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    with serving(Emulator(limits=[], speed=FAST)) as emulator:
+        monkeypatch.setenv("THANX_BASE_URL", emulator.url)
+        monkeypatch.setenv("THANX_CLIENT_ID", "client")
+        monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")
+        yield emulator
+
+
+@pytest.fixture
+def doubtful(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The command line of a run whose only batch is in doubt."""
+    command = ["issue", written(tmp_path / "a.txt", *guests(5)), *TARGET, "--run-id", "march"]
+    served.script(LOST, UNAUTHORIZED)
+    assert run(command) == 3
+    capsys.readouterr()
+    return command
+
+
+def test_the_same_command_goes_on(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stopped command started again finishes the rest; a third time it says that all is done."""
+    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *TARGET, "--batch-size", "10"]
+    served.script(ScriptedAnswer(), UNAUTHORIZED)
+    assert run(command) == 3
+    assert counts(capsys.readouterr().out)["unsent"] == 15
+    assert run(command) == 0
+    printed = capsys.readouterr()
+    assert "Continuing run a.txt-" in printed.err
+    assert "0 batches finished, 1 accepted, 0 in doubt" in printed.err
+    assert counts(printed.out)["issued"] == 25
+    assert run(command) == 2
+    assert "already complete: 25 issued on" in capsys.readouterr().err
+    assert served.reward_counts() == dict.fromkeys(guests(25), 1)
+    assert run([*command, "--run-id", "once more"]) == 0
+    assert served.reward_counts() == dict.fromkeys(guests(25), 2)
+    own = platformdirs.user_state_path("thanx-async", appauthor=False) / "ledger.sqlite"
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600
+    assert stat.S_IMODE(own.parent.stat().st_mode) == 0o700
+
+
+def test_a_changed_file(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that has changed since its run was stopped is not issued under the same run."""
+    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *TARGET, "--batch-size", "10"]
+    served.script(ScriptedAnswer(), UNAUTHORIZED)
+    assert run(command) == 3
+    written(tmp_path / "a.txt", *guests(25, start=100))
+    assert run(command) == 3
+    assert "batch 0, recorded as positions 0 to 9 (10 guests), now holds other" in capsys.readouterr().err
+    assert served.jobs_accepted == 1
+
+
+def test_without_a_ledger(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--no-ledger leaves no trace, and each start is a run of its own."""
+    command = ["issue", written(tmp_path / "a.txt", *guests(3)), *TARGET, "--no-ledger"]
+    assert [run(command), run(command)] == [0, 0]
+    assert served.reward_counts() == dict.fromkeys(guests(3), 2)
+    assert run(["ledger", "runs", "--ledger", str(tmp_path / "empty.sqlite")]) == 0
+    assert "march" not in capsys.readouterr().out
+    assert not (platformdirs.user_state_path("thanx-async", appauthor=False) / "ledger.sqlite").exists()
+
+
+def test_resume(served: Emulator, doubtful: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What is in doubt is sent again and waited for, without the file."""
+    assert run(["ledger", "show", "march"]) == 0
+    shown = capsys.readouterr().out
+    assert "batch 0: positions 0 to 4, 5 guests, in doubt since" in shown
+    assert "(will be sent again), key" in shown
+    assert f"merchant {MERCHANT}" in shown
+    assert run(["resume", "march"]) == 0
+    assert counts(capsys.readouterr().out)["issued"] == 5
+    assert served.reward_counts() == dict.fromkeys(guests(5), 1)
+    assert run(["ledger", "show", "march"]) == 0
+    assert "completed: 5 issued, job job000001" in capsys.readouterr().out
+    assert run(["resume", "april"]) == 2
+    assert "knows no run 'april'" in capsys.readouterr().err
+
+
+def test_resume_that_cannot_do_it_all(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What had not been sent needs the file, and an error is reported as such."""
+    served.script(LOST, UNAUTHORIZED)
+    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *TARGET, "--batch-size", "10"]
+    assert run([*command, "--run-id", "march"]) == 3
+    served.script(UNAUTHORIZED)
+    assert run(["resume", "march"]) == 3
+    assert "stopped: HTTP 401" in capsys.readouterr().err
+    assert run(["resume", "march"]) == 3
+    assert "Not all of the file was sent: run `issue` with it again" in capsys.readouterr().out
+    assert run([*command, "--run-id", "march"]) == 0
+    assert served.reward_counts() == dict.fromkeys(guests(25), 1)
+
+
+def test_revoke(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run is taken back as a whole, and stays so."""
+    command = ["issue", written(tmp_path / "a.txt", *guests(5)), *TARGET, "--run-id", "march"]
+    assert run(command) == 0
+    assert run(["revoke", "march"]) == 0
+    assert "Run march: 5 rewards of 1 jobs taken back" in capsys.readouterr().out
+    assert sum(served.reward_counts().values()) == 0
+    assert run(["ledger", "runs"]) == 0
+    assert "revoked on" in capsys.readouterr().out
+    assert run(command) == 3
+    assert "was revoked; give another run_id" in capsys.readouterr().err
+
+
+def test_a_doubt_cannot_be_taken_back(doubtful: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What has no known job is reported with its place and key."""
+    assert run(["revoke", "march"]) == 3
+    assert "not taken back: it is not known which job issued it: positions 0 to 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("how", "after"),
+    [
+        (["--issued"], "complete: 5 issued"),
+        (["--job", "job000001"], "0 batches finished, 1 accepted, 0 in doubt"),
+        (["--not-issued"], "0 batches finished, 0 accepted, 0 in doubt"),
+    ],
+)
+def test_settle(
+    served: Emulator, doubtful: list[str], capsys: pytest.CaptureFixture[str], how: list[str], after: str
+) -> None:
+    """A doubt is decided by hand in one of three ways, once."""
+    assert run(["ledger", "settle", "march", "0", *how]) == 0
+    assert run(["ledger", "runs"]) == 0
+    assert after in capsys.readouterr().out
+    assert run(["ledger", "settle", "march", "0", *how]) == 2
+    assert "has no batch 0 in doubt" in capsys.readouterr().err
+    assert run(doubtful) == (2 if how == ["--issued"] else 0)
+    assert served.reward_counts() == dict.fromkeys(guests(5), 1)
+
+
+@pytest.mark.parametrize("how", [[], ["--issued", "--not-issued"], ["--issued", "--job", "job000001"]])
+def test_settle_needs_one_decision(
+    doubtful: list[str], capsys: pytest.CaptureFixture[str], how: list[str]
+) -> None:
+    """None or two decisions are wrong use."""
+    assert run(["ledger", "settle", "march", "0", *how]) == 2
+    assert "say one of --issued, --not-issued and --job ID" in capsys.readouterr().err
+
+
+def test_without_a_place_to_record(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the user's own ledger cannot be, nothing is sent, and the message says what to do."""
+    folder = platformdirs.user_state_path("thanx-async", appauthor=False)
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.write_text("in the way")
+    assert run(["issue", written(tmp_path / "a.txt", *guests(3)), *TARGET]) == 2
+    assert f"cannot write in {folder}, where runs are recorded" in capsys.readouterr().err
+    assert served.requests == []
+
+
+def test_guard_rails(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The options of the guard stop a run, and say which did."""
+    file = written(tmp_path / "a.txt", *guests(2), *[f"unknown{n}@example.com" for n in range(20)])
+    command = ["issue", file, *TARGET, "--batch-size", "5"]
+    assert run([*command, "--run-id", "a", "--max-rewards", "8"]) == 3
+    assert "stopped: max_rewards is 8: 5 guests may have a reward" in capsys.readouterr().err
+    assert run([*command, "--run-id", "b", "--canary", "4", "--max-failure-rate", "0.4"]) == 3
+    assert "max_failure_rate is 40.0%: 2 of 4 guests" in capsys.readouterr().err
+    assert run([*command, "--run-id", "c", "--canary", "4"]) == 2
+    assert "canary needs max_failure_rate" in capsys.readouterr().err

@@ -1,0 +1,412 @@
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.conftest import TARGET, guests
+from tests.ledger.conftest import recording
+from thanx_async import (
+    AsyncBatcher,
+    BatchError,
+    ConfigurationError,
+    ConnectionFailedError,
+    Guard,
+    InputChangedError,
+    LedgerError,
+    SQLiteLedger,
+    ThanxClient,
+)
+from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
+from thanx_async.ledger import BatchState
+
+pytestmark = pytest.mark.realtime
+USUAL = ScriptedAnswer()
+LOST = ScriptedAnswer(fault="reset_after")
+UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
+BAD = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "not like this"}}')
+CONFLICT = ScriptedAnswer(
+    422, b'{"error": {"code": "IDEMPOTENCY_CONFLICT", "message": "used with another body"}}'
+)
+SOURCE = [*guests(24), "junk", "guest3@example.com", *guests(30, start=24), "unknown@example.com"]
+
+
+async def interrupted(emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger) -> None:
+    """A run that stops at the lost answer of its second batch."""
+    emulator.script(USUAL, LOST)
+    with pytest.raises(BatchError) as caught:
+        await recording(client, ledger).issue(SOURCE, run_id="march")
+    assert isinstance(caught.value.__cause__, ConnectionFailedError)
+
+
+async def test_a_stopped_run_goes_on(emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger) -> None:
+    """The same run again sends what is missing, and its report is that of an undisturbed run."""
+    await interrupted(emulator, client, ledger)
+    accepted = [row for row in await ledger.batches("march") if row.state is BatchState.ACCEPTED]
+    run = await recording(client, ledger).issue(SOURCE, run_id="march")
+    assert [(handle.start, handle.total) for handle in run.handles[:2]] == [(0, 10), (10, 10)]
+    report = await run.wait()
+    assert report.counts == {
+        "issued": 54,
+        "failed": 1,
+        "rejected": 1,
+        "duplicates": 1,
+        "unsent": 0,
+        "in_doubt": 0,
+        "unfinished": 0,
+    }
+    assert [(row.position, row.identifier) for row in report.failed] == [(56, "unknown@example.com")]
+    assert emulator.reward_counts() == dict.fromkeys(guests(54), 1)
+    sent = [request.idempotency_key for request in emulator.requests]
+    assert all(sent.count(row.key) == 1 for row in accepted)
+
+
+async def test_a_complete_run_is_not_even_looked_at(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """Finished jobs are neither sent nor polled again; the report is the same, and so are the handles."""
+    first = await (await recording(client, ledger).issue(SOURCE, run_id="march")).wait()
+    record = await ledger.run("march")
+    assert record is not None
+    assert record.total == len(SOURCE)
+    assert record.is_complete(await ledger.batches("march"))
+    asked = len(emulator.requests)
+    run = await recording(client, ledger).issue(SOURCE, run_id="march")
+    assert await run.wait() == first
+    assert [job.state for job in await asyncio.gather(*run.handles)] == ["completed"] * 6
+    resumed = await recording(client, ledger).resume("march")
+    report = await resumed.wait()
+    assert (report.total, report.issued) == (55, 54)
+    assert [(row.position, row.identifier, row.reason) for row in report.failed] == [
+        (56, None, "User not found")
+    ]
+    assert len(emulator.requests) == asked
+
+
+async def test_resuming_without_the_input(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """What is in doubt is sent again with the recorded bytes; what was never recorded waits for the input."""
+    await interrupted(emulator, client, ledger)
+    before = len(await ledger.batches("march"))
+    looked = await recording(client, ledger).resume("march", replay=False)
+    assert [batch.first for batch in looked.in_doubt] == [10]
+    run = await recording(client, ledger).resume("march")
+    assert run.total == 10 * before
+    assert not run.in_doubt
+    assert emulator.jobs_accepted == before
+    assert (await run.wait()).issued == 10 * before
+    record = await ledger.run("march")
+    assert record is not None
+    assert not record.is_complete(await ledger.batches("march"))
+
+
+@pytest.mark.parametrize(
+    ("change", "batch", "phrase"),
+    [
+        (lambda rows: [*rows[:13], "other@example.com", *rows[14:]], 1, "batch 1, .* now holds other guests"),
+        (lambda rows: rows[1:], 0, "now holds other guests"),
+        (lambda rows: ["junk", *rows], 0, "items were added, removed or changed there"),
+        (lambda rows: rows[:15], 1, "is now positions 10 to 14"),
+        (lambda rows: rows[:10], 1, "the input is shorter"),
+        (lambda rows: [], 0, "the input is shorter"),
+    ],
+)
+async def test_another_input_sends_nothing(
+    emulator: Emulator,
+    client: ThanxClient,
+    ledger: SQLiteLedger,
+    change: Callable[[list[str]], list[str]],
+    batch: int,
+    phrase: str,
+) -> None:
+    """An input that differs from what is recorded is refused, with the place, before anything is sent."""
+    await interrupted(emulator, client, ledger)
+    asked = len(emulator.requests)
+    with pytest.raises(InputChangedError, match=phrase) as caught:
+        await recording(client, ledger).issue(change(SOURCE), run_id="march")
+    assert (caught.value.batch, caught.value.first) == (batch, 10 * batch)
+    assert "@" not in str(caught.value)
+    assert len(emulator.requests) == asked
+    await recording(client, ledger).issue(SOURCE, run_id="march")
+    assert emulator.reward_counts() == dict.fromkeys(guests(54), 1)
+
+
+async def test_a_complete_run_whose_input_has_grown(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """A last batch that was sent when it was smaller cannot be filled up."""
+    await recording(client, ledger).issue(guests(15), run_id="march")
+    with pytest.raises(InputChangedError, match=r"batch 1, .*the input has grown since"):
+        await recording(client, ledger).issue(guests(16), run_id="march")
+    assert emulator.jobs_accepted == 2
+
+
+async def test_an_interrupted_source_is_cut_again(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """What was read and not sent when the source failed goes into a full batch the next time."""
+
+    def failing() -> Iterator[str]:
+        yield from guests(15)
+        raise LookupError
+
+    with pytest.raises(BatchError):
+        await recording(client, ledger).issue(failing(), run_id="march")
+    run = await recording(client, ledger).issue(guests(30), run_id="march")
+    assert [handle.total for handle in run.handles] == [10, 10, 10]
+    assert emulator.reward_counts() == dict.fromkeys(guests(30), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "phrase"),
+    [
+        ({"batch_size": 20}, "batch_size 20 instead of 10"),
+        ({"campaign_id": "camp_def456"}, "campaign_id 'camp_def456' instead of 'camp_abc123'"),
+    ],
+)
+async def test_other_settings_are_refused(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, settings: dict[str, object], phrase: str
+) -> None:
+    """A known run keeps its target and its cut."""
+    await recording(client, ledger).issue(guests(10), run_id="march")
+    with pytest.raises(LedgerError, match=phrase):
+        await recording(client, ledger, **settings).issue(guests(10), run_id="march")  # type: ignore[arg-type]
+    async with ThanxClient("other", "t", base_url=emulator.url) as other:
+        with pytest.raises(LedgerError, match="client_id 'other' instead of 'c'"):
+            await recording(other, ledger).resume("march")
+    assert len(emulator.requests) == 1
+
+
+async def test_wrong_use_of_resume(client: ThanxClient, ledger: SQLiteLedger) -> None:
+    """An unknown run, and a batcher without a ledger, are said to be so."""
+    with pytest.raises(LedgerError, match="no run 'april'"):
+        await recording(client, ledger).resume("april")
+    with pytest.raises(ConfigurationError, match="needs the ledger"):
+        await recording(client, None).resume("march")  # type: ignore[arg-type]  # wrong on purpose
+
+
+async def test_an_old_doubt_is_only_reported(emulator: Emulator, client: ThanxClient, path: Path) -> None:
+    """After ``replay_within`` a batch is not sent again, neither with its input nor without; the rest is."""
+    async with SQLiteLedger(path) as ledger:
+        await interrupted(emulator, client, ledger)
+    async with SQLiteLedger(path, replay_within=0) as ledger:
+        asked = len(emulator.requests)
+        run = await recording(client, ledger).resume("march")
+        assert [batch.first for batch in run.in_doubt] == [10]
+        assert len(emulator.requests) == asked
+        report = await (await recording(client, ledger).issue(SOURCE, run_id="march")).wait()
+        assert [(batch.first, batch.count) for batch in report.in_doubt] == [(10, 10)]
+        assert report.counts["in_doubt"] + report.issued == 54
+        assert [row.state for row in await ledger.batches("march")].count(BatchState.IN_DOUBT) == 1
+    assert emulator.reward_counts() == dict.fromkeys(guests(54), 1)
+
+
+@pytest.mark.parametrize("answer", [UNAUTHORIZED, CONFLICT, BAD])
+async def test_a_refused_replay_stays_in_doubt(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, answer: ScriptedAnswer
+) -> None:
+    """Whatever refuses the second sending, the first may have been accepted."""
+    emulator.script(LOST)
+    with pytest.raises(BatchError):
+        await recording(client, ledger).issue(guests(5), run_id="march")
+    emulator.script(answer)
+    with pytest.raises(BatchError) if answer is not BAD else nullcontext():
+        await recording(client, ledger).resume("march")
+    looked = await recording(client, ledger).resume("march", replay=False)
+    assert looked.report().counts["in_doubt"] == 5
+    assert [row.state for row in await ledger.batches("march")] == [BatchState.IN_DOUBT]
+    assert (await recording(client, ledger).resume("march")).report().counts["unfinished"] == 5
+    assert emulator.reward_counts() == dict.fromkeys(guests(5), 1)
+
+
+async def test_what_was_certainly_not_issued_is_forgotten(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, path: Path
+) -> None:
+    """After a refusal nothing is in doubt, and no guest's data is kept; other guests may take the place."""
+    emulator.script(UNAUTHORIZED)
+    with pytest.raises(BatchError) as caught:
+        await recording(client, ledger).issue(guests(5), run_id="march")
+    assert caught.value.run.report().counts["unsent"] == 5
+    assert await ledger.batches("march") == []
+    assert b"guest" not in path.with_name(path.name + "-bodies").read_bytes()
+    await recording(client, ledger).issue(guests(5, start=50), run_id="march")
+    assert emulator.reward_counts() == dict.fromkeys(guests(5, start=50), 1)
+
+
+async def test_a_refused_batch_is_finished(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """A 400 settles a batch for good: it is not sent again, and its guests stay failed with the reason."""
+    emulator.script(BAD)
+    first = await (await recording(client, ledger).issue(guests(5), run_id="march")).wait()
+    again = await (await recording(client, ledger).issue(guests(5), run_id="march")).wait()
+    assert again == first
+    assert {row.reason for row in again.failed} == {"HTTP 400 BAD_REQUEST: not like this"}
+    assert len(emulator.requests) == 1
+
+
+async def test_a_canary_keeps_the_cut(emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger) -> None:
+    """A run that was begun with a canary is cut the same way when it goes on without one."""
+    emulator.script(USUAL, USUAL, LOST)
+    with pytest.raises(BatchError):
+        await recording(client, ledger, guard=Guard(canary=3, max_failure_rate=0.5)).issue(
+            guests(30), run_id="march"
+        )
+    run = await recording(client, ledger).issue(guests(30), run_id="march")
+    assert [handle.total for handle in run.handles] == [3, 10, 10, 7]
+    assert emulator.reward_counts() == dict.fromkeys(guests(30), 1)
+
+
+class Failing(SQLiteLedger):
+    """A ledger one of whose methods fails from some call on."""
+
+    method = "record"
+    after = 1
+    calls = 0
+
+    async def _fail(self, method: str) -> None:
+        if method == self.method:
+            self.calls += 1
+            if self.calls > self.after:
+                raise LedgerError("the disk is full")
+
+    async def record(self, *args, **kwargs):  # type: ignore[no-untyped-def]  # passes through
+        await self._fail("record")
+        return await super().record(*args, **kwargs)
+
+    async def accept(self, *args, **kwargs):  # type: ignore[no-untyped-def]  # passes through
+        await self._fail("accept")
+        await super().accept(*args, **kwargs)
+
+    async def finish(self, *args, **kwargs):  # type: ignore[no-untyped-def]  # passes through
+        await self._fail("finish")
+        await super().finish(*args, **kwargs)
+
+
+@pytest.mark.parametrize("method", ["record", "accept"])
+async def test_a_ledger_that_fails_stops_the_run(
+    emulator: Emulator, client: ThanxClient, path: Path, method: str
+) -> None:
+    """What cannot be recorded is not sent; what was accepted is known, and in doubt in the ledger."""
+    async with Failing(path) as ledger:
+        ledger.method = method
+        with pytest.raises(BatchError) as caught:
+            await recording(client, ledger).issue(guests(50), run_id="march")
+        assert isinstance(caught.value.__cause__, LedgerError)
+        run = caught.value.run
+        records = await ledger.batches("march")
+    counts = run.report().counts
+    assert sum(counts.values()) == run.total
+    assert counts["in_doubt"] == 0
+    assert len(run.handles) == emulator.jobs_accepted == len(records)
+    doubts = [row for row in records if row.state is BatchState.IN_DOUBT]
+    assert len(doubts) == (0 if method == "record" else len(records) - 1)
+    async with SQLiteLedger(path) as ledger:
+        await recording(client, ledger).issue(guests(50), run_id="march")
+    assert emulator.reward_counts() == dict.fromkeys(guests(50), 1)
+
+
+async def test_outcomes_that_cannot_be_written(emulator: Emulator, client: ThanxClient, path: Path) -> None:
+    """The wait says so, and the report is true all the same."""
+    async with Failing(path) as ledger:
+        ledger.method, ledger.after = "finish", 0
+        run = await recording(client, ledger).issue(guests(5), run_id="march")
+        with pytest.raises(LedgerError, match="disk is full"):
+            await run.wait()
+        assert run.report().issued == 5
+
+
+async def test_values_are_not_kept_where_they_are_not_wanted(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """A run that goes on without values names nobody, and replays what is in doubt all the same."""
+    await interrupted(emulator, client, ledger)
+    lean = AsyncBatcher(client, **TARGET, batch_size=10, keep_values=False, ledger=ledger)
+    for _ in range(2):
+        run = await lean.issue(SOURCE, run_id="march")
+        assert [row.identifier for row in (await run.wait()).failed] == [None]
+    assert emulator.reward_counts() == dict.fromkeys(guests(54), 1)
+
+
+async def test_a_cancelled_wait_stays_cancelled(path: Path) -> None:
+    """A ledger that fails while a wait is being cancelled does not swallow the cancellation."""
+    job = {"id": "job000001", "state": "completed", "total_count": 10, "success_count": 10}
+    async with (
+        Emulator(limits=[], speed=JobSpeed(0.01)) as slow,
+        ThanxClient("c", "t", base_url=slow.url) as other,
+        Failing(path) as ledger,
+    ):
+        ledger.method, ledger.after = "finish", 0
+        run = await recording(other, ledger).issue(guests(20), run_id="march")
+        slow.script(ScriptedAnswer(200, orjson.dumps({"issuance_job": job})))
+        await run.handles[0]
+        assert run.report().issued == 10
+        task = asyncio.create_task(run.wait())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+    assert "the disk is full" in caught.value.__notes__[0]
+
+
+async def test_cancelled_during_the_request(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """A batch on the wire is in doubt in the error, the account and the ledger, and nothing else is."""
+    emulator.faults = Faults(delay=30)
+    stream = recording(client, ledger).stream(guests(50), run_id="march")
+
+    async def consume() -> None:
+        async with stream as handles:
+            async for _ in handles:
+                pass
+
+    task = asyncio.create_task(consume())
+    while not emulator.requests:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    keys = {batch.key for batch in stream.run.in_doubt}
+    assert keys == {row.key for row in await ledger.batches("march")}
+    assert all(str(key) in caught.value.__notes__[0] for key in keys)
+    assert stream.run.report().counts["unsent"] == stream.run.total - 10 * len(keys)
+
+
+async def test_one_at_a_time(emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger) -> None:
+    """While a run is issued, nobody else can issue or resume it; afterwards anybody can."""
+    batcher = recording(client, ledger)
+    async with batcher.stream(guests(30), run_id="march") as handles:
+        await anext(handles)
+        with pytest.raises(LedgerError, match=r"being worked on by process \d+ on "):
+            await recording(client, ledger).issue(guests(30), run_id="march")
+        with pytest.raises(LedgerError, match="being worked on"):
+            await batcher.resume("march")
+    await batcher.issue(guests(30), run_id="march")
+    assert emulator.reward_counts() == dict.fromkeys(guests(30), 1)
+
+
+async def test_a_lost_lease_doubles_nothing(emulator: Emulator, client: ThanxClient, path: Path) -> None:
+    """Where a lease has run out under a living run, the other goes on and the first stops."""
+    async with SQLiteLedger(path) as one, SQLiteLedger(path) as two:
+        stream = recording(client, one).stream(guests(200), run_id="march")
+
+        async def overtaken() -> None:
+            async with stream as handles:
+                await anext(handles)
+                store = two._store
+                assert store is not None
+                store._db.execute("UPDATE runs SET owned_until = 0")
+                await recording(client, two).issue(guests(200), run_id="march")
+                async for _ in handles:
+                    pass
+
+        with pytest.raises(BatchError, match="taken over by another process"):
+            await overtaken()
+        assert sum(stream.run.report().counts.values()) == stream.run.total
+        records = await two.batches("march")
+    assert [row.state for row in records] == [BatchState.ACCEPTED] * 20
+    assert emulator.reward_counts() == dict.fromkeys(guests(200), 1)

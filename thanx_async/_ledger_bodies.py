@@ -1,0 +1,52 @@
+"""The bytes of the batches in doubt, in a file of slots beside the ledger.
+
+A slot is written and wiped in place. In a database the same bytes would be written four times (log,
+table, and both again when they are zeroed), which costs more than all the rest of recording; and copies of
+guests' data would stay in its log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+STRIDE = 2**22
+"""Bytes from slot to slot: more than 10,000 of the longest addresses take. The file is sparse."""
+
+_sync = getattr(os, "fdatasync", os.fsync)
+
+
+class BodyFile:
+    """Slots of bytes in a file that only its owner can read."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def write(self, slot: int, body: bytes) -> None:
+        """Returns once the bytes are on the disk."""
+        self._put(slot, body)
+        _sync(self._file)
+
+    def read(self, slot: int, size: int) -> bytes:
+        os.lseek(self._file, slot * STRIDE, os.SEEK_SET)
+        return os.read(self._file, size)
+
+    def wipe(self, slot: int, size: int) -> None:
+        self._put(slot, bytes(size))
+
+    def scrub(self, used: Collection[int]) -> None:
+        """Wipe what a killed process may have left in slots that nobody uses."""
+        os.ftruncate(self._file, (max(used, default=-1) + 1) * STRIDE)
+        for slot in range(max(used, default=0)):
+            if slot not in used and self.read(slot, 1) not in {b"", b"\0"}:
+                self.wipe(slot, STRIDE)
+
+    def _put(self, slot: int, data: bytes) -> None:
+        os.lseek(self._file, slot * STRIDE, os.SEEK_SET)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]

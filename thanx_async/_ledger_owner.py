@@ -1,0 +1,47 @@
+"""Who works on a run: the owner written beside its lease, and whether that owner is still alive."""
+
+from __future__ import annotations
+
+import os
+import socket
+from uuid import uuid4
+
+import attrs
+
+_PROCESS = uuid4().hex
+
+
+@attrs.frozen
+class Owner:
+    """One claim of one process. ``process`` tells processes apart that had the same id one after another."""
+
+    host: str
+    pid: int
+    process: str
+    claim: str
+
+    @classmethod
+    def new(cls) -> Owner:
+        return cls(socket.gethostname(), os.getpid(), _PROCESS, uuid4().hex)
+
+    @classmethod
+    def unpacked(cls, text: str) -> Owner:
+        host, pid, process, claim = text.rsplit(" ", 3)
+        return cls(host, int(pid), process, claim)
+
+    def packed(self) -> str:
+        return f"{self.host} {self.pid} {self.process} {self.claim}"
+
+    def is_certainly_dead(self) -> bool:
+        """Whether the owner was on this machine and is there no more."""
+        if self.host != socket.gethostname() or os.name != "posix":
+            return False
+        if self.pid == os.getpid():
+            return self.process != _PROCESS
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False

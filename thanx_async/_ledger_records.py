@@ -1,0 +1,129 @@
+"""What a ledger holds, as frozen records, and how it is written down."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from enum import StrEnum
+
+import attrs
+import orjson
+
+from thanx_async._chunking import Positions
+from thanx_async.models import IssuanceFailure, IssuanceJob, JobSummary, counted
+
+
+class BatchState(StrEnum):
+    """How far a batch is known to have come; it never goes back."""
+
+    IN_DOUBT = "in_doubt"
+    ACCEPTED = "accepted"
+    FINISHED = "finished"
+
+
+@attrs.frozen
+class Outcome:
+    """How a batch ended: the state of its job, how many got a reward, and who did not and why.
+
+    ``failures`` are pairs of the place within the batch, from 0, and the reason.
+    """
+
+    state: str
+    issued: int
+    failures: tuple[tuple[int, str], ...] = attrs.field(default=(), repr=counted)
+
+    def packed(self) -> bytes:
+        reasons: dict[str, list[int]] = {}
+        for index, reason in self.failures:
+            reasons.setdefault(reason, []).append(index)
+        return orjson.dumps({"state": self.state, "issued": self.issued, "failures": reasons})
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Outcome:
+        fields = orjson.loads(data)
+        pairs = ((index, reason) for reason, rows in fields["failures"].items() for index in rows)
+        return cls(fields["state"], fields["issued"], tuple(sorted(pairs)))
+
+
+@attrs.frozen
+class BatchRecord:
+    """A batch as recorded. ``digest`` identifies its bytes; ``recorded_at`` is in seconds since 1970."""
+
+    run_id: str
+    number: int
+    key: str
+    positions: Positions
+    digest: bytes = attrs.field(repr=False)
+    state: BatchState = BatchState.IN_DOUBT
+    recorded_at: float = 0.0
+    job_id: str | None = None
+    outcome: Outcome | None = None
+
+    def job(self) -> IssuanceJob | None:
+        """The last snapshot of its job, as far as it was kept; None while the job goes on."""
+        if self.job_id is None or self.outcome is None:
+            return None
+        outcome, count = self.outcome, len(self.positions)
+        failures = tuple(IssuanceFailure(index, "", reason) for index, reason in outcome.failures)
+        return IssuanceJob(
+            id=self.job_id,
+            state=outcome.state,
+            total_count=count,
+            processed_count=count,
+            success_count=outcome.issued,
+            failure_count=len(failures),
+            progress_percent=100,
+            summary=JobSummary(outcome.issued, len(failures), failures),
+        )
+
+
+@attrs.frozen
+class RunRecord:
+    """A run as recorded: what it issues, and how its input is cut. Times are seconds since 1970.
+
+    ``total`` (items of the input) and ``batches`` are None until the input was read to its end.
+    """
+
+    run_id: str
+    base_url: str
+    client_id: str
+    campaign_id: str
+    merchant_id: str
+    variant_id: str
+    batch_size: int
+    deduplicate: bool
+    canary: int | None = None
+    created_at: float = 0.0
+    changed_at: float = 0.0
+    total: int | None = None
+    batches: int | None = None
+    revoked_at: float | None = None
+
+    def differences(self, other: RunRecord) -> list[str]:
+        """What makes the two different runs, in words."""
+        return [
+            f"{name} {getattr(self, name)!r} instead of {getattr(other, name)!r}"
+            for name in _IDENTITY
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+    def is_complete(self, batches: Iterable[BatchRecord]) -> bool:
+        """Whether all of the input was sent and all jobs are finished."""
+        states = [batch.state for batch in batches]
+        return len(states) == self.batches and all(state is BatchState.FINISHED for state in states)
+
+
+_IDENTITY = (
+    "base_url",
+    "client_id",
+    "campaign_id",
+    "merchant_id",
+    "variant_id",
+    "batch_size",
+    "deduplicate",
+)
+
+
+def digest_of(body: bytes) -> bytes:
+    """What identifies a request's bytes once they are deleted."""
+    return hashlib.sha256(body).digest()

@@ -1,0 +1,79 @@
+"""What earlier processes did of a run, held against the input that is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from thanx_async._chunking import Batch, Positions
+from thanx_async._entry import Entry
+from thanx_async._ledger_records import BatchRecord, digest_of
+from thanx_async.errors import InputChangedError
+
+
+class Past:
+    """The recorded batches of a run.
+
+    ``encode`` makes a request's bytes from its values, and ``adopt`` gives an entry the recorded fate.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[BatchRecord],
+        encode: Callable[[list[str]], bytes],
+        adopt: Callable[[Entry, BatchRecord], None],
+    ) -> None:
+        self._records = {record.number: record for record in records}
+        self._encode = encode
+        self._adopt = adopt
+        self.last = max(self._records, default=-1)
+
+    def meet(self, entry: Entry, batch: Batch) -> None:
+        """Give the entry of a batch that was just cut again its recorded fate, if there is one.
+
+        Raises:
+            InputChangedError: the input has other guests there.
+        """
+        record = self._records.get(batch.number)
+        if record is None:
+            return
+        if not _same_places(batch.positions, record.positions):
+            raise _changed(record, f"is now {_places(batch.positions)}: {_course(batch.positions, record)}")
+        if digest_of(self._encode(batch.values)) != record.digest:
+            raise _changed(record, "now holds other guests")
+        self._adopt(entry, record)
+
+    def check_end(self, batches: int) -> None:
+        """The input has ended after so many batches.
+
+        Raises:
+            InputChangedError: more were recorded.
+        """
+        for number in range(batches, self.last + 1):
+            if number in self._records:
+                raise _changed(self._records[number], "is not in it any more: the input is shorter")
+
+
+def _same_places(one: Positions, other: Positions) -> bool:
+    return (one.first, one.count, one.packed()) == (other.first, other.count, other.packed())
+
+
+def _places(positions: Positions) -> str:
+    return f"positions {positions.first} to {positions.last} ({len(positions):,} guests)"
+
+
+def _course(now: Positions, record: BatchRecord) -> str:
+    if now.first == record.positions.first and len(now) > len(record.positions):
+        return "the input has grown since"
+    return "items were added, removed or changed there"
+
+
+def _changed(record: BatchRecord, how: str) -> InputChangedError:
+    positions = record.positions
+    return InputChangedError(
+        f"the input of run {record.run_id!r} has changed: batch {record.number}, recorded as"
+        f" {_places(positions)}, {how}. Nothing was sent; start the run with the same input again, or give"
+        " what is new to a run with another run_id",
+        batch=record.number,
+        first=positions.first,
+        last=positions.last,
+    )

@@ -1,0 +1,180 @@
+"""What was sent, written down before it is sent, so that nothing is issued twice and nobody is forgotten."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+
+from thanx_async._ledger_records import BatchRecord, BatchState, Outcome, RunRecord, digest_of
+from thanx_async._ledger_store import Store
+from thanx_async._shield import to_its_end
+from thanx_async.errors import ConfigurationError
+
+__all__ = ["BatchRecord", "BatchState", "Ledger", "Outcome", "RunRecord", "SQLiteLedger", "digest_of"]
+
+T = TypeVar("T")
+
+REPLAY_WITHIN = 24 * 3600.0
+
+
+class Ledger(Protocol):
+    """Where runs are recorded. `SQLiteLedger` is one; a store of your own needs these methods.
+
+    Each method is durable when it returns, raises `LedgerError` when it fails, and runs to its end even if
+    its caller is cancelled meanwhile (the cancellation goes on after that; a cancelled `claim` is given
+    back). A batch's state never goes back: in doubt, accepted, finished.
+    """
+
+    @property
+    def replay_within(self) -> float:
+        """Seconds after which a batch in doubt is not sent again by itself."""
+
+    async def claim(self, run: RunRecord) -> RunRecord:
+        """Take a run for this caller alone, until `release`; returns it as recorded.
+
+        An unknown run is recorded. A known one is refused when its settings differ
+        (`RunRecord.differences`), or while another has it; who that is may be judged by a lease.
+        """
+
+    async def release(self, run_id: str) -> None:
+        """Let others claim the run."""
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        """One run, None if it is unknown."""
+
+    async def runs(self) -> list[RunRecord]:
+        """All runs, oldest first."""
+
+    async def save_run(self, run: RunRecord) -> None:
+        """Write down ``total``, ``batches`` and ``revoked_at``."""
+
+    async def batches(self, run_id: str) -> list[BatchRecord]:
+        """A run's batches by number."""
+
+    async def body(self, run_id: str, number: int) -> bytes:
+        """The bytes of a batch in doubt."""
+
+    async def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
+        """Write down, with its bytes, a batch of a claimed run that is about to be sent.
+
+        Returns what is recorded under its number: the same, or what was there before.
+        """
+
+    async def accept(self, run_id: str, number: int, job_id: str) -> None:
+        """A batch in doubt was accepted as this job; its bytes are deleted."""
+
+    async def finish(self, run_id: str, outcomes: Mapping[int, Outcome]) -> None:
+        """The outcomes of batches by number; bytes still kept are deleted."""
+
+    async def withdraw(self, run_id: str, number: int) -> None:
+        """A batch in doubt was certainly not issued; it is forgotten, with its bytes."""
+
+
+class SQLiteLedger:
+    """A ledger in a file, for any number of processes of one machine::
+
+        async with SQLiteLedger("runs.sqlite") as ledger:
+            batcher = AsyncBatcher(client, ..., ledger=ledger)
+
+    The file and those beside it (``-wal``, ``-shm``, and ``-bodies`` with the bytes of batches in doubt)
+    can be read by their owner only. The folder must be on a local disk.
+
+    Args:
+        path: the file; it is made if it does not exist.
+        replay_within: seconds after which a batch in doubt is not sent again by itself. Thanx keeps
+            idempotency keys for a time that it does not publish; a key that it has forgotten would
+            issue twice.
+
+    Raises:
+        LedgerError: on entering and in all methods: the file is locked, damaged, not a ledger, from a
+            newer version or read-only, or the disk is full; the message says what to do.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, replay_within: float = REPLAY_WITHIN) -> None:
+        if replay_within < 0:
+            raise ConfigurationError(f"replay_within must be 0 s or more, not {replay_within:g}")
+        self.path = Path(path)
+        self.replay_within = replay_within
+        self._store: Store | None = None
+        self._turn: CapacityLimiter | None = None
+
+    def __repr__(self) -> str:
+        return f"<SQLiteLedger {self.path}{'' if self._store else ' (not open)'}>"
+
+    async def __aenter__(self) -> Self:
+        self._turn = CapacityLimiter(1)
+        try:
+            await to_its_end(self._open())
+        except BaseException:
+            if self._store:
+                await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def _open(self) -> None:
+        self._store = await self._in_turn(lambda: Store(self.path))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        store, self._store = self._opened, None
+        await to_its_end(self._in_turn(store.close))
+
+    async def claim(self, run: RunRecord) -> RunRecord:
+        claimed: list[RunRecord] = []
+        try:
+            await self._do(lambda store: claimed.append(store.runs.claim(run)))
+        except BaseException:
+            if claimed:
+                await self.release(run.run_id)
+            raise
+        return claimed[0]
+
+    async def release(self, run_id: str) -> None:
+        await self._do(lambda store: store.release(run_id))
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        return await self._do(lambda store: store.runs.find(run_id))
+
+    async def runs(self) -> list[RunRecord]:
+        return await self._do(lambda store: store.runs.all())
+
+    async def save_run(self, run: RunRecord) -> None:
+        await self._do(lambda store: store.runs.save(run))
+
+    async def batches(self, run_id: str) -> list[BatchRecord]:
+        return await self._do(lambda store: store.batches(run_id))
+
+    async def body(self, run_id: str, number: int) -> bytes:
+        return await self._do(lambda store: store.body(run_id, number))
+
+    async def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
+        return await self._do(lambda store: store.record(batch, body))
+
+    async def accept(self, run_id: str, number: int, job_id: str) -> None:
+        await self._do(lambda store: store.accept(run_id, number, job_id))
+
+    async def finish(self, run_id: str, outcomes: Mapping[int, Outcome]) -> None:
+        await self._do(lambda store: store.finish(run_id, outcomes))
+
+    async def withdraw(self, run_id: str, number: int) -> None:
+        await self._do(lambda store: store.withdraw(run_id, number))
+
+    @property
+    def _opened(self) -> Store:
+        if self._store is None:
+            raise ConfigurationError("the ledger is not open: use it as `async with SQLiteLedger(...)`")
+        return self._store
+
+    async def _do(self, work: Callable[[Store], T]) -> T:
+        store = self._opened
+        return await to_its_end(self._in_turn(lambda: work(store)))
+
+    async def _in_turn(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._turn)
