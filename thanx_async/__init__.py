@@ -3,7 +3,9 @@
 from thanx_async._version import __version__
 from thanx_async.batcher import (
     AsyncBatcher,
+    BatchInDoubt,
     BatchRange,
+    CloseReport,
     Guard,
     GuestRow,
     IssuancePlan,
@@ -11,6 +13,7 @@ from thanx_async.batcher import (
     IssuanceRun,
     IssuanceStream,
     NotRevoked,
+    Outcome,
     RevocationReport,
 )
 from thanx_async.client import ThanxClient
@@ -18,6 +21,7 @@ from thanx_async.errors import (
     APIError,
     AuthenticationError,
     BadRequestError,
+    BatcherClosedError,
     BatchError,
     ConfigurationError,
     ConnectionFailedError,
@@ -74,8 +78,11 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BatchError",
+    "BatchInDoubt",
     "BatchRange",
+    "BatcherClosedError",
     "Campaign",
+    "CloseReport",
     "ConfigurationError",
     "ConnectionFailedError",
     "Environment",
@@ -106,6 +113,7 @@ __all__ = [
     "NewCampaign",
     "NotFoundError",
     "NotRevoked",
+    "Outcome",
     "PermissionDeniedError",
     "RateLimit",
     "RateLimitedError",

@@ -54,6 +54,38 @@ class Journal:
                 run.chunker.cut_first_at(known.canary)
             return Past(await self._ledger.batches(run.run_id), self._encode, self.adopt)
 
+    async def open(self, run_id: str) -> None:
+        """Claim a new run of batches that have no common input."""
+        await self._ledger.claim(attrs.evolve(self._settings, run_id=run_id))
+
+    async def close(self, run_id: str) -> None:
+        await self._ledger.release(run_id)
+
+    async def left_in_doubt(self, prefix: str) -> list[str]:
+        """The runs of this target, with ids that begin so, that nobody works on and that have batches to be
+        sent again."""
+        found = []
+        for run in await self._ledger.runs():
+            if run.run_id.startswith(prefix) and not self._as_recorded(run).differences(run):
+                oldest = time() - self._ledger.replay_within
+                batches = await self._ledger.batches(run.run_id)
+                open_ones = [batch for batch in batches if batch.state is BatchState.IN_DOUBT]
+                if any(batch.recorded_at >= oldest for batch in open_ones) and await self._is_free(run):
+                    found.append(run.run_id)
+        return found
+
+    async def _is_free(self, run: RunRecord) -> bool:
+        try:
+            await self._ledger.claim(run)
+        except LedgerError:
+            return False
+        await self._ledger.release(run.run_id)
+        return True
+
+    def _as_recorded(self, known: RunRecord) -> RunRecord:
+        """The settings, with what of them does not matter to batches that are cut already."""
+        return attrs.evolve(self._settings, batch_size=known.batch_size, deduplicate=known.deduplicate)
+
     async def recall(self, run: IssuanceRun, *, replay: bool) -> Past | None:
         """Claim a recorded run, and fill its account from what is recorded.
 
@@ -63,8 +95,7 @@ class Journal:
         known = await self._ledger.run(run.run_id)
         if known is None:
             raise LedgerError(f"the ledger knows no run {run.run_id!r}")
-        wanted = attrs.evolve(self._settings, batch_size=known.batch_size, deduplicate=known.deduplicate)
-        if differences := wanted.differences(known):
+        if differences := self._as_recorded(known).differences(known):
             raise LedgerError(f"run {run.run_id!r} issues something else: {'; '.join(differences)}")
         async with _claimed(self._ledger, known) as run.record:
             run.ledger = self._ledger

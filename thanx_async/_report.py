@@ -80,6 +80,27 @@ class RevocationReport:
     not_revoked: list[NotRevoked] = attrs.field(repr=counted)
 
 
+@attrs.frozen
+class BatchInDoubt:
+    """A batch that was sent and not answered. `ThanxClient.issue_rewards` with the same identifiers and key
+    settles it: Thanx issues nothing twice."""
+
+    idempotency_key: str
+    identifiers: tuple[str, ...] = attrs.field(repr=counted)
+
+
+@attrs.frozen
+class CloseReport:
+    """Whom a batcher left behind as it closed; both are empty if Thanx answered for everybody.
+
+    ``unsent``: the guests who were not sent, or whose batch failed without a doubt. Their callers were told
+    so, as were those of the batches in doubt.
+    """
+
+    unsent: tuple[str, ...] = attrs.field(repr=counted)
+    in_doubt: tuple[BatchInDoubt, ...]
+
+
 def _count(batches: Iterable[BatchRange]) -> int:
     return sum(batch.count for batch in batches)
 

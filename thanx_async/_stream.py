@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -178,11 +179,18 @@ class IssuanceStream:
                     return
                 check_rewards(self._sender.guard, self.run.entries, entry)
                 self._sent = True
-                self._sending[entry] = self._group.create_task(self._send(entry))
+                task = self._sending[entry] = self._group.create_task(self._send(entry))
+                task.add_done_callback(partial(self._ended, entry))
             self._started += 1
             self._change.set()
             if self._sender.guard.canary is not None and entry.number == 0:
                 await self._try_canary(entry)
+
+    def _ended(self, entry: Entry, _: asyncio.Task[None]) -> None:
+        """Also where a task was cancelled before it began, whose own ``finally`` then never runs."""
+        del self._sending[entry]
+        self._close_watch()
+        self._change.set()
 
     async def _try_canary(self, entry: Entry) -> None:
         while entry in self._sending:
@@ -229,10 +237,6 @@ class IssuanceStream:
             await self._sender.deliver(entry)
         except ThanxError as error:
             self._stop(error)
-        finally:
-            self._sending.pop(entry, None)
-            self._close_watch()
-            self._change.set()
         try:
             self.run.changed()
         except Exception as error:  # noqa: BLE001 - a progress callback of the user's ends the run

@@ -6,28 +6,38 @@ from collections.abc import AsyncIterable, Callable, Iterable
 from functools import partial
 from uuid import uuid4
 
-import attrs
-
 from thanx_async import wire
 from thanx_async._accounts import IssuanceRun
 from thanx_async._chunking import Chunker
+from thanx_async._collector import Collector
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
 from thanx_async._journal import Journal
+from thanx_async._outcomes import Outcome
+from thanx_async._plan import IssuancePlan, check_sizes, check_target, planned
 from thanx_async._polling import in_flight
-from thanx_async._report import BatchRange, GuestRow, IssuanceReport, NotRevoked, RevocationReport
+from thanx_async._report import (
+    BatchInDoubt,
+    BatchRange,
+    CloseReport,
+    GuestRow,
+    IssuanceReport,
+    NotRevoked,
+    RevocationReport,
+)
+from thanx_async._service import MicroBatching
 from thanx_async._source import Source
 from thanx_async._stream import IssuanceStream
 from thanx_async.client import ThanxClient
 from thanx_async.errors import BadRequestError, ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.ledger import Ledger, RunRecord
-from thanx_async.limiter import least_duration
-from thanx_async.models import counted
 
 __all__ = [
     "AsyncBatcher",
+    "BatchInDoubt",
     "BatchRange",
+    "CloseReport",
     "Guard",
     "GuestRow",
     "IssuancePlan",
@@ -35,30 +45,16 @@ __all__ = [
     "IssuanceRun",
     "IssuanceStream",
     "NotRevoked",
+    "Outcome",
     "RevocationReport",
 ]
 
 Identifiers = Iterable[object] | AsyncIterable[object]
 
 
-@attrs.frozen
-class IssuancePlan:
-    """What a run would do, found without a request.
-
-    ``requests`` counts the issuing ones; ``least_duration`` is in seconds, under the client's rate limits
-    and with one poll for each job.
-    """
-
-    total: int
-    identifiers: int
-    rejected: list[GuestRow] = attrs.field(repr=counted)
-    duplicates: list[GuestRow] = attrs.field(repr=counted)
-    requests: int
-    least_duration: float
-
-
-class AsyncBatcher:
-    """Issues one reward to each of any number of guests.
+class AsyncBatcher(MicroBatching):
+    """Issues one reward to each of any number of guests: those of an input with `issue`, or, opened with
+    ``async with``, those whom concurrent callers `add`.
 
     Args:
         client: an open client.
@@ -71,6 +67,8 @@ class AsyncBatcher:
         guard: how many rewards at most, and how many failures are too many, for each run.
         ledger: an open ledger, in which each batch is recorded before it is sent: the same run can be
             started again after a crash, and goes on where it was.
+        linger: seconds for which the first guest of a batch waits in `add` for others.
+        max_waiting: guests who may wait in `add` to be sent; further callers wait for a place, in order.
         on_progress: called with the run whenever its account has changed.
     """
 
@@ -87,19 +85,12 @@ class AsyncBatcher:
         keep_values: bool = True,
         guard: Guard = Guard(),  # noqa: B008 - frozen
         ledger: Ledger | None = None,
+        linger: float = 0.25,
+        max_waiting: int = 100_000,
         on_progress: Callable[[IssuanceRun], None] | None = None,
     ) -> None:
-        for name, text in (
-            ("campaign_id", campaign_id),
-            ("merchant_id", merchant_id),
-            ("variant_id", variant_id),
-        ):
-            if not text:
-                raise ConfigurationError(f"{name} is empty")
-        if not 1 <= batch_size <= MAX_BATCH:
-            raise ConfigurationError(f"batch_size must be 1 to {MAX_BATCH:,}, not {batch_size}")
-        if max_concurrency is not None and max_concurrency < 1:
-            raise ConfigurationError(f"max_concurrency must be at least 1, not {max_concurrency}")
+        check_target(campaign_id, merchant_id, variant_id)
+        check_sizes(batch_size, max_concurrency, linger, max_waiting)
         self._client = client
         self._merchant_id = merchant_id
         self._target = campaign_id, merchant_id, variant_id
@@ -109,10 +100,13 @@ class AsyncBatcher:
         self._keep_values = keep_values
         self.guard = guard
         self._journal = self._recording(ledger) if ledger else None
+        self._linger = linger
+        self._max_waiting = max_waiting
         self._on_progress = on_progress
 
     def __repr__(self) -> str:
-        return f"<AsyncBatcher {'/'.join(self._target)} concurrency={self.concurrency}>"
+        service = "" if self._collector is None else f" {self._collector!r}"
+        return f"<AsyncBatcher {'/'.join(self._target)} concurrency={self.concurrency}{service}>"
 
     @property
     def concurrency(self) -> int:
@@ -187,20 +181,7 @@ class AsyncBatcher:
 
     async def plan(self, identifiers: Identifiers) -> IssuancePlan:
         """Read and check the input without sending anything."""
-        source, chunker = Source(identifiers), self._chunker()
-        counts = []
-        while await source.fill():
-            counts += [len(batch.values) for batch in chunker.feed(source.take())]
-        counts += [len(batch.values) for batch in chunker.flush()]
-        run = IssuanceRun("plan", chunker)
-        return IssuancePlan(
-            total=chunker.read,
-            identifiers=sum(counts),
-            rejected=run.rejected,
-            duplicates=run.duplicates,
-            requests=len(counts),
-            least_duration=least_duration(2 * len(counts), self._client.limiter.limits),
-        )
+        return await planned(Source(identifiers), self._chunker(), self._client.limiter.limits)
 
     def _chunker(self) -> Chunker:
         return Chunker(self._batch_size, deduplicate=self._deduplicate, keep_values=self._keep_values)
@@ -225,6 +206,15 @@ class AsyncBatcher:
             canary=self.guard.canary,
         )
 
+    def _new_collector(self) -> Collector:
+        return Collector(
+            self,
+            self._client.limiter,
+            size=self._batch_size,
+            linger=self._linger,
+            max_waiting=self._max_waiting,
+        )
+
     async def deliver(self, entry: Entry) -> None:
         """Send one batch, recorded in the ledger if there is one (which must have its run claimed).
 
@@ -246,6 +236,7 @@ class AsyncBatcher:
         try:
             await self._client.deliver(wire.issue_rewards(body, entry.key), entry.delivery)
         except BadRequestError as error:
+            entry.delivery.refused = error.with_traceback(None)
             if not error.in_doubt:
                 entry.refuse(str(error))
         finally:

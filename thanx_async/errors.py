@@ -19,6 +19,7 @@
     ├── JobTimeoutError                 the job lives on
     ├── BatchError                      a run that stopped; `.run` knows every fate
     ├── GuardError                      a guard rail stopped the run
+    ├── BatcherClosedError              a guest who was added too late
     ├── LedgerError
     │   └── InputChangedError           a run started again with another input
     └── WebhookError
@@ -170,6 +171,13 @@ class BatchError(ThanxError):
 
 class GuardError(ThanxError):
     """A guard rail stopped the run: too many rewards, or too many failures."""
+
+
+class BatcherClosedError(ThanxError):
+    """The batcher closed before Thanx had answered for this guest, or was closed already.
+
+    Unless it is ``in_doubt``, the guest was certainly not sent.
+    """
 
 
 class LedgerError(ThanxError):

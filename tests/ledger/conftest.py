@@ -49,7 +49,7 @@ async def ledger(path: Path) -> AsyncIterator[SQLiteLedger]:
 
 def recording(
     client: ThanxClient,
-    ledger: Ledger,
+    ledger: Ledger | None,
     *,
     batch_size: int = 10,
     guard: Guard = Guard(),  # noqa: B008 - frozen

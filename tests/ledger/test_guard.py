@@ -28,7 +28,7 @@ UNKNOWN = [f"unknown{number}@example.com" for number in range(100)]
 
 
 def guarded(client: ThanxClient, guard: Guard) -> AsyncBatcher:
-    return recording(client, None, guard=guard)  # type: ignore[arg-type]  # without a ledger
+    return recording(client, None, guard=guard)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_maximum_is_never_exceeded(maximum: int, count: int, size: int) -> N
                 "c", "t", base_url=emulator.url, limiter=LocalRateLimiter([RateLimit(10_000, 1)])
             ) as client,
         ):
-            sender = recording(client, None, batch_size=size, guard=Guard(max_rewards=maximum))  # type: ignore[arg-type]
+            sender = recording(client, None, batch_size=size, guard=Guard(max_rewards=maximum))
             try:
                 await sender.issue(guests(count))
                 assert count <= maximum

@@ -185,7 +185,7 @@ async def test_wrong_use_of_resume(client: ThanxClient, ledger: SQLiteLedger) ->
     with pytest.raises(LedgerError, match="no run 'april'"):
         await recording(client, ledger).resume("april")
     with pytest.raises(ConfigurationError, match="needs the ledger"):
-        await recording(client, None).resume("march")  # type: ignore[arg-type]  # wrong on purpose
+        await recording(client, None).resume("march")
 
 
 async def test_an_old_doubt_is_only_reported(emulator: Emulator, client: ThanxClient, path: Path) -> None:

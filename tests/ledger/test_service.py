@@ -1,0 +1,107 @@
+"""Guests who come one by one, recorded in a ledger."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import guests
+from tests.ledger.conftest import recording
+from thanx_async import (
+    ConfigurationError,
+    ConnectionFailedError,
+    LedgerError,
+    SQLiteLedger,
+    ThanxClient,
+)
+from thanx_async.emulator import Emulator, Faults
+from thanx_async.ledger import BatchState
+
+
+async def states(ledger: SQLiteLedger) -> list[BatchState]:
+    return [batch.state for run in await ledger.runs() for batch in await ledger.batches(run.run_id)]
+
+
+async def test_a_batch_is_recorded(emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger) -> None:
+    """An accepted guest is in the ledger, and the run is given back when the batcher closes."""
+    async with recording(client, ledger) as batcher:
+        handle = await batcher.add("a@example.com")
+        (run,) = await ledger.runs()
+        (batch,) = await ledger.batches(run.run_id)
+        assert (batch.state, batch.job_id) == (BatchState.ACCEPTED, handle.id)
+    async with SQLiteLedger(ledger.path) as other:
+        await other.claim(run)
+        await other.release(run.run_id)
+
+
+async def test_recovering(emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger) -> None:
+    """What was sent and not answered is sent again with the same key; one reward comes of it."""
+    emulator.faults = Faults(reset_after=1)
+    async with recording(client, ledger) as batcher:
+        with pytest.raises(ConnectionFailedError) as caught:
+            await batcher.add("a@example.com")
+        assert await batcher.recover() == []  # the run of an open batcher is not its own past
+    assert caught.value.in_doubt
+    emulator.faults = Faults()
+    async with recording(client, ledger) as batcher:
+        (run,) = await batcher.recover()
+        assert run.in_doubt == []
+        assert (await run.wait()).issued == 1
+        assert await batcher.recover() == []
+    assert emulator.reward_counts() == {"a@example.com": 1}
+    assert len({row.idempotency_key for row in emulator.requests if row.method == "POST"}) == 1
+
+
+async def test_only_the_same_campaign_is_recovered(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """A batcher for something else leaves the batches of others alone."""
+    emulator.faults = Faults(reset_after=1)
+    async with recording(client, ledger) as batcher:
+        with pytest.raises(ConnectionFailedError):
+            await batcher.add("a@example.com")
+    emulator.faults = Faults()
+    assert await recording(client, ledger, campaign_id="camp_def456").recover() == []
+    assert await states(ledger) == [BatchState.IN_DOUBT]
+
+
+async def test_a_run_that_was_taken_over(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, path: Path
+) -> None:
+    """The callers of one batch are told, certainly unsent, and those after them go on under a new run."""
+    async with recording(client, ledger) as batcher:
+        await batcher.add("a@example.com")
+        with sqlite3.connect(path) as thief:
+            thief.execute("UPDATE runs SET owner = NULL")
+        thief.close()
+        with pytest.raises(LedgerError, match="taken over") as caught:
+            await batcher.add("b@example.com")
+        assert not caught.value.in_doubt
+        await batcher.add("b@example.com")
+    assert emulator.reward_counts() == {"a@example.com": 1, "b@example.com": 1}
+    assert len(await ledger.runs()) == 2
+
+
+async def test_a_ledger_that_cannot_be_written(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent that is not recorded, whether the run or the batch fails; callers are told."""
+    async with recording(client, ledger) as batcher:
+        for method in ("claim", "record"):
+            with monkeypatch.context() as patched:
+                patched.setattr(ledger, method, failing)
+                with pytest.raises(LedgerError, match="the disk is full"):
+                    await batcher.add(guests(1)[0])
+        assert emulator.requests == []
+        await batcher.add(guests(1)[0])
+    assert emulator.reward_counts() == {guests(1)[0]: 1}
+
+
+async def failing(*_: object) -> None:
+    raise LedgerError("the disk is full")
+
+
+async def test_recovery_needs_a_ledger(client: ThanxClient) -> None:
+    """Without one there is nothing to recover from, which is said."""
+    with pytest.raises(ConfigurationError, match="needs the ledger"):
+        await recording(client, None).recover()
