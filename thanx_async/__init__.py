@@ -3,18 +3,22 @@
 from thanx_async._version import __version__
 from thanx_async.batcher import (
     AsyncBatcher,
+    BatchInDoubt,
     BatchRange,
+    CloseReport,
     GuestRow,
     IssuancePlan,
     IssuanceReport,
     IssuanceRun,
     IssuanceStream,
+    Outcome,
 )
 from thanx_async.client import ThanxClient
 from thanx_async.errors import (
     APIError,
     AuthenticationError,
     BadRequestError,
+    BatcherClosedError,
     BatchError,
     ConfigurationError,
     ConnectionFailedError,
@@ -65,8 +69,11 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BatchError",
+    "BatchInDoubt",
     "BatchRange",
+    "BatcherClosedError",
     "Campaign",
+    "CloseReport",
     "ConfigurationError",
     "ConnectionFailedError",
     "Environment",
@@ -91,6 +98,7 @@ __all__ = [
     "Merchant",
     "NewCampaign",
     "NotFoundError",
+    "Outcome",
     "PermissionDeniedError",
     "RateLimit",
     "RateLimitedError",

@@ -61,6 +61,26 @@ class IssuanceReport:
         }
 
 
+@attrs.frozen
+class BatchInDoubt:
+    """A batch that was sent and not answered. `ThanxClient.issue_rewards` with the same identifiers and key
+    settles it: Thanx issues nothing twice."""
+
+    idempotency_key: str
+    identifiers: tuple[str, ...] = attrs.field(repr=counted)
+
+
+@attrs.frozen
+class CloseReport:
+    """Whom a batcher left behind as it closed; both are empty if Thanx answered for everybody.
+
+    ``unsent`` are guests who certainly got no reward, and whose callers were told so.
+    """
+
+    unsent: tuple[str, ...] = attrs.field(repr=counted)
+    in_doubt: tuple[BatchInDoubt, ...]
+
+
 def _count(batches: Iterable[BatchRange]) -> int:
     return sum(batch.count for batch in batches)
 

@@ -42,16 +42,17 @@ class Delivery:
 
     ``job`` is set as soon as Thanx has accepted it. ``in_doubt``: it was sent, and what became of it is
     not known. ``on_wire``: it is being sent or answered right now. Set ``closing`` to allow no further
-    attempt.
+    attempt, and ``on_send`` to be called as each attempt goes on the wire.
     """
 
-    __slots__ = ("closing", "in_doubt", "job", "on_wire")
+    __slots__ = ("closing", "in_doubt", "job", "on_send", "on_wire")
 
     def __init__(self) -> None:
         self.job: IssuanceJob | None = None
         self.in_doubt = False
         self.on_wire = False
         self.closing = False
+        self.on_send: Callable[[], None] | None = None
 
     def accept(self, payload: object) -> IssuanceJob:
         self.job = wire.decode_job(payload)
@@ -185,6 +186,8 @@ class Transport:
         started = _now()
         status: int | None = None
         failure: str | None = "CancelledError"
+        if delivery.on_send:
+            delivery.on_send()
         try:
             answer = await self._send(call.session, call.request, slot)
             status = answer.status

@@ -11,7 +11,10 @@ import attrs
 from thanx_async import wire
 from thanx_async._accounts import Entry, IssuanceRun
 from thanx_async._chunking import Chunker
-from thanx_async._report import BatchRange, GuestRow, IssuanceReport
+from thanx_async._collector import Collector
+from thanx_async._outcomes import Outcome
+from thanx_async._report import BatchInDoubt, BatchRange, CloseReport, GuestRow, IssuanceReport
+from thanx_async._service import MicroBatching
 from thanx_async._source import Source
 from thanx_async._stream import IssuanceStream
 from thanx_async.client import ThanxClient
@@ -22,12 +25,15 @@ from thanx_async.models import counted
 
 __all__ = [
     "AsyncBatcher",
+    "BatchInDoubt",
     "BatchRange",
+    "CloseReport",
     "GuestRow",
     "IssuancePlan",
     "IssuanceReport",
     "IssuanceRun",
     "IssuanceStream",
+    "Outcome",
 ]
 
 _MOST_AT_ONCE = 32
@@ -51,8 +57,9 @@ class IssuancePlan:
     least_duration: float
 
 
-class AsyncBatcher:
-    """Issues one reward to each of any number of guests.
+class AsyncBatcher(MicroBatching):
+    """Issues one reward to each of any number of guests: those of an input, or, as ``async with`` it, those
+    whom concurrent callers `add`.
 
     Args:
         client: an open client.
@@ -62,6 +69,8 @@ class AsyncBatcher:
             call for, 2 to 32.
         deduplicate: give each guest of a run one reward only; this costs about 100 bytes a guest.
         keep_values: name the guests in the report's rows; without it only positions are kept.
+        linger: seconds for which the first guest of a batch waits in `add` for others.
+        max_waiting: guests who may wait in `add` to be sent; further callers wait for a place, in order.
         on_progress: called with the run whenever its account has changed.
     """
 
@@ -76,6 +85,8 @@ class AsyncBatcher:
         max_concurrency: int | None = None,
         deduplicate: bool = True,
         keep_values: bool = True,
+        linger: float = 0.25,
+        max_waiting: int = 100_000,
         on_progress: Callable[[IssuanceRun], None] | None = None,
     ) -> None:
         for name, text in (
@@ -89,6 +100,10 @@ class AsyncBatcher:
             raise ConfigurationError(f"batch_size must be 1 to {MAX_BATCH:,}, not {batch_size}")
         if max_concurrency is not None and max_concurrency < 1:
             raise ConfigurationError(f"max_concurrency must be at least 1, not {max_concurrency}")
+        if not 0 <= linger < math.inf:
+            raise ConfigurationError(f"linger must be 0 or more seconds, not {linger}")
+        if max_waiting < 1:
+            raise ConfigurationError(f"max_waiting must be at least 1, not {max_waiting}")
         self._client = client
         self._merchant_id = merchant_id
         self._target = campaign_id, merchant_id, variant_id
@@ -96,10 +111,13 @@ class AsyncBatcher:
         self._max_concurrency = max_concurrency
         self._deduplicate = deduplicate
         self._keep_values = keep_values
+        self._linger = linger
+        self._max_waiting = max_waiting
         self._on_progress = on_progress
 
     def __repr__(self) -> str:
-        return f"<AsyncBatcher {'/'.join(self._target)} concurrency={self.concurrency}>"
+        service = "" if self._collector is None else f" {self._collector!r}"
+        return f"<AsyncBatcher {'/'.join(self._target)} concurrency={self.concurrency}{service}>"
 
     @property
     def concurrency(self) -> int:
@@ -164,8 +182,20 @@ class AsyncBatcher:
     def _chunker(self) -> Chunker:
         return Chunker(self._batch_size, deduplicate=self._deduplicate, keep_values=self._keep_values)
 
-    async def deliver(self, entry: Entry) -> None:
+    def _new_collector(self) -> Collector:
+        return Collector(
+            self,
+            self._client.limiter,
+            size=self._batch_size,
+            linger=self._linger,
+            max_waiting=self._max_waiting,
+        )
+
+    async def deliver(self, entry: Entry) -> BadRequestError | None:
         """Send one batch; whatever happens, the entry knows its fate afterwards.
+
+        Returns:
+            Thanx's refusal of the whole batch, if it was one.
 
         Raises:
             ThanxError: what should stop the run.
@@ -178,9 +208,11 @@ class AsyncBatcher:
         except BadRequestError as error:
             if not error.in_doubt:
                 entry.refuse(str(error))
+            return error
         finally:
             if job := entry.delivery.job:
                 start, total = entry.positions.first, len(entry.positions)
                 entry.handle = self._client.accepted(
                     job, merchant_id=self._merchant_id, start=start, total=total
                 )
+        return None

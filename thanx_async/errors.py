@@ -18,6 +18,7 @@
     │   └── ServerError                 5xx
     ├── JobTimeoutError                 the job lives on
     ├── BatchError                      a run that stopped; `.run` knows every fate
+    ├── BatcherClosedError              a guest who was added too late
     ├── LedgerError
     └── WebhookError
         └── SignatureError
@@ -164,6 +165,13 @@ class BatchError(ThanxError):
     def __init__(self, message: str, *, run: IssuanceRun) -> None:
         super().__init__(message)
         self.run = run
+
+
+class BatcherClosedError(ThanxError):
+    """The batcher closed before Thanx had answered for this guest, or was closed already.
+
+    Unless it is ``in_doubt``, the guest was certainly not sent.
+    """
 
 
 class LedgerError(ThanxError):

@@ -1,0 +1,249 @@
+"""The engine of micro-batching: collects guests who come one by one, and cuts a batch as late as it can.
+
+A batch is due when it is full or its oldest guest has waited long enough. It is cut when, besides, a request
+may go; until then it grows, and every guest can still be taken out of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import Protocol
+from uuid import uuid4
+
+from thanx_async._accounts import Entry
+from thanx_async._chunking import Batch, Positions
+from thanx_async._outcomes import Outcomes
+from thanx_async._report import BatchInDoubt, CloseReport
+from thanx_async._waiting import Answer, Guest, WaitingRoom, closed, tell, tell_in_slices, twin
+from thanx_async.errors import BadRequestError, ThanxError
+from thanx_async.jobs import JobHandle
+from thanx_async.limiter import LimiterStatus, RateLimiter
+from thanx_async.wire import batch_key
+
+_log = logging.getLogger(__name__)
+
+_LEAD = 0.02  # queued this much before a slot is free, so that no poll takes it
+_LOOK_AGAIN = 0.25
+_LASTING = 2 / 3
+_LONGEST_PACE = 2.0
+_MOST_SPLITS = 16
+_CLOCK = 1e-6  # a wait below the resolution of the loop's clock would spin
+_ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
+
+
+class Sender(Protocol):
+    """What sends the batches; ``deliver`` returns Thanx's refusal of the whole batch (400), if it was."""
+
+    @property
+    def concurrency(self) -> int: ...
+
+    async def deliver(self, entry: Entry) -> BadRequestError | None: ...
+
+
+class Collector:
+    """One opening of a batcher. Owns a task that cuts batches, and that owns a task for each batch."""
+
+    def __init__(
+        self, sender: Sender, limiter: RateLimiter, *, size: int, linger: float, max_waiting: int
+    ) -> None:
+        self.outcomes = Outcomes(max_waiting)
+        self.closing = False
+        self._sender = sender
+        self._limiter = limiter
+        self._size = min(size, max_waiting)
+        self._linger = linger
+        self._change = asyncio.Event()
+        self._waiting = WaitingRoom(max_waiting, notable=frozenset({1, self._size}), changed=self._change.set)
+        self._run_id = uuid4().hex
+        self._batches = 0
+        self._position = 0
+        self._last_cut = float("-inf")
+        self._flying: dict[Entry, list[Guest]] = {}
+        self._unsent: list[str] = []
+        self._in_doubt: list[BatchInDoubt] = []
+        self._pump = asyncio.create_task(self._run())
+        self._pump.add_done_callback(self._finish)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.is_closed else "closing" if self.closing else "open"
+        return f"{state}, {len(self._waiting):,} waiting, {len(self._flying)} batches in flight"
+
+    @property
+    def is_closed(self) -> bool:
+        return self._pump.done()
+
+    @property
+    def report(self) -> CloseReport:
+        return CloseReport(tuple(self._unsent), tuple(self._in_doubt))
+
+    async def add(self, value: str) -> JobHandle:
+        if self.closing:
+            raise closed("the batcher is closed: nothing was sent for this guest")
+        answer = await self._waiting.stay(value)
+        if isinstance(answer, ThanxError):
+            raise twin(answer)
+        return answer
+
+    async def aclose(self, timeout: float | None) -> CloseReport:
+        """Send what waits, at once, and wait for the answers; past the timeout, `abort`."""
+        self.closing = True
+        self._change.set()
+        try:
+            await asyncio.wait([self._pump], timeout=timeout)
+        finally:
+            await self.abort()
+        return self.report
+
+    async def abort(self) -> None:
+        """Send nothing more, and end what is under way."""
+        self.closing = True
+        self._pump.cancel()
+        await asyncio.wait([self._pump])
+        if not self._pump.cancelled():
+            self._pump.result()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while not (self.closing and not self._waiting and not self._waiting.outside):
+                self._change.clear()
+                try:
+                    wait = self._wait_to_cut()
+                except Exception as error:  # noqa: BLE001 - of a limiter of the user's: its guests are told
+                    tell(self._waiting.take(), _as_thanx(error, None))
+                    continue
+                if wait is None or wait > 0:
+                    await _changed(self._change, wait)
+                else:
+                    self._cut(group)
+
+    def _finish(self, _: asyncio.Task[None]) -> None:
+        """However the work ended, nobody waits for ever."""
+        self.closing = True
+        self._waiting.close()
+        for guests in (self._waiting.take(), *self._flying.values()):
+            self._abandon(guests)
+        self._flying.clear()
+
+    def _wait_to_cut(self) -> float | None:
+        """Seconds until a batch should be cut, by what is known now; None: not before a change."""
+        if not self._waiting or len(self._flying) >= self._sender.concurrency or self._one_is_queued():
+            return None
+        status = self._limiter.status()
+        if not self.closing and len(self._waiting) < self._size:
+            due = max(self._waiting.oldest + self._linger, self._last_cut + _pace(status))
+            wait = due - asyncio.get_running_loop().time()
+            if wait > 0:
+                return wait
+        return min(status.held_for - _LEAD, _LOOK_AGAIN)
+
+    def _one_is_queued(self) -> bool:
+        """A batch was cut and has not been sent: who comes now goes into the one after it."""
+        return any(not (entry.delivery.on_wire or entry.delivery.in_doubt) for entry in self._flying)
+
+    def _cut(self, group: asyncio.TaskGroup) -> None:
+        guests = self._waiting.take(self._size)
+        entry = self._entry(self._position, guests)
+        self._position += len(guests)
+        self._last_cut = asyncio.get_running_loop().time()
+        group.create_task(self._see_through(entry, guests))
+
+    def _entry(self, first: int, guests: list[Guest]) -> Entry:
+        values = [guest.value for guest in guests]
+        batch = Batch(self._batches, Positions(first, len(values)), values)
+        entry = Entry(batch, batch_key(self._run_id, batch.number))
+        entry.delivery.on_send = self._change.set
+        self._batches += 1
+        self._flying[entry] = guests
+        return entry
+
+    async def _see_through(self, entry: Entry, guests: list[Guest]) -> None:
+        try:
+            await self._send(entry, guests, iter(range(_MOST_SPLITS)))
+        finally:
+            self._abandon(guests)
+
+    async def _send(self, entry: Entry, guests: list[Guest], splits: Iterator[int]) -> None:
+        """Send a batch and tell everybody. Where Thanx refuses it for the value of one guest, its halves
+        are sent instead, and so on, until that guest is alone."""
+        answer = await self._deliver(entry, guests)
+        if len(guests) > 1 and _blames_one_guest(answer) and next(splits, None) is not None:
+            first, half = entry.positions.first, len(guests) // 2
+            for start, part in ((first, guests[:half]), (first + half, guests[half:])):
+                await self._send(self._entry(start, part), part, splits)
+        else:
+            await tell_in_slices(guests, answer)
+
+    async def _deliver(self, entry: Entry, guests: list[Guest]) -> Answer:
+        error: ThanxError | None
+        try:
+            error = await self._sender.deliver(entry)
+        except asyncio.CancelledError:
+            self.closing = True
+            if entry.handle or entry.delivery.in_doubt:
+                tell(guests, self._answer(entry, guests, None))
+            raise
+        except Exception as failure:  # noqa: BLE001 - whatever it is, it is the answer to these callers
+            error = _as_thanx(failure, entry)
+        finally:
+            del self._flying[entry]
+            self._change.set()
+        return self._answer(entry, guests, error)
+
+    def _answer(self, entry: Entry, guests: list[Guest], error: ThanxError | None) -> Answer:
+        values = [guest.value for guest in guests]
+        if entry.handle:
+            if error:
+                _log.warning("job %s was accepted, and then: %s", entry.handle.id, type(error).__name__)
+            self.outcomes.accepted(entry.handle, values)
+            return entry.handle
+        if entry.delivery.in_doubt and self.closing:
+            self._in_doubt.append(BatchInDoubt(entry.key, tuple(values)))
+        elif self.closing and not isinstance(error, BadRequestError):
+            self._unsent += values
+        return error or closed(
+            "the batcher closed before Thanx answered: in doubt. Repeat the batch with the same identifiers"
+            f" and idempotency key {entry.key}",
+            key=entry.key,
+        )
+
+    def _abandon(self, guests: list[Guest]) -> None:
+        left = [guest for guest in guests if not guest.told]
+        if left:
+            self._unsent += [guest.value for guest in left]
+            tell(left, closed("the batcher closed before this guest was sent"))
+
+
+def _pace(status: LimiterStatus) -> float:
+    """Seconds from one batch to the next while guests come steadily: the free part of the longer limits
+    should last two thirds of their time, since a service that spends it at once then stands still."""
+    shortest = min(window.limit.seconds for window in status.windows)
+    paces = [
+        window.limit.seconds * _LASTING / max(1, window.free)
+        for window in status.windows
+        if window.limit.seconds > shortest
+    ]
+    return min(_LONGEST_PACE, max(paces, default=0.0))
+
+
+def _blames_one_guest(answer: Answer) -> bool:
+    return isinstance(answer, BadRequestError) and answer.code in _ONE_GUEST and not answer.in_doubt
+
+
+def _as_thanx(error: Exception, entry: Entry | None) -> ThanxError:
+    if isinstance(error, ThanxError):
+        return error
+    wrapped = ThanxError(f"the batch could not be sent ({type(error).__name__})")
+    wrapped.__cause__ = error
+    if entry is not None and entry.delivery.in_doubt:
+        wrapped.in_doubt, wrapped.idempotency_key = True, entry.key
+    return wrapped
+
+
+async def _changed(change: asyncio.Event, wait: float | None) -> None:
+    try:
+        async with asyncio.timeout(wait if wait is None else max(wait, _CLOCK)):
+            await change.wait()
+    except TimeoutError:
+        return

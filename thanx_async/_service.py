@@ -1,0 +1,91 @@
+"""The part of `AsyncBatcher` that services use: guests who come one by one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from thanx_async._collector import Collector
+from thanx_async._outcomes import Outcome
+from thanx_async._report import CloseReport
+from thanx_async.errors import ConfigurationError
+from thanx_async.identifiers import normalise
+from thanx_async.jobs import JobHandle
+
+
+class MicroBatching(ABC):
+    """``async with`` a batcher, and `add` guests from any number of tasks of that event loop."""
+
+    _collector: Collector | None = None
+
+    @abstractmethod
+    def _new_collector(self) -> Collector: ...
+
+    async def __aenter__(self) -> Self:
+        if self._collector is not None and not self._collector.is_closed:
+            raise ConfigurationError("the batcher is open already: share it, or make another one")
+        self._collector = self._new_collector()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close, as `aclose` does. On a cancellation nothing more is sent."""
+        collector = self._opened
+        if error is None or isinstance(error, Exception):
+            await collector.aclose(None)
+        else:
+            await collector.abort()
+            error.add_note(f"micro-batches: {collector.report}")
+
+    @property
+    def _opened(self) -> Collector:
+        if self._collector is None:
+            raise ConfigurationError(
+                "the batcher is not open: use it as `async with AsyncBatcher(...) as batcher`"
+            )
+        return self._collector
+
+    async def add(self, identifier: object) -> JobHandle:
+        """Issue a reward to one guest; returns the job of its batch once Thanx has accepted it.
+
+        Guests of concurrent callers go out together. A guest who is added again while waiting is sent once,
+        and both callers get the handle; once its batch is on its way, a further ``add`` is a further reward.
+        Cancelling takes the guest out, unless somebody else has added it too or its batch is on its way.
+        Waits while ``max_waiting`` guests wait.
+
+        Args:
+            identifier: what `Identifier.parse` takes.
+
+        Raises:
+            InvalidIdentifierError: at once; nobody else is concerned.
+            BadRequestError: Thanx refused the batch. Where it blames a single value, the others are sent
+                without it.
+            BatcherClosedError: the batcher was closed; ``in_doubt`` tells whether the guest was sent.
+            ThanxError: what the batch ended in, ``in_doubt`` with its ``idempotency_key`` if it was sent.
+        """
+        return await self._opened.add(normalise(identifier))
+
+    async def outcome(self, identifier: object, *, timeout: float | None = None) -> Outcome:
+        """Wait for the job of a guest whose `add` has returned, the latest one, and tell how it went.
+
+        The last ``max_waiting`` accepted guests are remembered. All who ask about one job share its polls.
+
+        Args:
+            timeout: seconds, None for as long as it takes.
+
+        Raises:
+            ConfigurationError: no such guest is remembered.
+            JobTimeoutError, ThanxError: as from `JobHandle.wait`; ask again.
+        """
+        return await self._opened.outcomes.of(normalise(identifier), timeout=timeout)
+
+    async def aclose(self, *, timeout: float | None = None) -> CloseReport:
+        """Take no more guests, send those who wait, without lingering, and wait for the answers.
+
+        Args:
+            timeout: seconds, after which nothing more is sent and what is under way is broken off: the
+                callers get a `BatcherClosedError`, which is ``in_doubt`` for those who were sent.
+        """
+        return await self._opened.aclose(timeout)
