@@ -68,7 +68,8 @@ class Collector:
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "closing" if self.closing else "open"
-        return f"{state}, {len(self._waiting):,} waiting, {len(self._flying)} batches in flight"
+        waiting = len(self._waiting) + self._waiting.outside
+        return f"{state}, {waiting:,} waiting, {len(self._flying)} batches in flight"
 
     @property
     def is_closed(self) -> bool:
@@ -91,7 +92,8 @@ class Collector:
         self.closing = True
         self._change.set()
         try:
-            await asyncio.wait([self._pump], timeout=timeout)
+            if timeout is None or timeout > 0:
+                await asyncio.wait([self._pump], timeout=timeout)
         finally:
             await self.abort()
         return self.report
@@ -106,7 +108,7 @@ class Collector:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            while not (self.closing and not self._waiting and not self._waiting.outside):
+            while self._waiting or not self.closing:
                 self._change.clear()
                 try:
                     wait = self._wait_to_cut()
@@ -121,9 +123,10 @@ class Collector:
     def _finish(self, _: asyncio.Task[None]) -> None:
         """However the work ended, nobody waits for ever."""
         self.closing = True
-        self._waiting.close()
-        for guests in (self._waiting.take(), *self._flying.values()):
+        for guests in self._flying.values():
             self._abandon(guests)
+        while self._waiting:
+            self._abandon(self._waiting.take())
         self._flying.clear()
 
     def _wait_to_cut(self) -> float | None:

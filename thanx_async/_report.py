@@ -74,7 +74,8 @@ class BatchInDoubt:
 class CloseReport:
     """Whom a batcher left behind as it closed; both are empty if Thanx answered for everybody.
 
-    ``unsent`` are guests who certainly got no reward, and whose callers were told so.
+    ``unsent``: the guests who were not sent, or whose batch failed without a doubt. Their callers were told
+    so, as were those of the batches in doubt.
     """
 
     unsent: tuple[str, ...] = attrs.field(repr=counted)

@@ -85,7 +85,7 @@ class MicroBatching(ABC):
         """Take no more guests, send those who wait, without lingering, and wait for the answers.
 
         Args:
-            timeout: seconds, after which nothing more is sent and what is under way is broken off: the
-                callers get a `BatcherClosedError`, which is ``in_doubt`` for those who were sent.
+            timeout: seconds, 0 for none, after which nothing more is sent and what is under way is broken
+                off: the callers get a `BatcherClosedError`, which is ``in_doubt`` for those who were sent.
         """
         return await self._opened.aclose(timeout)

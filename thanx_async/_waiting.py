@@ -13,7 +13,7 @@ from thanx_async.jobs import JobHandle
 Answer = JobHandle | ThanxError
 """What callers are told. Errors are results here: a caller who has gone leaves none unretrieved."""
 
-_SLICE = 250
+_SLICE = 50
 
 
 class Guest:
@@ -29,34 +29,37 @@ class Guest:
 
 
 class WaitingRoom:
-    """Holds at most ``most`` guests; further callers wait outside, in order.
+    """Holds at most ``most`` guests; further ones wait outside, and come in in order.
 
     Args:
-        most: distinct guests.
-        notable: numbers of guests at which ``changed`` is called as they are reached.
+        most: distinct guests inside.
+        notable: numbers of guests inside at which ``changed`` is called as they are reached.
     """
 
     def __init__(self, most: int, *, notable: frozenset[int], changed: Callable[[], None]) -> None:
-        self.outside = 0
         self._loop = asyncio.get_running_loop()
-        self._guests: dict[str, Guest] = {}
-        self._places = asyncio.Semaphore(most)
+        self._inside: dict[str, Guest] = {}
+        self._outside: dict[str, Guest] = {}
+        self._most = most
         self._notable = notable
         self._changed = changed
-        self._closed = False
 
     def __len__(self) -> int:
-        return len(self._guests)
+        return len(self._inside)
+
+    @property
+    def outside(self) -> int:
+        return len(self._outside)
 
     @property
     def oldest(self) -> float:
         """Since when the oldest guest waits; there must be one."""
-        return next(iter(self._guests.values())).since
+        return next(iter(self._inside.values())).since
 
     async def stay(self, value: str) -> Answer:
         """Wait for the answer to the guest's batch. A caller who is cancelled before the guest was taken
         is forgotten, and so is the guest if nobody else asked for it."""
-        guest = self._guests.get(value) or await self._enter(value)
+        guest = self._inside.get(value) or self._outside.get(value) or self._arrive(value)
         caller: asyncio.Future[Answer] = self._loop.create_future()
         guest.callers.append(caller)
         try:
@@ -65,44 +68,40 @@ class WaitingRoom:
             self._leave(guest, caller)
             raise
 
-    async def _enter(self, value: str) -> Guest:
-        self.outside += 1
-        try:
-            await self._places.acquire()
-        finally:
-            self.outside -= 1
-        guest = self._guests.get(value)
-        if guest is None and not self._closed:
-            guest = self._guests[value] = Guest(value, self._loop.time())
-            if len(self._guests) in self._notable:
-                self._changed()
-            return guest
-        self._places.release()
-        self._changed()
-        if guest is None:
-            raise closed("the batcher closed before there was room for this guest, who was not sent")
+    def _arrive(self, value: str) -> Guest:
+        guest = Guest(value, self._loop.time())
+        if len(self._inside) < self._most:
+            self._admit(guest)
+        else:
+            self._outside[value] = guest
         return guest
+
+    def _admit(self, guest: Guest) -> None:
+        self._inside[guest.value] = guest
+        if len(self._inside) in self._notable:
+            self._changed()
+
+    def _fill(self) -> None:
+        for value in list(islice(self._outside, self._most - len(self._inside))):
+            self._admit(self._outside.pop(value))
 
     def _leave(self, guest: Guest, caller: asyncio.Future[Answer]) -> None:
         guest.callers.remove(caller)
-        if not guest.callers and self._guests.get(guest.value) is guest:
-            del self._guests[guest.value]
-            self._places.release()
+        if guest.callers:
+            return
+        for guests in (self._inside, self._outside):
+            if guests.get(guest.value) is guest:
+                del guests[guest.value]
+                self._fill()
+        if not self._inside:
             self._changed()
 
     def take(self, count: int | None = None) -> list[Guest]:
-        """Take out the guests who have waited longest, or all."""
-        values = list(islice(self._guests, count))
-        guests = [self._guests.pop(value) for value in values]
-        for _ in guests:
-            self._places.release()
+        """Take out the guests inside who have waited longest, or all of them."""
+        values = list(islice(self._inside, count))
+        guests = [self._inside.pop(value) for value in values]
+        self._fill()
         return guests
-
-    def close(self) -> None:
-        """Let nobody in any more; those outside are told."""
-        self._closed = True
-        for _ in range(self.outside):
-            self._places.release()
 
 
 def tell(guests: Iterable[Guest], answer: Answer) -> None:

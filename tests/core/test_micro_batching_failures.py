@@ -1,0 +1,470 @@
+"""Guests who come one by one, when things go wrong and when it ends."""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine
+from traceback import walk_tb
+
+import looptime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import TARGET, guests
+from thanx_async import (
+    APIError,
+    AsyncBatcher,
+    AuthenticationError,
+    BadRequestError,
+    BatcherClosedError,
+    ConfigurationError,
+    ConnectionFailedError,
+    InvalidResponseError,
+    JobHandle,
+    LimiterStatus,
+    LocalRateLimiter,
+    RateLimit,
+    RateLimiter,
+    RetryPolicy,
+    ThanxClient,
+    ThanxError,
+)
+from thanx_async.emulator import Emulator, Faults, ScriptedAnswer, state
+
+UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
+BAD = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "not like this"}}')
+USUAL = ScriptedAnswer()
+ONCE = RetryPolicy(max_attempts=1)
+
+
+def start(batcher: AsyncBatcher, names: list[str]) -> list[asyncio.Task[JobHandle]]:
+    return [asyncio.create_task(batcher.add(name)) for name in names]
+
+
+async def failures(tasks: list[asyncio.Task[JobHandle]]) -> list[ThanxError]:
+    """What the callers got, who all got an error."""
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, ThanxError)]
+    assert len(errors) == len(results)
+    return errors
+
+
+async def test_an_error_goes_to_its_callers_only(emulator: Emulator, client: ThanxClient) -> None:
+    """A wrong credential concerns one batch; the service stays up, and the next batch is tried."""
+    emulator.script(UNAUTHORIZED)
+    async with AsyncBatcher(client, **TARGET) as batcher:
+        errors = await failures(start(batcher, guests(100)))
+        assert {type(error) for error in errors} == {AuthenticationError}
+        assert len({id(error) for error in errors}) == 100
+        assert max(len(list(walk_tb(error.__traceback__))) for error in errors) < 20
+        assert (await batcher.add("guest0@example.com")).total == 1
+    assert emulator.reward_counts() == {"guest0@example.com": 1}
+
+
+async def test_errors_carry_their_notes(emulator: Emulator) -> None:
+    """Every caller's own instance says what its batch's error said."""
+    emulator.faults = Faults(truncated=1)
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, retry=ONCE) as client,
+        AsyncBatcher(client, **TARGET) as batcher,
+    ):
+        first, second = await failures(start(batcher, guests(2)))
+        assert isinstance(first, InvalidResponseError)
+        assert first.in_doubt
+        assert first.idempotency_key == second.idempotency_key == emulator.requests[0].idempotency_key
+        assert first.__cause__ is second.__cause__ is not None
+        first.add_note("mine")
+        assert second.__notes__ == [first.__notes__[0]]
+
+
+async def test_a_lost_answer_is_asked_for_again(emulator: Emulator, client: ThanxClient) -> None:
+    """A connection that broke after Thanx acted costs a retry, not a second reward."""
+    emulator.script(ScriptedAnswer(fault="reset_after"), ScriptedAnswer(fault="truncated"))
+    async with AsyncBatcher(client, **TARGET) as batcher:
+        handles = await asyncio.gather(*start(batcher, guests(20)))
+    assert {handle.id for handle in handles} == {"job000001"}
+    assert len(emulator.requests) == 3
+    assert emulator.reward_counts() == dict.fromkeys(guests(20), 1)
+
+
+async def test_a_dead_server() -> None:
+    """Nobody was sent, and everybody is told; guests who come meanwhile are gathered."""
+    retry = RetryPolicy(max_attempts=3, base_delay=1, jitter=0)
+    async with (
+        ThanxClient("c", "t", base_url="http://127.0.0.1:1", retry=retry) as client,
+        AsyncBatcher(client, **TARGET) as batcher,
+    ):
+        tasks = start(batcher, guests(5))
+        await asyncio.sleep(2)
+        errors = await failures([*tasks, *start(batcher, guests(5, start=5))])
+        assert {type(error) for error in errors} == {ConnectionFailedError}
+        assert not any(error.in_doubt for error in errors)
+        assert "0 waiting" in repr(batcher)
+
+
+async def test_a_refused_batch(emulator: Emulator, client: ThanxClient) -> None:
+    """A 400 that blames nobody is the answer to everybody in the batch."""
+    emulator.script(BAD)
+    async with AsyncBatcher(client, **TARGET) as batcher:
+        errors = await failures(start(batcher, guests(5)))
+        assert {type(error) for error in errors} == {BadRequestError}
+    assert len(emulator.requests) == 1
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "_EMAIL", re.compile(r"(?!poison)[^@\s]+@[^@\s]+"))
+
+
+async def test_one_bad_guest_does_not_harm_the_others(
+    monkeypatch: pytest.MonkeyPatch, emulator: Emulator, client: ThanxClient
+) -> None:
+    """Where Thanx blames a value that passed the checks here, its caller alone gets the error."""
+    poisoned(monkeypatch)
+    names = [*guests(400), "poison@example.com", *guests(600, start=400)]
+    async with AsyncBatcher(client, **TARGET) as batcher:
+        tasks = start(batcher, names)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        (error,) = [result for result in results if not isinstance(result, JobHandle)]
+        assert isinstance(error, APIError)
+        assert error.code == "USER_EMAIL_INVALID"
+        assert results[400] is error
+        outcome = await batcher.outcome("guest401@example.com")
+        assert (outcome.issued, outcome.position) == (True, 402)
+    assert emulator.reward_counts() == dict.fromkeys(guests(1000), 1)
+    assert sum(row.method == "POST" for row in emulator.requests) <= 21
+
+
+async def test_many_bad_guests_cost_a_bounded_number_of_requests(
+    monkeypatch: pytest.MonkeyPatch, emulator: Emulator, client: ThanxClient
+) -> None:
+    """The search for them ends, and whoever is still beside one gets the error."""
+    poisoned(monkeypatch)
+    async with AsyncBatcher(client, **TARGET) as batcher:
+        errors = await failures(start(batcher, [f"poison{number}@example.com" for number in range(500)]))
+        assert {type(error) for error in errors} == {BadRequestError}
+    assert len(emulator.requests) == 33
+
+
+async def test_a_refusal_after_a_lost_answer_is_in_doubt(emulator: Emulator, client: ThanxClient) -> None:
+    """Then nothing is sent under another key."""
+    body = b'{"error": {"code": "USER_EMAIL_INVALID", "message": "?"}}'
+    emulator.script(ScriptedAnswer(fault="reset_after"), ScriptedAnswer(400, body))
+    async with AsyncBatcher(client, **TARGET) as batcher:
+        errors = await failures(start(batcher, guests(5)))
+        assert {type(error) for error in errors} == {BadRequestError}
+        assert all(error.in_doubt for error in errors)
+    assert emulator.reward_counts() == dict.fromkeys(guests(5), 1)
+
+
+async def test_closing_does_not_linger(emulator: Emulator, client: ThanxClient) -> None:
+    """Leaving sends who waits, at once, and answers; then nobody is taken any more."""
+    async with AsyncBatcher(client, **TARGET, linger=3600) as batcher:
+        tasks = start(batcher, guests(5))
+        await asyncio.sleep(1)
+        assert "open, 5 waiting" in repr(batcher)
+    assert [task.result().total for task in tasks] == [5] * 5
+    assert asyncio.get_running_loop().time() < 60
+    assert "closed, 0 waiting" in repr(batcher)
+    with pytest.raises(BatcherClosedError, match="closed"):
+        await batcher.add("late@example.com")
+    report = await batcher.aclose()
+    assert (report.unsent, report.in_doubt) == ((), ())
+    assert len(emulator.reward_counts()) == 5
+
+
+async def test_closing_under_load(emulator: Emulator, client: ThanxClient) -> None:
+    """Those outside are let in, those inside are sent, in full batches, and all are answered."""
+    async with AsyncBatcher(client, **TARGET, max_waiting=10, batch_size=10) as batcher:
+        tasks = start(batcher, guests(95))
+        await asyncio.sleep(0)
+    assert all(task.done() for task in tasks)
+    assert len(await asyncio.gather(*tasks)) == 95
+    assert emulator.reward_counts() == dict.fromkeys(guests(95), 1)
+    assert len(emulator.requests) == 10
+
+
+async def test_opening(client: ThanxClient) -> None:
+    """It is opened once at a time, before the first guest, and may be opened again."""
+    batcher = AsyncBatcher(client, **TARGET)
+    with pytest.raises(ConfigurationError, match="not open"):
+        await batcher.add("a@example.com")
+    for _ in range(2):
+        async with batcher:
+            await batcher.add("a@example.com")
+            with pytest.raises(ConfigurationError, match="open already"):
+                await batcher.__aenter__()
+
+
+async def test_two_openings_have_different_keys(emulator: Emulator, client: ThanxClient) -> None:
+    """The same guests in the same batcher opened again are further rewards."""
+    for _ in range(2):
+        async with AsyncBatcher(client, **TARGET) as batcher:
+            await batcher.add("a@example.com")
+    assert len({row.idempotency_key for row in emulator.requests}) == 2
+    assert emulator.reward_counts() == {"a@example.com": 2}
+
+
+async def test_a_close_that_takes_too_long(emulator: Emulator, client: ThanxClient) -> None:
+    """It reports who was not sent and which batches are in doubt, with what settles them."""
+    emulator.faults = Faults(answer_lost=1)
+    async with AsyncBatcher(client, **TARGET, batch_size=10, max_concurrency=1, max_waiting=15) as batcher:
+        tasks = start(batcher, guests(35))
+        await asyncio.sleep(1)
+        report = await batcher.aclose(timeout=5)
+        assert (len(report.unsent), len(report.in_doubt)) == (25, 1)
+        errors = await failures(tasks)
+        assert {type(error) for error in errors} == {BatcherClosedError}
+        (batch,) = report.in_doubt
+        assert [error.in_doubt for error in errors] == [True] * 10 + [False] * 25
+        assert {error.idempotency_key for error in errors} == {batch.idempotency_key, None}
+        assert report.unsent == tuple(guests(25, start=10))
+        assert "@" not in repr(report) + str(errors)
+        assert await batcher.aclose() == report
+    emulator.faults = Faults()
+    target = TARGET | {"identifiers": batch.identifiers, "idempotency_key": batch.idempotency_key}
+    await client.issue_rewards(**target)  # type: ignore[arg-type]  # a mapping of several types
+    assert emulator.reward_counts() == dict.fromkeys(guests(10), 1)
+
+
+async def test_a_close_without_any_time(emulator: Emulator, client: ThanxClient) -> None:
+    """Callers are told even where nothing had begun."""
+    async with AsyncBatcher(client, **TARGET) as batcher:
+        tasks = start(batcher, guests(5))
+        await asyncio.sleep(0)
+        report = await batcher.aclose(timeout=0)
+        assert len(await failures(tasks)) == 5
+        assert len(report.unsent) == 5
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize("turns", range(1, 9))
+async def test_a_full_batch_and_an_immediate_end(emulator: Emulator, client: ThanxClient, turns: int) -> None:
+    """However far the sending has come, each caller has an answer, and the report fits it."""
+    async with AsyncBatcher(client, **TARGET, batch_size=5) as batcher:
+        tasks = start(batcher, guests(12))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        report = await batcher.aclose(timeout=0)
+        errors = await failures(tasks)
+    in_doubt = sum(len(batch.identifiers) for batch in report.in_doubt)
+    assert [error.in_doubt for error in errors].count(True) == in_doubt
+    assert len(report.unsent) + in_doubt == 12
+    assert not set(report.unsent) & set(emulator.reward_counts())
+
+
+async def test_failures_while_closing_are_reported(emulator: Emulator) -> None:
+    """A batch that ends in an error after the closing began is in the report as well."""
+    emulator.script(UNAUTHORIZED, BAD, ScriptedAnswer(fault="reset_after"))
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, retry=ONCE) as client,
+        AsyncBatcher(client, **TARGET, batch_size=5) as batcher,
+    ):
+        tasks = start(batcher, guests(20))
+        await asyncio.sleep(0)
+        report = await batcher.aclose()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    kinds = [type(result) for result in results[::5]]
+    assert kinds == [AuthenticationError, BadRequestError, ConnectionFailedError, JobHandle]
+    assert report.unsent == tuple(guests(5))
+    assert [batch.identifiers for batch in report.in_doubt] == [tuple(guests(5, start=10))]
+
+
+@pytest.mark.parametrize("when", [0.1, 0.5, 3])
+async def test_cancelling_the_close(when: float) -> None:
+    """It ends soon, sends nothing more, and tells everybody what is true."""
+    async with (
+        Emulator(faults=Faults(delay=2)) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url) as client,
+    ):
+        batcher = await AsyncBatcher(client, **TARGET, batch_size=5, max_concurrency=1).__aenter__()
+        tasks = start(batcher, guests(20))
+        closing = asyncio.create_task(batcher.aclose())
+        await asyncio.sleep(when)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        sent = len(emulator.requests)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        report = await batcher.aclose()
+        await asyncio.sleep(10)
+        assert len(emulator.requests) == sent
+        unsent = {
+            name
+            for name, result in zip(guests(20), results, strict=True)
+            if isinstance(result, BatcherClosedError) and not result.in_doubt
+        }
+        assert unsent == set(report.unsent)
+        assert not unsent & set(emulator.reward_counts())
+
+
+async def test_a_cancelled_body_sends_nothing_more(emulator: Emulator, client: ThanxClient) -> None:
+    """The cancellation goes on, with a note that counts who was left, and callers elsewhere are told."""
+    opened = asyncio.Event()
+    batcher = AsyncBatcher(client, **TARGET)
+
+    async def serve() -> None:
+        async with batcher:
+            opened.set()
+            await asyncio.sleep(3600)
+
+    serving = asyncio.create_task(serve())
+    await opened.wait()
+    tasks = start(batcher, guests(5))
+    await asyncio.sleep(0.1)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await serving
+    assert "unsent=<5>" in caught.value.__notes__[0]
+    assert not any(error.in_doubt for error in await failures(tasks))
+    assert emulator.requests == []
+
+
+async def test_an_exception_in_the_body_harms_no_caller(emulator: Emulator, client: ThanxClient) -> None:
+    """Callers in other tasks did nothing wrong: their guests are sent."""
+
+    async def serve() -> None:
+        async with AsyncBatcher(client, **TARGET) as batcher:
+            tasks.extend(start(batcher, guests(5)))
+            await asyncio.sleep(0)
+            raise ZeroDivisionError
+
+    tasks: list[asyncio.Task[JobHandle]] = []
+    with pytest.raises(ZeroDivisionError):
+        await serve()
+    assert [task.result().total for task in tasks] == [5] * 5
+    assert len(emulator.reward_counts()) == 5
+
+
+class Failing(LocalRateLimiter):
+    """A limiter whose store is away."""
+
+    broken = True
+
+    def status(self) -> LimiterStatus:
+        if self.broken:
+            raise OSError("the store is away")
+        return super().status()
+
+
+async def test_a_failing_limiter_kills_nothing(emulator: Emulator) -> None:
+    """Its exception is the answer to those who wait; the next are tried."""
+    limiter = Failing()
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as client,
+        AsyncBatcher(client, **TARGET, max_concurrency=2) as batcher,
+    ):
+        errors = await failures(start(batcher, guests(3)))
+        assert {type(error.__cause__) for error in errors} == {OSError}
+        limiter.broken = False
+        assert (await batcher.add("a@example.com")).total == 1
+
+
+async def test_an_unforeseen_failure_of_a_batch(
+    monkeypatch: pytest.MonkeyPatch, emulator: Emulator, client: ThanxClient
+) -> None:
+    """Whatever ends a batch, its callers get a ThanxError that says whether it was sent."""
+
+    async with AsyncBatcher(client, **TARGET) as batcher:
+        with monkeypatch.context() as patch:
+            patch.setattr("thanx_async.wire.decode_job", lambda _: 1 / 0)
+            (error,) = await failures(start(batcher, guests(1)))
+        assert (type(error), type(error.__cause__)) == (ThanxError, ZeroDivisionError)
+        assert error.in_doubt
+        assert error.idempotency_key == emulator.requests[0].idempotency_key
+        assert (await batcher.add("a@example.com")).total == 1
+
+
+async def test_a_closed_client_is_an_answer(client: ThanxClient) -> None:
+    """A batcher on a client that is not open tells its callers so."""
+    async with AsyncBatcher(ThanxClient("c", "t"), **TARGET) as batcher:
+        (error,) = await failures(start(batcher, guests(1)))
+        assert isinstance(error, ConfigurationError)
+        assert not error.in_doubt
+
+
+def on_virtual_time(main: Callable[[], Coroutine[object, object, None]]) -> None:
+    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+        runner.run(main())
+
+
+ADDS = st.lists(
+    st.tuples(
+        st.sampled_from([*guests(8), "unknown1@example.com"]),
+        st.floats(0, 3),
+        st.one_of(st.none(), st.floats(0, 1)),
+    ),
+    min_size=1,
+    max_size=40,
+)
+FAULTS = st.sampled_from(["reset_before", "reset_after", "truncated", "html_502", "error_500"])
+ANSWERS = st.lists(
+    st.one_of(
+        st.sampled_from([USUAL, USUAL, BAD, UNAUTHORIZED]),
+        FAULTS.map(lambda name: ScriptedAnswer(fault=name)),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=60)
+@given(
+    adds=ADDS,
+    answers=ANSWERS,
+    size=st.integers(1, 6),
+    room=st.integers(1, 12),
+    retry=st.sampled_from([ONCE, RetryPolicy()]),
+    limits=st.sampled_from([[RateLimit(1000, 1)], [RateLimit(2, 1)]]),
+    close=st.one_of(st.none(), st.floats(0, 4)),
+)
+def test_every_add_has_one_answer_and_every_guest_one_reward(
+    adds: list[tuple[str, float, float | None]],
+    answers: list[ScriptedAnswer],
+    size: int,
+    room: int,
+    retry: RetryPolicy,
+    limits: list[RateLimit],
+    close: float | None,
+) -> None:
+    """Whatever the answers, cancellations and the end: a handle stands for exactly one reward, an error
+    that is not in doubt for none, and nobody is left waiting."""
+
+    async def one(batcher: AsyncBatcher, name: str, after: float, patience: float | None) -> object:
+        await asyncio.sleep(after)
+        try:
+            async with asyncio.timeout(patience):
+                return await batcher.add(name)
+        except (TimeoutError, ThanxError) as error:
+            return error
+
+    async def main() -> None:
+        limiter: RateLimiter = LocalRateLimiter(limits)
+        async with (
+            Emulator(limits=[], faults=Faults(delay=0.05)) as emulator,
+            ThanxClient("c", "t", base_url=emulator.url, retry=retry, limiter=limiter) as client,
+        ):
+            emulator.script(*answers)
+            batcher = AsyncBatcher(client, **TARGET, batch_size=size, max_waiting=room)
+            async with batcher, asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(batcher, *add)) for add in adds]
+                if close is not None:
+                    await asyncio.sleep(close)
+                    await batcher.aclose(timeout=0.2)
+            check([(name, task.result()) for (name, _, _), task in zip(adds, tasks, strict=True)], emulator)
+
+    on_virtual_time(main)
+
+
+def check(results: list[tuple[str, object]], emulator: Emulator) -> None:
+    """The least and the most rewards that the callers' answers allow, guest by guest."""
+    rewards = emulator.reward_counts()
+    for guest in {name for name, _ in results}:
+        mine = [result for name, result in results if name == guest]
+        jobs = {result.id for result in mine if isinstance(result, JobHandle)}
+        doubts = {
+            result.idempotency_key for result in mine if isinstance(result, ThanxError) and result.in_doubt
+        }
+        gone = sum(isinstance(result, TimeoutError) for result in mine)
+        if guest.startswith("unknown"):
+            assert rewards.get(guest, 0) == 0
+        else:
+            assert len(jobs) <= rewards.get(guest, 0) <= len(jobs) + len(doubts) + gone
