@@ -34,12 +34,12 @@ _ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
 
 
 class Sender(Protocol):
-    """What sends the batches; ``deliver`` returns Thanx's refusal of the whole batch (400), if it was."""
+    """What sends the batches; it keeps each entry and its ``delivery`` true."""
 
     @property
     def concurrency(self) -> int: ...
 
-    async def deliver(self, entry: Entry) -> BadRequestError | None: ...
+    async def deliver(self, entry: Entry) -> None: ...
 
 
 class Collector:
@@ -179,9 +179,9 @@ class Collector:
             await tell_in_slices(guests, answer)
 
     async def _deliver(self, entry: Entry, guests: list[Guest]) -> Answer:
-        error: ThanxError | None
+        error: ThanxError | None = None
         try:
-            error = await self._sender.deliver(entry)
+            await self._sender.deliver(entry)
         except asyncio.CancelledError:
             self.closing = True
             if entry.handle or entry.delivery.in_doubt:
@@ -192,7 +192,7 @@ class Collector:
         finally:
             del self._flying[entry]
             self._change.set()
-        return self._answer(entry, guests, error)
+        return self._answer(entry, guests, error or entry.delivery.refused)
 
     def _answer(self, entry: Entry, guests: list[Guest], error: ThanxError | None) -> Answer:
         values = [guest.value for guest in guests]

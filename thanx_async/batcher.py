@@ -191,11 +191,8 @@ class AsyncBatcher(MicroBatching):
             max_waiting=self._max_waiting,
         )
 
-    async def deliver(self, entry: Entry) -> BadRequestError | None:
+    async def deliver(self, entry: Entry) -> None:
         """Send one batch; whatever happens, the entry knows its fate afterwards.
-
-        Returns:
-            Thanx's refusal of the whole batch, if it was one.
 
         Raises:
             ThanxError: what should stop the run.
@@ -206,13 +203,12 @@ class AsyncBatcher(MicroBatching):
         try:
             await self._client.deliver(request, entry.delivery)
         except BadRequestError as error:
+            entry.delivery.refused = error.with_traceback(None)
             if not error.in_doubt:
                 entry.refuse(str(error))
-            return error
         finally:
             if job := entry.delivery.job:
                 start, total = entry.positions.first, len(entry.positions)
                 entry.handle = self._client.accepted(
                     job, merchant_id=self._merchant_id, start=start, total=total
                 )
-        return None

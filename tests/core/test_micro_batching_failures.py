@@ -29,7 +29,9 @@ from thanx_async import (
     ThanxClient,
     ThanxError,
 )
+from thanx_async._accounts import Entry
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer, state
+from thanx_async.errors import LedgerError
 
 UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
 BAD = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "not like this"}}')
@@ -250,6 +252,47 @@ async def test_a_full_batch_and_an_immediate_end(emulator: Emulator, client: Tha
     assert [error.in_doubt for error in errors].count(True) == in_doubt
     assert len(report.unsent) + in_doubt == 12
     assert not set(report.unsent) & set(emulator.reward_counts())
+
+
+async def test_closing_while_a_batch_waits_for_its_turn(emulator: Emulator, client: ThanxClient) -> None:
+    """A batch that was cut and refused for the rate is not in doubt."""
+    emulator.script(ScriptedAnswer(429, b"", headers={"Retry-After": "30"}))
+    async with AsyncBatcher(client, **TARGET, batch_size=5) as batcher:
+        tasks = start(batcher, guests(7))
+        await asyncio.sleep(3)
+        report = await batcher.aclose(timeout=3)
+        assert not any(error.in_doubt for error in await failures(tasks))
+    assert (set(report.unsent), report.in_doubt) == (set(guests(7)), ())
+    assert emulator.reward_counts() == {}
+
+
+async def test_cancelling_every_task_leaves_nobody_waiting(client: ThanxClient) -> None:
+    """Even where all of the batcher's own tasks are cancelled before they begin, callers are told."""
+    async with AsyncBatcher(client, **TARGET, batch_size=5) as batcher:
+        known = asyncio.all_tasks()
+        tasks = start(batcher, guests(8))
+        while asyncio.all_tasks() <= {*known, *tasks}:
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {*tasks, asyncio.current_task()}:
+            task.cancel()
+        assert {type(error) for error in await failures(tasks)} == {BatcherClosedError}
+        with pytest.raises(BatcherClosedError):
+            await batcher.add("a@example.com")
+
+
+class Forgetful(AsyncBatcher):
+    """Its record of what was accepted cannot be written."""
+
+    async def deliver(self, entry: Entry) -> None:
+        await super().deliver(entry)
+        raise LedgerError("the disk is full")
+
+
+async def test_what_was_accepted_is_accepted(client: ThanxClient, caplog: pytest.LogCaptureFixture) -> None:
+    """A failure after Thanx has answered does not take the handle away; it is logged."""
+    async with Forgetful(client, **TARGET) as batcher:
+        assert (await batcher.add("a@example.com")).total == 1
+    assert "was accepted, and then: LedgerError" in caplog.text
 
 
 async def test_failures_while_closing_are_reported(emulator: Emulator) -> None:
