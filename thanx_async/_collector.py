@@ -221,7 +221,7 @@ class Collector:
 def _pace(status: LimiterStatus) -> float:
     """Seconds from one batch to the next while guests come steadily: the free part of the longer limits
     should last two thirds of their time, since a service that spends it at once then stands still."""
-    shortest = min(window.limit.seconds for window in status.windows)
+    shortest = min((window.limit.seconds for window in status.windows), default=0.0)
     paces = [
         window.limit.seconds * _LASTING / max(1, window.free)
         for window in status.windows

@@ -28,29 +28,30 @@ class Outcome:
     position: int
 
 
-class _Accepted:
-    """One accepted batch; who stands where in it is worked out when first asked."""
+_MOST_BATCHES = 10_000
 
-    __slots__ = ("_failures", "_job", "_places", "_values", "handle")
+
+class _Accepted:
+    """One accepted batch; who stands where in it is worked out when somebody asks."""
+
+    __slots__ = ("_failures", "_job", "_places", "handle", "values")
 
     def __init__(self, handle: JobHandle, values: Sequence[str]) -> None:
         self.handle = handle
-        self._values = values
+        self.values = values
         self._places: dict[str, int] | None = None
         self._job: IssuanceJob | None = None
         self._failures: dict[int, str] | None = None
 
-    @property
-    def values(self) -> Sequence[str]:
-        return self._values
-
-    def outcome(self, value: str, job: IssuanceJob) -> Outcome:
+    def place(self, value: str) -> int | None:
         if self._places is None:
-            self._places = {value: index for index, value in enumerate(self._values)}
+            self._places = {value: index for index, value in enumerate(self.values)}
+        return self._places.get(value)
+
+    def outcome(self, index: int, job: IssuanceJob) -> Outcome:
         if self._job is not job:
-            failures = outcome_of(job, len(self._values))
+            failures = outcome_of(job, len(self.values))
             self._job, self._failures = job, None if failures is None else dict(failures)
-        index = self._places[value]
         reason = "Thanx's numbers leave it open" if self._failures is None else self._failures.get(index)
         return Outcome(
             issued=reason is None,
@@ -62,33 +63,25 @@ class _Accepted:
 
 
 class Outcomes:
-    """Remembers the batches of the last ``most`` accepted guests, and of each guest the latest."""
+    """Remembers the batches of the last ``most`` accepted guests. Small batches cost about as much as large
+    ones, so their number is bounded as well."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._count = 0
         self._batches: deque[_Accepted] = deque()
-        self._latest: dict[str, _Accepted] = {}
 
     def accepted(self, handle: JobHandle, values: Sequence[str]) -> None:
-        batch = _Accepted(handle, values)
-        self._batches.append(batch)
-        self._latest.update(dict.fromkeys(values, batch))
+        self._batches.append(_Accepted(handle, values))
         self._count += len(values)
-        while len(self._batches) > 1 and self._count > self._most:
-            self._forget(self._batches.popleft())
-
-    def _forget(self, batch: _Accepted) -> None:
-        self._count -= len(batch.values)
-        for value in batch.values:
-            if self._latest.get(value) is batch:
-                del self._latest[value]
+        while len(self._batches) > 1 and (self._count > self._most or len(self._batches) > _MOST_BATCHES):
+            self._count -= len(self._batches.popleft().values)
 
     async def of(self, value: str, *, timeout: float | None) -> Outcome:
-        batch = self._latest.get(value)
-        if batch is None:
-            raise ConfigurationError(
-                "nothing is known of this guest: outcome() is for guests whose add() has returned, and"
-                f" remembers the last {self._most:,}"
-            )
-        return batch.outcome(value, await batch.handle.wait(timeout=timeout))
+        for batch in reversed(self._batches):
+            if (index := batch.place(value)) is not None:
+                return batch.outcome(index, await batch.handle.wait(timeout=timeout))
+        raise ConfigurationError(
+            "nothing is known of this guest: outcome() is for guests whose add() has returned, and remembers"
+            f" the last {self._most:,}"
+        )

@@ -70,7 +70,8 @@ class MicroBatching(ABC):
     async def outcome(self, identifier: object, *, timeout: float | None = None) -> Outcome:
         """Wait for the job of a guest whose `add` has returned, the latest one, and tell how it went.
 
-        The last ``max_waiting`` accepted guests are remembered. All who ask about one job share its polls.
+        The last ``max_waiting`` accepted guests are remembered, of at most 10,000 batches. All who ask about
+        one job share its polls.
 
         Args:
             timeout: seconds, None for as long as it takes.

@@ -98,8 +98,11 @@ class WaitingRoom:
 
     def take(self, count: int | None = None) -> list[Guest]:
         """Take out the guests inside who have waited longest, or all of them."""
-        values = list(islice(self._inside, count))
-        guests = [self._inside.pop(value) for value in values]
+        if count is None or count >= len(self._inside):
+            guests = list(self._inside.values())
+            self._inside.clear()
+        else:
+            guests = [self._inside.pop(value) for value in list(islice(self._inside, count))]
         self._fill()
         return guests
 

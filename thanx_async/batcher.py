@@ -58,8 +58,8 @@ class IssuancePlan:
 
 
 class AsyncBatcher(MicroBatching):
-    """Issues one reward to each of any number of guests: those of an input, or, as ``async with`` it, those
-    whom concurrent callers `add`.
+    """Issues one reward to each of any number of guests: those of an input with `issue`, or, opened with
+    ``async with``, those whom concurrent callers `add`.
 
     Args:
         client: an open client.

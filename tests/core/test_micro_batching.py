@@ -39,6 +39,17 @@ async def timed(batcher: AsyncBatcher, guest: object, *, after: float = 0.0) -> 
     return await batcher.add(guest), now() - begun
 
 
+async def steadily(batcher: AsyncBatcher, names: list[str], *, every: float, at_once: int = 1) -> list[float]:
+    """How long each add took, while guests come in at a steady rate."""
+    async with asyncio.TaskGroup() as group:
+        tasks = []
+        for number, guest in enumerate(names, start=1):
+            tasks.append(group.create_task(timed(batcher, guest)))
+            if number % at_once == 0:
+                await asyncio.sleep(every)
+    return [task.result()[1] for task in tasks]
+
+
 def issued(emulator: Emulator) -> int:
     return sum(row.method == "POST" for row in emulator.requests)
 
@@ -81,16 +92,12 @@ async def test_nobody_waits_longer_than_linger_and_round_trip(seed: int) -> None
 async def test_twenty_thousand_in_ten_seconds(emulator: Emulator, client: ThanxClient) -> None:
     """Under Thanx's limits they become fewer than 40 requests, none is refused, and all are answered."""
     everybody = guests(20_000)
-    async with AsyncBatcher(client, **TARGET) as batcher, asyncio.TaskGroup() as group:
-        tasks = []
-        for number, guest in enumerate(everybody):
-            tasks.append(group.create_task(timed(batcher, guest)))
-            if number % 20 == 19:
-                await asyncio.sleep(0.01)
+    async with AsyncBatcher(client, **TARGET) as batcher:
+        took = await steadily(batcher, everybody, every=0.01, at_once=20)
     assert len(emulator.requests) < 40
     assert emulator.refused == 0
     assert emulator.reward_counts() == dict.fromkeys(everybody, 1)
-    assert max(task.result()[1] for task in tasks) < 0.5
+    assert max(took) < 0.5
 
 
 async def test_batches_grow_while_requests_are_limited() -> None:
@@ -101,11 +108,9 @@ async def test_batches_grow_while_requests_are_limited() -> None:
         ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as client,
         AsyncBatcher(client, **TARGET) as batcher,
     ):
-        results = await asyncio.gather(
-            *(timed(batcher, guest, after=0.1 * number) for number, guest in enumerate(guests(200)))
-        )
+        took = await steadily(batcher, guests(200), every=0.1)
         assert issued(emulator) == 5
-        assert max(took for _, took in results) < 5.1
+        assert max(took) < 5.1
 
 
 async def test_a_refusal_gathers_the_others(emulator: Emulator, client: ThanxClient) -> None:
@@ -150,10 +155,7 @@ async def test_steady_guests_do_not_spend_the_long_limit_at_once() -> None:
         ) as client,
         AsyncBatcher(client, **TARGET) as batcher,
     ):
-        results = await asyncio.gather(
-            *(timed(batcher, guest, after=0.1 * number) for number, guest in enumerate(guests(3000)))
-        )
-        assert max(took for _, took in results) < 2.5
+        assert max(await steadily(batcher, guests(1500), every=0.2)) < 2.5
 
 
 async def test_the_same_guest_twice_while_waiting(emulator: Emulator, client: ThanxClient) -> None:
@@ -351,9 +353,7 @@ async def test_a_limiter_that_does_not_know_its_waits(client: ThanxClient) -> No
         ThanxClient("c", "t", base_url=emulator.url, limiter=Doubling()) as other,
         AsyncBatcher(other, **TARGET) as batcher,
     ):
-        await asyncio.gather(
-            *(timed(batcher, guest, after=0.1 * number) for number, guest in enumerate(guests(200)))
-        )
+        await steadily(batcher, guests(200), every=0.1)
         assert issued(emulator) <= 6
 
 

@@ -449,7 +449,7 @@ ANSWERS = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     adds=ADDS,
     answers=ANSWERS,
