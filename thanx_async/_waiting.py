@@ -93,8 +93,6 @@ class WaitingRoom:
             if guests.get(guest.value) is guest:
                 del guests[guest.value]
                 self._fill()
-        if not self._inside:
-            self._changed()
 
     def take(self, count: int | None = None) -> list[Guest]:
         """Take out the guests inside who have waited longest, or all of them."""

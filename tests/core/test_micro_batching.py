@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
 import pytest
 import uvloop
@@ -134,7 +134,7 @@ async def test_polls_do_not_go_before_guests(client: ThanxClient) -> None:
         handle = await batcher.add("first@example.com")
 
         async def look() -> None:
-            while True:
+            for _ in range(50):
                 await handle.refresh()
 
         looking = [asyncio.create_task(look()) for _ in range(5)]
@@ -355,6 +355,31 @@ async def test_a_limiter_that_does_not_know_its_waits(client: ThanxClient) -> No
     ):
         await steadily(batcher, guests(200), every=0.1)
         assert issued(emulator) <= 6
+
+
+class Metronome(Doubling):
+    """Gives one slot a second, whatever is still under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def slot(self, lane: Lane = Lane.ISSUE) -> AsyncIterator[Slot]:
+        async with self._turn:
+            await asyncio.sleep(1)
+        async with LocalRateLimiter(FAST).slot(lane) as slot:
+            yield slot
+
+
+async def test_a_slow_answer_keeps_nobody_waiting(client: ThanxClient) -> None:
+    """The next batch is cut as soon as the one before is on the wire, not when it is answered."""
+    async with (
+        Emulator(limits=[], faults=Faults(delay=20)) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url, limiter=Metronome()) as other,
+        AsyncBatcher(other, **TARGET, max_concurrency=30) as batcher,
+    ):
+        assert max(await steadily(batcher, guests(100), every=0.1)) < 20 + 1 + 1 + LINGER
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from thanx_async import (
     ThanxError,
 )
 from thanx_async._accounts import Entry
+from thanx_async._waiting import Guest, tell_in_slices
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer, state
 from thanx_async.errors import LedgerError
 
@@ -278,6 +279,37 @@ async def test_cancelling_every_task_leaves_nobody_waiting(client: ThanxClient) 
         assert {type(error) for error in await failures(tasks)} == {BatcherClosedError}
         with pytest.raises(BatcherClosedError):
             await batcher.add("a@example.com")
+
+
+async def test_cancelling_the_sending_leaves_a_true_report(emulator: Emulator, client: ThanxClient) -> None:
+    """What was on the wire then is in doubt."""
+    emulator.faults = Faults(answer_lost=1)
+    async with AsyncBatcher(client, **TARGET, batch_size=5) as batcher:
+        tasks = start(batcher, guests(8))
+        while not emulator.requests:
+            await asyncio.sleep(0)
+        assert batcher._collector
+        batcher._collector._pump.cancel()
+        assert [error.in_doubt for error in await failures(tasks)] == [True] * 5 + [False] * 3
+        report = await batcher.aclose()
+    assert report.unsent == tuple(guests(3, start=5))
+    assert [batch.identifiers for batch in report.in_doubt] == [tuple(guests(5))]
+
+
+async def test_an_answer_that_is_interrupted_is_still_the_answer() -> None:
+    """A cancellation in the midst of telling thousands does not tell the rest anything else."""
+    loop = asyncio.get_running_loop()
+    crowd = [Guest(name, 0.0) for name in guests(1000)]
+    for guest in crowd:
+        guest.callers.append(loop.create_future())
+    handle = JobHandle("job000001", "merchant", watch=None)
+    telling = asyncio.create_task(tell_in_slices(crowd, handle))
+    await asyncio.sleep(0)
+    assert not crowd[-1].callers[0].done()
+    telling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await telling
+    assert {guest.callers[0].result() for guest in crowd} == {handle}
 
 
 class Forgetful(AsyncBatcher):
