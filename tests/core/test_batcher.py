@@ -424,6 +424,9 @@ async def test_no_more_than_allowed_are_under_way() -> None:
         ({"batch_size": 0}, "batch_size must be 1 to 10,000"),
         ({"batch_size": 10_001}, "batch_size must be 1 to 10,000"),
         ({"max_concurrency": 0}, "max_concurrency must be at least 1"),
+        ({"linger": -0.1}, "linger must be 0 or more seconds"),
+        ({"linger": float("nan")}, "linger must be 0 or more seconds"),
+        ({"max_waiting": 0}, "max_waiting must be at least 1"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], phrase: str) -> None:
