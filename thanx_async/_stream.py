@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -120,7 +121,13 @@ class IssuanceStream:
                 return
             entry = self.run.entries[self._started]
             self._started += 1
-            self._sending[entry] = self._group.create_task(self._send(entry))
+            task = self._sending[entry] = self._group.create_task(self._send(entry))
+            task.add_done_callback(partial(self._ended, entry))
+
+    def _ended(self, entry: Entry, _: asyncio.Task[None]) -> None:
+        """Also where a task was cancelled before it began, whose own ``finally`` then never runs."""
+        self._sending.pop(entry, None)
+        self._change.set()
 
     def _has_room(self) -> bool:
         at_once = self._sender.concurrency
