@@ -30,7 +30,7 @@ from thanx_async.emulator import Emulator
 
 _NAME = "benchmarks.service"
 _REQUESTS, _SECONDS, _MOST_CALLS = 20_000, 10, 40
-_GUESTS, _PINGS, _LONGEST = 300_000, 1_000, 20.0
+_GUESTS, _PINGS, _LONGEST = 300_000, 500, 20.0
 
 
 async def _load(*arguments: object) -> dict[str, float]:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("host", SERVICES)
 async def test_many_requests_become_few_calls(host: str, tmp_path: Path) -> None:
     """Two thousand requests within a second become a few calls within the real limits, each request has its
-    own answer, and each guest has its own outcome at one poll a job."""
+    own answer, and each guest has its own outcome for a poll or two a job."""
     async with Emulator() as emulator, serving(host, tmp_path, emulator) as (service, _):
         command = [sys.executable, "-m", "benchmarks.load", service.url, "2000", "1"]
         load = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
