@@ -28,7 +28,7 @@ def program(mark: str) -> str:
     return found
 
 
-SERVICES = {"aiohttp": program("web.run_app"), "fastapi": program("uvicorn.run")}
+SERVICES = {"aiohttp": program("async def shut_down"), "fastapi": program("uvicorn.run")}
 WORKER = program("async def receive")
 EXIT_AFTER_SIGTERM = {"aiohttp": 0, "fastapi": -15}
 """aiohttp ends as if nothing had happened; uvicorn raises the signal again once everything is closed."""
