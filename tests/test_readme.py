@@ -9,19 +9,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
-from yarl import URL
 
 from tests.conftest import guests
 from tests.webhooks.signing import SECRET, issued, sign
-from thanx_async.emulator import Emulator, JobSpeed, ScriptedAnswer
+from thanx_async.emulator import Emulator
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-SERVICE = next(block for block in BLOCKS if '"/thanks"' in block)
-WEBHOOKS = next(block for block in BLOCKS if "aiohttp_handler" in block)
-PROGRAMS = [block for block in BLOCKS if "web.run_app" not in block]
+PROGRAMS = [block for block in BLOCKS if "__main__" not in block]  # the others run for ever: tests/hosts
+WEBHOOKS = next(block for block in BLOCKS if "webhooks.RewardIssued" in block)
 
 
 def run(program: str, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
@@ -48,40 +45,6 @@ async def test_programs(program: str, tmp_path: Path) -> None:
             assert emulator.reward_counts()
         elif "Emulator()" in program:
             assert "total=25000, issued=25000" in done.stdout
-
-
-async def thank(http: ClientSession, url: URL, guest: str) -> tuple[int, object]:
-    async with http.post(url, json={"email": guest}) as response:
-        return response.status, await response.json()
-
-
-async def test_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service thanks concurrent guests in one batch, tells of failures and outcomes, and on its
-    shutdown answers whoever waits."""
-    module = ModuleType("service")
-    exec(SERVICE, vars(module))  # noqa: S102 - the project's own README
-    async with Emulator(speed=JobSpeed(start_delay=0)) as emulator, ClientSession() as http:
-        for name, value in (("BASE_URL", emulator.url), ("CLIENT_ID", "c"), ("ACCESS_TOKEN", "t")):
-            monkeypatch.setenv(f"THANX_{name}", value)
-        async with TestServer(module.make_app()) as server:
-            url = server.make_url("/thanks")
-            names = [*guests(20), "unknown@example.com", "junk"]
-            *accepted, junk = await asyncio.gather(*(thank(http, url, name) for name in names))
-            assert accepted == [(202, {"job": "job000001"})] * 21
-            assert junk[0] == 422
-            for name, answer in (
-                ("guest1@example.com", {"issued": True, "reason": None}),
-                ("unknown@example.com", {"issued": False, "reason": "User not found"}),
-            ):
-                async with http.get(url, params={"email": name}) as response:
-                    assert await response.json() == answer
-            emulator.script(ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "no"}}'))
-            refused = await thank(http, url, "a@example.com")
-            assert refused == (502, {"error": "BadRequestError", "in_doubt": False})
-            leaving = asyncio.create_task(thank(http, url, "b@example.com"))
-            await asyncio.sleep(0.1)
-        assert (await leaving)[0] == 202
-        assert emulator.reward_counts() == dict.fromkeys([*guests(20), "b@example.com"], 1)
 
 
 async def test_the_webhook_endpoint(

@@ -1,0 +1,105 @@
+"""The worker as a process: what is acknowledged has a reward, what is not is left with the broker."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import guests
+from tests.hosts.programs import WORKER, Process
+from thanx_async.emulator import Emulator, Faults
+
+pytestmark = pytest.mark.realtime
+
+HARNESS = '''
+
+import json
+
+
+class Broker(asyncio.Queue):
+    """A backlog, and, if endless, one more guest whenever one is asked for."""
+
+    def __init__(self, count, endless):
+        super().__init__()
+        self.given, self._endless = 0, endless
+        for _ in range(count):
+            self.give()
+        self.put_nowait("junk")
+
+    def give(self):
+        self.put_nowait(f"guest{self.given}@example.com")
+        self.given += 1
+
+    async def get(self):
+        if self._endless:
+            await asyncio.sleep(0.002)
+            self.give()
+        return await super().get()
+
+    def report(self):
+        left = [self.get_nowait() for _ in range(self.qsize())]
+        print(json.dumps({"given": self.given, "open": self._unfinished_tasks, "left": left}))
+
+
+broker = Broker(COUNT, ENDLESS)
+asyncio.run(main(broker))
+broker.report()
+'''
+
+
+def worker(folder: Path, emulator: Emulator, count: int, *, endless: bool) -> Process:
+    """The README's worker with a broker that tells at the end what it has got back."""
+    text = WORKER.partition('if __name__ == "__main__"')[0]
+    harness = HARNESS.replace("COUNT", str(count)).replace("ENDLESS", str(endless))
+    return Process(text + harness, folder, emulator)
+
+
+async def until_rewarded(emulator: Emulator, count: int) -> None:
+    while len(emulator.reward_counts()) < count:
+        await asyncio.sleep(0.02)
+
+
+async def test_the_program_as_it_stands(tmp_path: Path) -> None:
+    """It issues what is in its queue, and ends in peace when it is asked to."""
+    async with Emulator() as emulator:
+        with Process(WORKER, tmp_path, emulator) as process:
+            await until_rewarded(emulator, 1)
+            process.terminate()
+            assert await process.ended() == 0
+            assert (process.out, process.err) == ("", "")
+        assert emulator.reward_counts() == {"jane@example.com": 1}
+
+
+async def test_many_messages_become_few_calls(tmp_path: Path) -> None:
+    """A backlog goes out in large batches, junk does not stop it, and everything is acknowledged."""
+    async with Emulator() as emulator:
+        with worker(tmp_path, emulator, 25_000, endless=False) as process:
+            await until_rewarded(emulator, 25_000)
+            process.terminate()
+            assert await process.ended() == 0, process.err
+            assert process.err == ""
+            *_, report = process.out.splitlines()
+    assert json.loads(report) == {"given": 25_000, "open": 0, "left": []}
+    assert "not a guest: neither an e-mail address" in process.out
+    assert emulator.reward_counts() == dict.fromkeys(guests(25_000), 1)
+    assert len(emulator.requests) < 10
+
+
+async def test_sigterm_under_load(tmp_path: Path) -> None:
+    """Over a bad line, too, what is in hand is seen through; what was refused is left with the broker and
+    has no reward; nobody is forgotten and nobody has two."""
+    faults = Faults(seed=1, reset_before=0.1, reset_after=0.2, error_500=0.1)
+    async with Emulator(faults=faults) as emulator:
+        with worker(tmp_path, emulator, 500, endless=True) as process:
+            await until_rewarded(emulator, 1000)
+            process.terminate()
+            assert await process.ended() == 0, process.err
+            assert "Traceback" not in process.err
+            *_, line = process.out.splitlines()
+    report, rewards = json.loads(line), emulator.reward_counts()
+    assert report["open"] == len(report["left"])
+    assert set(rewards.values()) == {1}
+    assert set(rewards).isdisjoint(report["left"])
+    forgotten = {*guests(report["given"])} - {*rewards, *report["left"]}
+    assert len(forgotten) <= process.out.count(" in doubt")
