@@ -8,14 +8,21 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from uuid import uuid4
 
 import aiohttp
 import httpx
 import orjson
 
-AT_ONCE = 5
+from benchmarks.issuing import AT_ONCE
+
+Send = Callable[[str, Sequence[str]], Coroutine[object, object, None]]
+
+_PACKAGE = "thanx_generated"
 _BATCH = 10_000
 _PATH = "/partner/campaigns/issue"
 _TARGET = {"campaign_id": "camp_abc123", "merchant_id": "k2lye10h32l5wzo", "variant_id": "var_treat1"}
@@ -65,26 +72,40 @@ async def httpx_json(url: str, guests: Sequence[str]) -> None:
         await asyncio.gather(*(send(first) for first in range(0, len(guests), _BATCH)))
 
 
-async def generated_client(url: str, guests: Sequence[str], package: str) -> None:
-    """A client that openapi-python-client has made from `openapi.json`, used as its README says."""
-    generated, models = importlib.import_module(package), importlib.import_module(f"{package}.models")
-    call = importlib.import_module(f"{package}.api.default.issue_rewards")
-    semaphore = asyncio.Semaphore(AT_ONCE)
-    client = generated.AuthenticatedClient(
-        base_url=url, token="token", headers=_HEADERS, raise_on_unexpected_status=True
-    )
-    async with client:
+def generate(directory: str) -> None:
+    """Make a client from `openapi.json` with openapi-python-client."""
+    description = str(Path(__file__).with_name("openapi.json"))
+    command = [sys.executable, "-m", "openapi_python_client", "generate", "--path", description]
+    command += ["--meta", "none", "--output-path", f"{directory}/{_PACKAGE}"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def generated(directory: str) -> Send:
+    """The client that `generate` made, used as its README says: an object for each guest."""
+    sys.path.insert(0, directory)
+    root, models = importlib.import_module(_PACKAGE), importlib.import_module(f"{_PACKAGE}.models")
+    call = importlib.import_module(f"{_PACKAGE}.api.default.issue_rewards")
+
+    def payload(guests: Sequence[str]) -> object:
+        kinds = models.IdentifierType
+        identifiers = [
+            models.Identifier(kinds.EMAIL if "@" in guest else kinds.PHONE, guest) for guest in guests
+        ]
+        return models.IssueRewards(**_TARGET, identifiers=identifiers)
+
+    async def send_all(url: str, guests: Sequence[str]) -> None:
+        semaphore = asyncio.Semaphore(AT_ONCE)
+        client = root.AuthenticatedClient(
+            base_url=url, token="token", headers=_HEADERS, raise_on_unexpected_status=True
+        )
 
         async def send(first: int) -> str:
             async with semaphore:
-                identifiers = [
-                    models.Identifier(
-                        models.IdentifierType.EMAIL if "@" in guest else models.IdentifierType.PHONE, guest
-                    )
-                    for guest in guests[first : first + _BATCH]
-                ]
-                body = models.IssueRewards(**_TARGET, identifiers=identifiers)
-                answer = await call.asyncio(client=client, body=body, x_idempotency_key=str(uuid4()))
+                body, key = payload(guests[first : first + _BATCH]), str(uuid4())
+                answer = await call.asyncio(client=client, body=body, x_idempotency_key=key)
                 return str(answer.issuance_job.id)
 
-        await asyncio.gather(*(send(first) for first in range(0, len(guests), _BATCH)))
+        async with client:
+            await asyncio.gather(*(send(first) for first in range(0, len(guests), _BATCH)))
+
+    return send_all

@@ -6,18 +6,14 @@ Run: python -m benchmarks.throughput
 from __future__ import annotations
 
 import asyncio
-import importlib
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks import guests, harness, rivals
+from benchmarks.issuing import issue
 from benchmarks.sink import received, sink
-from thanx_async import AsyncBatcher, LocalRateLimiter, RateLimit, ThanxClient
 
 _NAME = "benchmarks.throughput"
 _MILLION = 1_000_000
@@ -25,25 +21,7 @@ _OURS, _BY_HAND, _GENERATED = "thanx_async", "by hand: aiohttp + orjson", "gener
 _TARGET, _TIMES_BY_HAND, _TIMES_LESS = 0.7, 3.0, 6.0
 
 
-async def issue(url: str, texts: Sequence[str]) -> None:
-    """What a user of the library does, with all its checks."""
-    limiter = LocalRateLimiter([RateLimit(100_000, 1)])
-    async with ThanxClient("client", "token", base_url=url, limiter=limiter) as client:
-        batcher = AsyncBatcher(
-            client,
-            campaign_id="camp_abc123",
-            merchant_id="k2lye10h32l5wzo",
-            variant_id="var_treat1",
-            max_concurrency=rivals.AT_ONCE,
-        )
-        run = await batcher.issue(texts)
-    fates = run.report().counts
-    assert fates["unfinished"] + fates["rejected"] + fates["duplicates"] == len(texts)
-
-
-def _measured(
-    send: Callable[[str, Sequence[str]], Coroutine[object, object, None]], url: str, texts: Sequence[str]
-) -> harness.Sample:
+def _measured(send: rivals.Send, url: str, texts: Sequence[str]) -> harness.Sample:
     before, started = received(url), time.process_time()
     asyncio.run(send(url, texts))
     cpu = (time.process_time() - started) * _MILLION / len(texts)
@@ -67,10 +45,7 @@ def _httpx(url: str, count: str) -> harness.Sample:
 
 
 def _generated(url: str, count: str, directory: str) -> harness.Sample:
-    sys.path.insert(0, directory)
-    importlib.import_module("generated.api.default.issue_rewards")  # outside the measured time
-    send = partial(rivals.generated_client, package="generated")
-    return _measured(send, url, list(guests.plain(int(count))))
+    return _measured(rivals.generated(directory), url, list(guests.plain(int(count))))
 
 
 PARTS: dict[str, harness.Part] = {
@@ -82,18 +57,11 @@ PARTS: dict[str, harness.Part] = {
 }
 
 
-def _generate(directory: str) -> None:
-    description = str(Path(__file__).with_name("openapi.json"))
-    command = [sys.executable, "-m", "openapi_python_client", "generate", "--path", description]
-    command += ["--meta", "none", "--output-path", f"{directory}/generated"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
 def main() -> None:
     """Measure, compare, publish."""
     count = 200_000 if harness.is_quick() else _MILLION
     with sink() as url, TemporaryDirectory() as directory:
-        _generate(directory)
+        rivals.generate(directory)
         run = partial(harness.part, _NAME)
         contenders = {
             _OURS: partial(run, "ours", url, count),
