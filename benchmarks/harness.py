@@ -48,7 +48,8 @@ def start(parts: Mapping[str, Part], main: Callable[[], None]) -> None:
 
 
 def is_quick() -> bool:
-    """Whether ``--quick`` asks for fewer rounds and smaller inputs, for a look while developing."""
+    """Whether ``--quick`` asks for fewer rounds and smaller inputs, for a look while developing; nothing is
+    written then."""
     return "--quick" in sys.argv
 
 
@@ -188,6 +189,8 @@ def publish(report: Report) -> None:
         verdict = {True: "met", False: "MISSED", None: ""}[headline.met]
         print(f"{headline.what}: {headline.measured}; target {headline.target or 'none'} {verdict}".rstrip())
     print("\n" + "\n".join(f"{name}: {value}" for name, value in {**machine(), **noise}.items()))
+    if is_quick():
+        return
     RESULTS.mkdir(exist_ok=True)
     stored = {
         "question": report.question,
@@ -246,8 +249,9 @@ def chart(name: str, title: str, *, width: float = 7.0, height: float = 3.2) -> 
         axes.set_title(title, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         yield axes
-        RESULTS.mkdir(exist_ok=True)
-        figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None, "Creator": None})
+        if not is_quick():
+            RESULTS.mkdir(exist_ok=True)
+            figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
 def bars(
