@@ -16,6 +16,7 @@ from benchmarks import harness
 
 _PROGRAMS = ("throughput", "memory", "loop", "add", "start", "growth", "limiter", "guard")
 _README = Path(__file__).parents[1] / "README.md"
+_HEAD = "| | measured | target | beside |\n|---|---|---|---|"
 _BEGIN, _END = "<!-- performance -->\n", "<!-- /performance -->\n"
 
 
@@ -56,10 +57,10 @@ def _table() -> str:
     )
 
 
-def _row(headline: Mapping[str, str | None]) -> str:
-    missed = " (missed)" if headline["met"] is False else ""
-    cells = (headline["what"], f"{headline['measured']}{missed}", headline["target"], headline["beside"])
-    return f"| {' | '.join(cell or '' for cell in cells)} |"
+def _row(stored: Mapping[str, object]) -> str:
+    headline = harness.Headline(**stored)  # type: ignore[arg-type]  # as publish() wrote it
+    missed = " (missed)" if headline.met is False else ""
+    return f"| {headline.what} | {headline.measured}{missed} | {headline.target} | {headline.beside} |"
 
 
 if __name__ == "__main__":
