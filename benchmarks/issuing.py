@@ -28,9 +28,9 @@ async def open_batcher(
         )
 
 
-async def issue(url: str, guests: Iterable[str]) -> None:
+async def issue(url: str, guests: Iterable[str], *, deduplicate: bool = True) -> None:
     """Send the guests with all checks; returns once every batch is accepted."""
-    async with open_batcher(url) as batcher:
+    async with open_batcher(url, deduplicate=deduplicate) as batcher:
         run = await batcher.issue(guests)
     fates = run.report().counts
     assert fates["unfinished"] + fates["rejected"] + fates["duplicates"] == run.total

@@ -78,17 +78,18 @@ def normalise_all(items: Sequence[object]) -> tuple[list[str], dict[int, str]]:
 
     The fast path: what is normalised already is recognised by one match over all of it.
     """
-    if set(map(type, items)) != {str}:
+    texts: list[str] = list(items)  # type: ignore[arg-type]  # what is no text stops the joining
+    try:
+        joined = _lines(texts)
+    except TypeError:
         return _normalise_each(items)
-    texts: list[str] = list(items)  # type: ignore[arg-type]  # just looked at
-    joined = _lines(texts)
     if joined.count("\n") == len(texts) and _PLAIN_LINES.fullmatch(joined):
         return texts, {}
     texts = [text.strip().lower() for text in texts]
     joined = _lines(texts)
-    return (
-        _normalise_odd(items, texts, joined) if joined.count("\n") == len(texts) else _normalise_each(items)
-    )
+    if joined.count("\n") != len(texts):
+        return _normalise_each(items)
+    return _normalise_odd(items, texts, joined)
 
 
 def _lines(texts: list[str]) -> str:

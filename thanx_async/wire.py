@@ -103,8 +103,8 @@ def _members(values: Sequence[str]) -> bytes:
     members = f'{{"type":"email","value":"{joined}"}}'
     if members.count('"email","value":"+') == len(values) - members.count("@"):
         return members.replace('"email","value":"+', '"phone","value":"+').encode("ascii")
-    singly = (f'{{"type":"{"email" if "@" in value else "phone"}","value":"{value}"}}' for value in values)
-    return ",".join(singly).encode("ascii")
+    email, phone = '{"type":"email","value":"', '{"type":"phone","value":"'
+    return ",".join([(email if "@" in value else phone) + value + '"}' for value in values]).encode("ascii")
 
 
 def issue_rewards(body: bytes, idempotency_key: str) -> Request:

@@ -103,6 +103,5 @@ def test_many_are_normalised_like_each(items: list[object]) -> None:
         try:
             assert value == normalise(item)
             assert index not in refused
-            assert type(value) is str
         except InvalidIdentifierError as error:
             assert (value, refused[index]) == ("", error.reason)  # noqa: PT017 - either way is checked
