@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import TypedDict
 
 from thanx_async import AsyncBatcher, LocalRateLimiter, RateLimit, ThanxClient
 
 AT_ONCE = 5
+
+
+class Target(TypedDict):
+    """What is issued."""
+
+    campaign_id: str
+    merchant_id: str
+    variant_id: str
+
+
+TARGET = Target(campaign_id="camp_abc123", merchant_id="k2lye10h32l5wzo", variant_id="var_treat1")
+
+
+def client_of(url: str) -> ThanxClient:
+    """A client whose rate limits never make it wait."""
+    limiter = LocalRateLimiter([RateLimit(1_000_000, 1)])
+    return ThanxClient("client", "token", base_url=url, limiter=limiter)
 
 
 @asynccontextmanager
@@ -15,13 +33,10 @@ async def open_batcher(
     url: str, *, deduplicate: bool = True, keep_values: bool = True
 ) -> AsyncIterator[AsyncBatcher]:
     """A batcher on a client of its own."""
-    limiter = LocalRateLimiter([RateLimit(1_000_000, 1)])
-    async with ThanxClient("client", "token", base_url=url, limiter=limiter) as client:
+    async with client_of(url) as client:
         yield AsyncBatcher(
             client,
-            campaign_id="camp_abc123",
-            merchant_id="k2lye10h32l5wzo",
-            variant_id="var_treat1",
+            **TARGET,
             max_concurrency=AT_ONCE,
             deduplicate=deduplicate,
             keep_values=keep_values,

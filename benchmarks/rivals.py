@@ -18,14 +18,13 @@ import aiohttp
 import httpx
 import orjson
 
-from benchmarks.issuing import AT_ONCE
+from benchmarks.issuing import AT_ONCE, TARGET
 
 Send = Callable[[str, Sequence[str]], Coroutine[object, object, None]]
 
 _PACKAGE = "thanx_generated"
 _BATCH = 10_000
 _PATH = "/partner/campaigns/issue"
-_TARGET = {"campaign_id": "camp_abc123", "merchant_id": "k2lye10h32l5wzo", "variant_id": "var_treat1"}
 _HEADERS = {
     "Authorization": "Bearer token",
     "X-ClientId": "client",
@@ -37,7 +36,15 @@ _HEADERS = {
 
 def _payload(guests: Sequence[str]) -> dict[str, object]:
     identifiers = [{"type": "email" if "@" in guest else "phone", "value": guest} for guest in guests]
-    return {**_TARGET, "identifiers": identifiers}
+    return {**TARGET, "identifiers": identifiers}
+
+
+async def issue_one(session: aiohttp.ClientSession, url: str, guest: str) -> str:
+    """A request for a single guest."""
+    key = {"X-Idempotency-Key": str(uuid4())}
+    async with session.post(url + _PATH, data=orjson.dumps(_payload([guest])), headers=key) as response:
+        response.raise_for_status()
+        return str(orjson.loads(await response.read())["issuance_job"]["id"])
 
 
 async def aiohttp_orjson(url: str, guests: Sequence[str]) -> None:
@@ -91,7 +98,7 @@ def generated(directory: str) -> Send:
         identifiers = [
             models.Identifier(kinds.EMAIL if "@" in guest else kinds.PHONE, guest) for guest in guests
         ]
-        return models.IssueRewards(**_TARGET, identifiers=identifiers)
+        return models.IssueRewards(**TARGET, identifiers=identifiers)
 
     async def send_all(url: str, guests: Sequence[str]) -> None:
         semaphore = asyncio.Semaphore(AT_ONCE)
