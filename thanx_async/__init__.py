@@ -1,64 +1,69 @@
 """Issue Thanx loyalty rewards in bulk from asyncio: every guest exactly once, every fate known."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from thanx_async._version import __version__
-from thanx_async.batcher import (
-    AsyncBatcher,
-    BatchRange,
-    GuestRow,
-    IssuancePlan,
-    IssuanceReport,
-    IssuanceRun,
-    IssuanceStream,
-)
-from thanx_async.client import ThanxClient
-from thanx_async.errors import (
-    APIError,
-    AuthenticationError,
-    BadRequestError,
-    BatchError,
-    ConfigurationError,
-    ConnectionFailedError,
-    IdempotencyConflictError,
-    InvalidIdentifierError,
-    InvalidResponseError,
-    JobTimeoutError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
-    RequestTimeoutError,
-    ServerError,
-    SignatureError,
-    ThanxError,
-    TransportError,
-    UnprocessableError,
-    WebhookError,
-)
-from thanx_async.identifiers import Identifier
-from thanx_async.jobs import JobHandle
-from thanx_async.limiter import (
-    THANX_RATE_LIMITS,
-    Lane,
-    LimiterStatus,
-    LocalRateLimiter,
-    RateLimit,
-    RateLimiter,
-    Slot,
-    SQLiteRateLimiter,
-    WindowStatus,
-)
-from thanx_async.models import (
-    Campaign,
-    Environment,
-    IdentifierType,
-    IssuanceFailure,
-    IssuanceJob,
-    JobSummary,
-    Merchant,
-    NewCampaign,
-    RewardTemplate,
-    Variant,
-)
-from thanx_async.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from thanx_async.batcher import (
+        AsyncBatcher,
+        BatchRange,
+        GuestRow,
+        IssuancePlan,
+        IssuanceReport,
+        IssuanceRun,
+        IssuanceStream,
+    )
+    from thanx_async.client import ThanxClient
+    from thanx_async.errors import (
+        APIError,
+        AuthenticationError,
+        BadRequestError,
+        BatchError,
+        ConfigurationError,
+        ConnectionFailedError,
+        IdempotencyConflictError,
+        InvalidIdentifierError,
+        InvalidResponseError,
+        JobTimeoutError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitedError,
+        RequestTimeoutError,
+        ServerError,
+        SignatureError,
+        ThanxError,
+        TransportError,
+        UnprocessableError,
+        WebhookError,
+    )
+    from thanx_async.identifiers import Identifier
+    from thanx_async.jobs import JobHandle
+    from thanx_async.limiter import (
+        THANX_RATE_LIMITS,
+        Lane,
+        LimiterStatus,
+        LocalRateLimiter,
+        RateLimit,
+        RateLimiter,
+        Slot,
+        SQLiteRateLimiter,
+        WindowStatus,
+    )
+    from thanx_async.models import (
+        Campaign,
+        Environment,
+        IdentifierType,
+        IssuanceFailure,
+        IssuanceJob,
+        JobSummary,
+        Merchant,
+        NewCampaign,
+        RewardTemplate,
+        Variant,
+    )
+    from thanx_async.retry import RetryPolicy
 
 __all__ = [
     "THANX_RATE_LIMITS",
@@ -113,3 +118,31 @@ __all__ = [
     "WindowStatus",
     "__version__",
 ]
+
+_HOMES = (
+    "errors",
+    "models",
+    "identifiers",
+    "retry",
+    "limiter",
+    "instrumentation",
+    "jobs",
+    "client",
+    "batcher",
+)
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        """Import what is asked for when it is asked for: `thanx-async --help` has no use for aiohttp."""
+        if name in _HOMES:
+            return import_module(f"thanx_async.{name}")
+        if name in __all__:
+            for home in _HOMES:
+                module = import_module(f"thanx_async.{home}")
+                if hasattr(module, name):
+                    return globals().setdefault(name, getattr(module, name))
+        raise AttributeError(f"module 'thanx_async' has no attribute {name!r}")
+
+    def __dir__():
+        return __all__
