@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -40,13 +41,15 @@ Part = Callable[..., Sample]
 def start(parts: Mapping[str, Part], main: Callable[[], None]) -> None:
     """Run ``main``, or, in a process that `part` started, the part that its arguments name."""
     if len(sys.argv) > 1 and sys.argv[1] in parts:
-        print(json.dumps(dict(parts[sys.argv[1]](*sys.argv[2:]))))
+        values = parts[sys.argv[1]](*sys.argv[2:])
+        print(json.dumps({**values, "process_peak": peak()}))
     else:
         main()
 
 
 def is_quick() -> bool:
-    """Whether ``--quick`` asks for fewer rounds and smaller inputs, for a look while developing."""
+    """Whether ``--quick`` asks for fewer rounds and smaller inputs, for a look while developing; nothing is
+    written then."""
     return "--quick" in sys.argv
 
 
@@ -55,13 +58,13 @@ def part(module: str, name: str, *arguments: object) -> Sample:
 
     Returns:
         The part's own values, with ``process_cpu`` (seconds, user and system, its children included) and
-        ``process_peak`` (bytes of resident memory) of the whole process.
+        ``process_peak`` (bytes of resident memory, at most) of the whole process.
     """
     return command(sys.executable, "-m", module, name, *map(str, arguments), parse=True)
 
 
 def command(*arguments: str, parse: bool = False) -> Sample:
-    """Run any command to its end: ``process_cpu`` and ``process_peak``, and what it printed if ``parse``.
+    """Run any command to its end: its ``process_cpu``, and the values that it printed if ``parse``.
 
     Raises:
         SystemExit: it failed; its standard error was passed on.
@@ -74,8 +77,18 @@ def command(*arguments: str, parse: bool = False) -> Sample:
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}")
     values = json.loads(output.splitlines()[-1]) if parse else {}
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {**values, "process_cpu": usage.ru_utime + usage.ru_stime, "process_peak": peak}
+    return {**values, "process_cpu": usage.ru_utime + usage.ru_stime}
+
+
+def peak() -> int:
+    """The most resident memory that this process has had, in bytes.
+
+    Linux counts in ru_maxrss what the parent had at the start, so that the kernel's own mark is read there.
+    """
+    status = Path("/proc/self/status")
+    if status.exists() and (mark := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return int(mark[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @attrs.define
@@ -176,6 +189,8 @@ def publish(report: Report) -> None:
         verdict = {True: "met", False: "MISSED", None: ""}[headline.met]
         print(f"{headline.what}: {headline.measured}; target {headline.target or 'none'} {verdict}".rstrip())
     print("\n" + "\n".join(f"{name}: {value}" for name, value in {**machine(), **noise}.items()))
+    if is_quick():
+        return
     RESULTS.mkdir(exist_ok=True)
     stored = {
         "question": report.question,
@@ -234,8 +249,9 @@ def chart(name: str, title: str, *, width: float = 7.0, height: float = 3.2) -> 
         axes.set_title(title, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         yield axes
-        RESULTS.mkdir(exist_ok=True)
-        figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None, "Creator": None})
+        if not is_quick():
+            RESULTS.mkdir(exist_ok=True)
+            figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
 def bars(

@@ -1,72 +1,79 @@
-"""What recording costs: CPU of a run with a ledger over that of the same run without, in one process.
+"""What recording costs: CPU of a run with a ledger over that of the same run without.
 
-The server is another process without limits, so that the client is all that counts.
+The server is another process that accepts everything, so that the client is all that counts.
 
-Run: python -m benchmarks.ledger [GUESTS]
+Run: python -m benchmarks.ledger
 """
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from statistics import median
 
-from benchmarks.memory import _SERVER, guests
-from thanx_async import AsyncBatcher, Ledger, LocalRateLimiter, RateLimit, SQLiteLedger, ThanxClient
+from benchmarks import guests, harness
+from benchmarks.issuing import TARGET, client_of
+from benchmarks.sink import sink
+from thanx_async import AsyncBatcher, Ledger, SQLiteLedger
 
-_ROUNDS = 3
-
-
-async def issue(url: str, count: int, ledger: Ledger | None) -> None:
-    """Stream the guests and wait for the jobs."""
-    limiter = LocalRateLimiter([RateLimit(10_000, 1)])
-    async with ThanxClient("c", "t", base_url=url, limiter=limiter) as client:
-        batcher = AsyncBatcher(
-            client,
-            campaign_id="camp_abc123",
-            merchant_id="k2lye10h32l5wzo",
-            variant_id="var_treat1",
-            ledger=ledger,
-        )
-        report = await (await batcher.issue(guests(count))).wait()
-    if report.issued != count:
-        raise SystemExit(f"{report.issued} of {count} were issued")
+_COUNT, _COUNT_QUICK = 1_000_000, 100_000
+_ROUNDS = 5
+_WITHOUT, _WITH = "without", "with SQLiteLedger"
+_TARGET = 5.0
 
 
-async def recorded(url: str, count: int) -> None:
-    """The same, recorded in a new ledger."""
+async def _issue(url: str, count: int, ledger: Ledger | None) -> None:
+    async with client_of(url) as client:
+        report = await (await AsyncBatcher(client, **TARGET, ledger=ledger).issue(guests.plain(count))).wait()
+    assert report.issued == count
+
+
+async def _record(url: str, count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with SQLiteLedger(Path(folder) / "ledger.sqlite") as ledger:
-            await issue(url, count, ledger)
+            await _issue(url, count, ledger)
 
 
-def seconds(url: str, count: int, *, ledger: bool) -> float:
-    """CPU seconds of one run, user and system, all threads."""
+def _run(url: str, count: str, mode: str) -> harness.Sample:
     started = time.process_time()
-    asyncio.run(recorded(url, count) if ledger else issue(url, count, None))
-    return time.process_time() - started
+    asyncio.run(_record(url, int(count)) if mode == _WITH else _issue(url, int(count), None))
+    return {"cpu": time.process_time() - started}
+
+
+PARTS: dict[str, harness.Part] = {"run": _run}
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    with subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        try:
-            seconds(url, 10_000, ledger=True)
-            rounds = [
-                (seconds(url, count, ledger=False), seconds(url, count, ledger=True)) for _ in range(_ROUNDS)
-            ]
-        finally:
-            server.terminate()
-    without, with_ledger = (median(times) for times in zip(*rounds, strict=True))
-    print(f"{count:,} guests: {without:.2f} s without, {with_ledger:.2f} s with a ledger")
-    print(f"recording adds {with_ledger / without - 1:.1%}")
+    """Measure, compare, publish."""
+    count = _COUNT_QUICK if harness.is_quick() else _COUNT
+    with sink() as url:
+        contenders = {
+            mode: partial(harness.part, "benchmarks.ledger", "run", url, count, mode)
+            for mode in (_WITHOUT, _WITH)
+        }
+        samples = harness.interleave(contenders, rounds=1 if harness.is_quick() else _ROUNDS)
+    cpu = {mode: samples.median(mode, "cpu") for mode in contenders}
+    added = (cpu[_WITH] / cpu[_WITHOUT] - 1) * 100
+    harness.publish(
+        harness.Report(
+            name="ledger",
+            question=f"CPU of issuing to {count:,} guests, with and without a record",
+            columns=("run", "CPU seconds", "over the run without"),
+            rows=[(mode, f"{value:.2f}", f"{value / cpu[_WITHOUT]:.2f}") for mode, value in cpu.items()],
+            headlines=[
+                harness.Headline(
+                    "CPU that recording in a ledger adds",
+                    f"{added:.0f} %",
+                    f"{_TARGET:g} %",
+                    met=added <= _TARGET,
+                )
+            ],
+            samples=samples,
+        )
+    )
 
 
 if __name__ == "__main__":
-    main()
+    harness.start(PARTS, main)

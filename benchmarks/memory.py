@@ -1,4 +1,4 @@
-"""How much memory a run takes as the number of guests grows; the server is another process.
+"""How much memory further guests take; they are streamed, and every job is waited for.
 
 Run: python -m benchmarks.memory
 """
@@ -6,77 +6,73 @@ Run: python -m benchmarks.memory
 from __future__ import annotations
 
 import asyncio
-import resource
-import subprocess
-import sys
-from collections.abc import Iterator
+from functools import partial
 
-from thanx_async import AsyncBatcher, LocalRateLimiter, RateLimit, ThanxClient
+from benchmarks import guests, harness
+from benchmarks.issuing import issue_and_wait
+from benchmarks.sink import sink
 
-_SERVER = """
-import asyncio
-from thanx_async.emulator import Emulator, JobSpeed
-
-async def main():
-    async with Emulator(limits=[], track_guests=False, speed=JobSpeed(1e9, 0)) as emulator:
-        print(emulator.url, flush=True)
-        await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
-_SIZES = (200_000, 1_000_000, 3_000_000)
+_FEW, _MANY, _MANY_QUICK = 200_000, 10_000_000, 1_000_000
+_LEAN = "keep_values=False, deduplicate=False"
+_UNIQUE = "keep_values=False"
+_DEFAULT = "as by default"
+_MODES = {_LEAN: (False, False), _UNIQUE: (True, False), _DEFAULT: (True, True)}
+_TARGET_GROWTH, _TARGET_EACH = 16.0, 110.0
 
 
-def guests(count: int) -> Iterator[str]:
-    """Generated addresses, none of them kept."""
-    return (f"guest{number}@example.com" for number in range(count))
+def _run(url: str, count: str, mode: str) -> harness.Sample:
+    deduplicate, keep_values = _MODES[mode]
+    send = issue_and_wait(url, guests.plain(int(count)), deduplicate=deduplicate, keep_values=keep_values)
+    asyncio.run(send)
+    return {}
 
 
-async def issue(url: str, count: int, *, lean: bool) -> int:
-    """Stream the guests and wait for the jobs; returns the peak of the process in bytes."""
-    limiter = LocalRateLimiter([RateLimit(10_000, 1)])
-    async with ThanxClient("c", "t", base_url=url, limiter=limiter) as client:
-        batcher = AsyncBatcher(
-            client,
-            campaign_id="camp_abc123",
-            merchant_id="k2lye10h32l5wzo",
-            variant_id="var_treat1",
-            keep_values=not lean,
-            deduplicate=not lean,
-        )
-        run = await batcher.issue(guests(count))
-        report = await run.wait()
-    if report.issued != count:
-        raise SystemExit(f"{report.issued} of {count} were issued")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def peak(url: str, count: int, *, lean: bool) -> int:
-    """The peak of a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.memory", url, str(count), "lean" if lean else "full"]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+PARTS: dict[str, harness.Part] = {"run": _run}
 
 
 def main() -> None:
-    if len(sys.argv) == 4:
-        print(asyncio.run(issue(sys.argv[1], int(sys.argv[2]), lean=sys.argv[3] == "lean")))
-        return
-    with subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        try:
-            for lean in (True, False):
-                print("without values and de-duplication" if lean else "with de-duplication")
-                base = peak(url, _SIZES[0], lean=lean)
-                for count in _SIZES:
-                    growth = peak(url, count, lean=lean) - base
-                    each = growth / (count - _SIZES[0]) if count > _SIZES[0] else 0.0
-                    print(
-                        f"{count:>12,} guests: {growth / 2**20:+8.1f} MiB, {each:6.1f} bytes a further guest"
-                    )
-        finally:
-            server.terminate()
+    """Measure, compare, publish."""
+    many = _MANY_QUICK if harness.is_quick() else _MANY
+    run = partial(harness.part, "benchmarks.memory", "run")
+    with sink() as url:
+        contenders = {
+            f"{mode}: {count:,}": partial(run, url, count, mode) for mode in _MODES for count in (_FEW, many)
+        }
+        samples = harness.interleave(contenders, rounds=1)
+    growth = {
+        mode: samples.median(f"{mode}: {many:,}", "process_peak")
+        - samples.median(f"{mode}: {_FEW:,}", "process_peak")
+        for mode in _MODES
+    }
+    harness.publish(_report(samples, growth, many))
+
+
+def _report(samples: harness.Samples, growth: dict[str, float], many: int) -> harness.Report:
+    lean, each = growth[_LEAN] / 2**20, growth[_UNIQUE] / (many - _FEW)
+    return harness.Report(
+        name="memory",
+        question=f"Growth of the peak from {_FEW:,} to {many:,} streamed guests",
+        columns=("AsyncBatcher(...)", "MiB", "bytes a further guest"),
+        rows=[
+            (mode, f"{growth[mode] / 2**20:.1f}", f"{growth[mode] / (many - _FEW):.1f}") for mode in _MODES
+        ],
+        headlines=[
+            harness.Headline(
+                f"Memory for {many - _FEW:,} further guests, streamed",
+                f"{lean:.1f} MiB",
+                f"{_TARGET_GROWTH:g} MiB",
+                met=lean <= _TARGET_GROWTH,
+            ),
+            harness.Headline(
+                "... with de-duplication, a guest",
+                f"{each:.0f} bytes",
+                f"{_TARGET_EACH:g} bytes",
+                met=each <= _TARGET_EACH,
+            ),
+        ],
+        samples=samples,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    harness.start(PARTS, main)

@@ -1,75 +1,80 @@
 """Issue Thanx loyalty rewards in bulk from asyncio: every guest exactly once, every fate known."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from thanx_async._version import __version__
-from thanx_async.batcher import (
-    AsyncBatcher,
-    BatchInDoubt,
-    BatchRange,
-    CloseReport,
-    Guard,
-    GuestRow,
-    IssuancePlan,
-    IssuanceReport,
-    IssuanceRun,
-    IssuanceStream,
-    NotRevoked,
-    Outcome,
-    RevocationReport,
-)
-from thanx_async.client import ThanxClient
-from thanx_async.errors import (
-    APIError,
-    AuthenticationError,
-    BadRequestError,
-    BatcherClosedError,
-    BatchError,
-    ConfigurationError,
-    ConnectionFailedError,
-    GuardError,
-    IdempotencyConflictError,
-    InputChangedError,
-    InvalidIdentifierError,
-    InvalidResponseError,
-    JobTimeoutError,
-    LedgerError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
-    RequestTimeoutError,
-    ServerError,
-    SignatureError,
-    ThanxError,
-    TransportError,
-    UnprocessableError,
-    WebhookError,
-)
-from thanx_async.identifiers import Identifier
-from thanx_async.jobs import JobHandle
-from thanx_async.ledger import Ledger, SQLiteLedger
-from thanx_async.limiter import (
-    THANX_RATE_LIMITS,
-    Lane,
-    LimiterStatus,
-    LocalRateLimiter,
-    RateLimit,
-    RateLimiter,
-    Slot,
-    SQLiteRateLimiter,
-    WindowStatus,
-)
-from thanx_async.models import (
-    Campaign,
-    Environment,
-    IdentifierType,
-    IssuanceFailure,
-    IssuanceJob,
-    JobSummary,
-    Merchant,
-    NewCampaign,
-    RewardTemplate,
-    Variant,
-)
-from thanx_async.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from thanx_async.batcher import (
+        AsyncBatcher,
+        BatchInDoubt,
+        BatchRange,
+        CloseReport,
+        Guard,
+        GuestRow,
+        IssuancePlan,
+        IssuanceReport,
+        IssuanceRun,
+        IssuanceStream,
+        NotRevoked,
+        Outcome,
+        RevocationReport,
+    )
+    from thanx_async.client import ThanxClient
+    from thanx_async.errors import (
+        APIError,
+        AuthenticationError,
+        BadRequestError,
+        BatcherClosedError,
+        BatchError,
+        ConfigurationError,
+        ConnectionFailedError,
+        GuardError,
+        IdempotencyConflictError,
+        InputChangedError,
+        InvalidIdentifierError,
+        InvalidResponseError,
+        JobTimeoutError,
+        LedgerError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitedError,
+        RequestTimeoutError,
+        ServerError,
+        SignatureError,
+        ThanxError,
+        TransportError,
+        UnprocessableError,
+        WebhookError,
+    )
+    from thanx_async.identifiers import Identifier
+    from thanx_async.jobs import JobHandle
+    from thanx_async.ledger import Ledger, SQLiteLedger
+    from thanx_async.limiter import (
+        THANX_RATE_LIMITS,
+        Lane,
+        LimiterStatus,
+        LocalRateLimiter,
+        RateLimit,
+        RateLimiter,
+        Slot,
+        SQLiteRateLimiter,
+        WindowStatus,
+    )
+    from thanx_async.models import (
+        Campaign,
+        Environment,
+        IdentifierType,
+        IssuanceFailure,
+        IssuanceJob,
+        JobSummary,
+        Merchant,
+        NewCampaign,
+        RewardTemplate,
+        Variant,
+    )
+    from thanx_async.retry import RetryPolicy
 
 __all__ = [
     "THANX_RATE_LIMITS",
@@ -136,3 +141,32 @@ __all__ = [
     "WindowStatus",
     "__version__",
 ]
+
+_HOMES = (
+    "errors",
+    "models",
+    "identifiers",
+    "retry",
+    "limiter",
+    "instrumentation",
+    "ledger",
+    "jobs",
+    "client",
+    "batcher",
+)
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        """Import what is asked for when it is asked for: `thanx-async --help` has no use for aiohttp."""
+        if name in _HOMES:
+            return import_module(f"thanx_async.{name}")
+        if name in __all__:
+            for home in _HOMES:
+                module = import_module(f"thanx_async.{home}")
+                if hasattr(module, name):
+                    return globals().setdefault(name, getattr(module, name))
+        raise AttributeError(f"module 'thanx_async' has no attribute {name!r}")
+
+    def __dir__():
+        return __all__

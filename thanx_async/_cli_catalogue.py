@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from thanx_async._cli_output import write
-from thanx_async._cli_run import ISSUED, connect
+from thanx_async._cli_run import connect
+from thanx_async._cli_status import ISSUED
 
 
 async def campaigns(*, merchant: str) -> int:
-    """List a merchant's campaigns with their variants: the ids that `issue` needs.
+    """List a merchant's campaigns with their variants: the ids that issue needs.
 
     Parameters
     ----------

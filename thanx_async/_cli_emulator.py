@@ -12,7 +12,8 @@ import attrs
 from cyclopts import Group, Parameter
 
 from thanx_async._cli_output import write
-from thanx_async._cli_run import ISSUED, on_signals
+from thanx_async._cli_run import on_signals
+from thanx_async._cli_status import ISSUED
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, Webhooks
 from thanx_async.errors import ConfigurationError
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import cyclopts
 
 from thanx_async._cli_output import write
-from thanx_async._cli_run import ISSUED, SOME_FAILED, connect
+from thanx_async._cli_run import connect
+from thanx_async._cli_status import ISSUED, SOME_FAILED
 from thanx_async.models import IssuanceJob
 
 job_app = cyclopts.App(name="job", help="Look at, wait for or revoke one job.")

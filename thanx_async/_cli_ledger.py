@@ -14,7 +14,7 @@ import platformdirs
 from cyclopts import Parameter
 
 from thanx_async._cli_output import Display, write
-from thanx_async._cli_run import ISSUED
+from thanx_async._cli_status import ISSUED
 from thanx_async.client import ThanxClient
 from thanx_async.errors import ConfigurationError
 from thanx_async.ledger import BatchRecord, BatchState, Outcome, RunRecord, SQLiteLedger

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 from thanx_async._cli_ledger import LedgerFile, known_run, open_ledger
 from thanx_async._cli_output import Display, show_revocation, write
-from thanx_async._cli_run import ISSUED, STOPPED, conclude, connect
+from thanx_async._cli_run import conclude, connect
+from thanx_async._cli_status import ISSUED, STOPPED
 from thanx_async.batcher import AsyncBatcher
 from thanx_async.errors import BatchError
 from thanx_async.ledger import SQLiteLedger

@@ -10,12 +10,11 @@ from contextlib import asynccontextmanager, contextmanager
 
 from thanx_async._cli_limiter import shared_limiter
 from thanx_async._cli_output import Display, FailureFile, show_report
+from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
 from thanx_async.client import ThanxClient
 from thanx_async.emulator import Emulator
 from thanx_async.errors import BatchError, ThanxError
-
-ISSUED, SOME_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
 
 
 async def drive(

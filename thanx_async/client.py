@@ -18,7 +18,7 @@ from thanx_async._version import __version__
 from thanx_async._watching import JobWatches
 from thanx_async._webhook_events import Event
 from thanx_async.errors import ConfigurationError, InvalidIdentifierError
-from thanx_async.identifiers import MAX_BATCH, normalise
+from thanx_async.identifiers import MAX_BATCH, normalise_all
 from thanx_async.instrumentation import Hook, log_record
 from thanx_async.jobs import JobHandle
 from thanx_async.limiter import Lane, LocalRateLimiter, RateLimiter
@@ -248,10 +248,8 @@ def _values(identifiers: Iterable[object]) -> list[str]:
         raise ConfigurationError(
             f"more than {MAX_BATCH:,} identifiers, which one request may not hold: use AsyncBatcher"
         )
-    values = []
-    for position, item in enumerate(items):
-        try:
-            values.append(normalise(item))
-        except InvalidIdentifierError as error:
-            raise InvalidIdentifierError(f"identifiers[{position}]: {error.reason}") from None
+    values, refused = normalise_all(items)
+    if refused:
+        position, reason = next(iter(refused.items()))
+        raise InvalidIdentifierError(f"identifiers[{position}]: {reason}")
     return values

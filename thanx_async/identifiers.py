@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -13,13 +13,22 @@ from thanx_async.models import IdentifierType
 MAX_BATCH = 10_000
 """Identifiers that one request may hold. Source: Issue Rewards reference page."""
 
-ATOMS = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]++(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]++)*+"
+_ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]"
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_EMAIL = re.compile(rf"(?=[^@]{{1,64}}@){ATOMS}@(?:{_LABEL}\.)+(?!\d+\Z){_LABEL}")
+_EMAIL = re.compile(rf"(?=[^@]{{1,64}}@){_ATOM}++(?:\.{_ATOM}++)*+@(?:{_LABEL}\.)+(?!\d+\Z){_LABEL}")
 MAX_EMAIL = 254
 _PHONE = re.compile(r"\+[1-9]\d{7,14}", re.ASCII)
-_SEPARATORS = re.compile(r"[\s().\-/\u00a0\u2010-\u2015\u202f]+")
+_SEPARATOR = r"\s().\-/\u00a0\u2010-\u2015\u202f"
+_SEPARATORS = re.compile(rf"[{_SEPARATOR}]+")
+_DIALLED = re.compile(rf"[{_SEPARATOR}+0-9]*")
 _TRUNK_ZERO = re.compile(r"\(\s*0\s*\)")
+# Lines of normalised values. The addresses are a subset of _EMAIL that is quick to match: the bounds keep
+# them within its lengths, 64 characters before the @ and 254 in all.
+_PLAIN_LABEL = r"[a-z0-9][a-z0-9-]{0,40}+(?<!-)\."
+_PLAIN_EMAIL = (
+    rf"{_ATOM}{{1,32}}+(?:\.{_ATOM}{{1,15}}+){{0,2}}+@{_PLAIN_LABEL}(?:{_PLAIN_LABEL}){{0,2}}+[a-z]{{1,40}}+"
+)
+_PLAIN_LINES = re.compile(rf"(?:{_PLAIN_EMAIL}\n|\+[1-9][0-9]{{7,14}}+\n)*+")
 
 
 @attrs.frozen
@@ -64,6 +73,59 @@ def normalise(item: object) -> str:
     raise InvalidIdentifierError('the type must be "email" or "phone"')
 
 
+def normalise_all(items: Sequence[object]) -> tuple[list[str], dict[int, str]]:
+    """What `normalise` makes of each item, ``""`` where it refuses one; and the reasons, by index.
+
+    The fast path: what is normalised already is recognised by one match over all of it.
+    """
+    texts: list[str] = list(items)  # type: ignore[arg-type]  # what is no text stops the joining
+    try:
+        joined = _lines(texts)
+    except TypeError:
+        return _normalise_each(items)
+    if joined.count("\n") == len(texts) and _PLAIN_LINES.fullmatch(joined):
+        return texts, {}
+    texts = [text.strip().lower() for text in texts]
+    joined = _lines(texts)
+    if joined.count("\n") != len(texts):
+        return _normalise_each(items)
+    return _normalise_odd(items, texts, joined)
+
+
+def _lines(texts: list[str]) -> str:
+    return "\n".join(texts) + "\n"
+
+
+def _normalise_odd(
+    items: Sequence[object], texts: list[str], joined: str
+) -> tuple[list[str], dict[int, str]]:
+    """Runs of plain texts are matched together; each item that ends a run is looked at by itself."""
+    values: list[str] = []
+    refused: dict[int, str] = {}
+    end = 0
+    while run := _PLAIN_LINES.match(joined, end):
+        values += texts[len(values) : len(values) + joined.count("\n", end, run.end())]
+        odd = len(values)
+        if odd == len(texts):
+            break
+        values.append(_normalise_one(items[odd], odd, refused))
+        end = run.end() + len(texts[odd]) + 1
+    return values, refused
+
+
+def _normalise_each(items: Sequence[object]) -> tuple[list[str], dict[int, str]]:
+    refused: dict[int, str] = {}
+    return [_normalise_one(item, index, refused) for index, item in enumerate(items)], refused
+
+
+def _normalise_one(item: object, index: int, refused: dict[int, str]) -> str:
+    try:
+        return normalise(item)
+    except InvalidIdentifierError as error:
+        refused[index] = error.reason
+        return ""
+
+
 def raw_value(item: object) -> str:
     """The text of an item that could not be parsed, for the report: at most 320 characters."""
     try:
@@ -93,7 +155,7 @@ def _kind(item: object) -> str:
 def _from_text(text: str) -> str:
     if "@" in text:
         return _email(text)
-    if any(character.isalpha() for character in text):
+    if not _DIALLED.fullmatch(text) and any(character.isalpha() for character in text):
         raise InvalidIdentifierError("neither an e-mail address (no @) nor a phone number (has letters)")
     return _phone(text)
 

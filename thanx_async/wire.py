@@ -36,6 +36,7 @@ _Failures = tuple[IssuanceFailure, ...]
 
 API_VERSION = "v4.0"
 _BODY_START = 200
+_SLICE = 1_000
 _ERRORS: Mapping[int, type[APIError]] = {
     400: BadRequestError,
     401: AuthenticationError,
@@ -88,16 +89,22 @@ def issue_body(campaign_id: str, merchant_id: str, variant_id: str, values: Sequ
 
     Normalised values hold nothing that JSON escapes, so that they can be joined as they are.
     """
-    head = orjson.dumps({"campaign_id": campaign_id, "merchant_id": merchant_id, "variant_id": variant_id})
-    guests = ",".join(
-        [
-            f'{{"type":"email","value":"{value}"}}'
-            if "@" in value
-            else f'{{"type":"phone","value":"{value}"}}'
-            for value in values
-        ]
-    )
-    return b'%b,"identifiers":[%b]}' % (head[:-1], guests.encode("ascii"))
+    target = orjson.dumps({"campaign_id": campaign_id, "merchant_id": merchant_id, "variant_id": variant_id})
+    slices = [_members(values[first : first + _SLICE]) for first in range(0, len(values), _SLICE)]
+    return b'%b,"identifiers":[%b]}' % (target[:-1], b",".join(slices))
+
+
+def _members(values: Sequence[str]) -> bytes:
+    """The members of ``identifiers``: all as e-mail addresses first, then those with a + as phone numbers.
+
+    Every phone number begins with +. Should an e-mail address do so too, each value is written by itself.
+    """
+    joined = '"},{"type":"email","value":"'.join(values)
+    members = f'{{"type":"email","value":"{joined}"}}'
+    if members.count('"email","value":"+') == len(values) - members.count("@"):
+        return members.replace('"email","value":"+', '"phone","value":"+').encode("ascii")
+    email, phone = '{"type":"email","value":"', '{"type":"phone","value":"'
+    return ",".join([(email if "@" in value else phone) + value + '"}' for value in values]).encode("ascii")
 
 
 def issue_rewards(body: bytes, idempotency_key: str) -> Request:

@@ -8,13 +8,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
+import cyclopts
 import pytest
 
 from tests.conftest import MERCHANT, guests
 from thanx_async import __main__ as entry
-from thanx_async.cli import run
+from thanx_async.cli import COMMANDS, run
 from thanx_async.emulator import Emulator, Faults, JobSpeed
 
 TARGET = ["--campaign", "camp_abc123", "--merchant", MERCHANT, "--variant", "var_treat1"]
@@ -281,6 +283,19 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         entry.main()
     assert caught.value.code == 0
     assert "Issue Thanx rewards in bulk" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_the_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command says of itself what the list of commands says of it, and so does its docstring."""
+    home, text = COMMANDS[command]
+    module, _, name = home.partition(":")
+    assert run([command, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert " ".join(text.split()) in shown
+    function = getattr(import_module(f"thanx_async.{module}"), name)
+    described = function.help if isinstance(function, cyclopts.App) else function.__doc__
+    assert " ".join(described.split()).startswith(" ".join(text.split()))
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

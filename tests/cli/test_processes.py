@@ -102,3 +102,11 @@ async def test_the_emulator_as_a_process() -> None:
     assert (process.returncode, err) == (0, "")
     assert "requests            401 1\n" in out
     assert "most for one guest  0\n" in out
+
+
+def test_help_needs_no_network_library() -> None:
+    """The help of all commands comes without importing aiohttp, so that it comes at once."""
+    program = (
+        "import sys; from thanx_async.cli import run; run(['--help']); sys.exit('aiohttp' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], stdout=subprocess.DEVNULL).returncode == 0

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thanx_async import Identifier, IdentifierType, InvalidIdentifierError
+from thanx_async.identifiers import normalise, normalise_all
 
 EMAIL, PHONE = IdentifierType.EMAIL, IdentifierType.PHONE
 
@@ -75,3 +76,32 @@ def test_normalising_is_stable_and_never_repeats_the_value(text: str) -> None:
         assert Identifier.parse(parsed.value) == parsed
         assert parsed.value.isascii()
         assert not set(parsed.value) & set('"\\\n')
+
+
+class Text(str):
+    """A text that is not quite one."""
+
+    __slots__ = ()
+
+
+TEXTS = st.one_of(
+    st.text("ab1.@-+_ \n\u0130\u212a", max_size=12),
+    st.from_regex(r"\A[a-z0-9.+-]{1,70}@([a-z0-9-]{1,70}\.){1,5}[a-z0-9]{1,70}\Z"),
+    st.from_regex(r"\A\s?\+[0-9 ()-]{6,17}\s?\Z"),
+    st.integers(0, 99).map(lambda number: f"Guest{number}@Example.com\n"),
+    st.sampled_from(["a@x.com", "+14155551234", "jane@x-.com", "jane@x.-y.com", ".a@x.com", "a@x.c0m"]),
+)
+ITEMS = st.one_of(TEXTS, TEXTS.map(lambda text: ("email", text)), TEXTS.map(Text), st.none())
+
+
+@given(st.one_of(st.lists(TEXTS), st.lists(ITEMS)))
+def test_many_are_normalised_like_each(items: list[object]) -> None:
+    """Normalising many at once gives the values and the refusals of one after the other."""
+    values, refused = normalise_all(items)
+    assert len(values) == len(items)
+    for index, (item, value) in enumerate(zip(items, values, strict=True)):
+        try:
+            assert value == normalise(item)
+            assert index not in refused
+        except InvalidIdentifierError as error:
+            assert (value, refused[index]) == ("", error.reason)  # noqa: PT017 - either way is checked

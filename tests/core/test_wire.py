@@ -27,6 +27,25 @@ def test_the_body_is_the_documented_one() -> None:
     }
 
 
+VALUES = st.sampled_from(["a@x.com", "+a@x.com", "+14155551234", "'{}&`@x.com", "x=@y.io"])
+
+
+@given(st.lists(VALUES, max_size=8), st.integers(1, 1_500))
+def test_the_body_is_what_a_serializer_writes(values: list[str], repeats: int) -> None:
+    """Any mixture of values, of any length, has the bytes of an ordinary serializer."""
+    values = values * repeats
+    assert wire.issue_body("c", "m", "v", values) == orjson.dumps(
+        {
+            "campaign_id": "c",
+            "merchant_id": "m",
+            "variant_id": "v",
+            "identifiers": [
+                {"type": "email" if "@" in value else "phone", "value": value} for value in values
+            ],
+        }
+    )
+
+
 def test_keys_follow_from_run_and_number() -> None:
     """A batch's key repeats for its run and number, and for no other."""
     assert wire.batch_key("run", 1) == wire.batch_key("run", 1)
