@@ -139,5 +139,6 @@ def draw(found: Found) -> None:
             )
         axes.set_xscale("symlog", linthresh=1)
         axes.set_xlim(-0.15, None)
-        axes.set_xlabel("refused requests (medians; from 1 on a logarithmic scale)")
+        axes.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+        axes.set_xlabel("refused requests (medians; logarithmic from 1 on)")
         axes.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.45, -0.25), frameon=False)
