@@ -19,7 +19,6 @@ from benchmarks import harness
 from benchmarks.limiter_cells import IN_FLIGHT, JITTERS, Arrive, arriving
 from benchmarks.limiter_report import Found, samples
 from benchmarks.limiter_rivals import CONTESTS, STRICT, Contest, Send, on_virtual_time, ours
-from benchmarks.referees import Referee, SlidingLogOfAll
 from thanx_async import THANX_RATE_LIMITS, SQLiteRateLimiter, _limiter_sqlite
 from thanx_async.emulator.counters import Counter, referee
 
@@ -27,11 +26,11 @@ T = TypeVar("T")
 
 STORED = f"{STRICT}, SQLite"
 CONTENDERS = ("aiolimiter", STRICT, STORED)
-COUNTED: dict[str, Callable[[int, float], Referee]] = {
-    "fixed": lambda requests, seconds: referee(Counter.FIXED, requests, seconds),
-    "slog": lambda requests, seconds: referee(Counter.SLIDING_LOG, requests, seconds),
-    "slogcr": SlidingLogOfAll,
-    "swc": lambda requests, seconds: referee(Counter.SLIDING_COUNTER, requests, seconds),
+COUNTED = {
+    "fixed": Counter.FIXED,
+    "slog": Counter.SLIDING_LOG,
+    "slogcr": Counter.SLIDING_LOG_COUNTING_REFUSED,
+    "swc": Counter.SLIDING_COUNTER,
 }
 _BUDGET = max(limit.requests for limit in THANX_RATE_LIMITS)
 _BEGINNINGS = (0.0, 450.0)
@@ -58,17 +57,17 @@ def restart(contender: str) -> dict[str, float]:
     """Let a fresh process get 50 requests through; the most that were refused, wherever in a server's
     window the process before it began."""
     found: dict[str, float] = {}
-    for name, make in COUNTED.items():
-        tallies = [_restart(contender, make, beginning) for beginning in _BEGINNINGS]
+    for name, counter in COUNTED.items():
+        tallies = [_restart(contender, counter, beginning) for beginning in _BEGINNINGS]
         found[f"{name}/until recovery"] = float(max(tally.until_recovery for tally in tallies))
         found[f"{name}/in all"] = float(max(tally.in_all for tally in tallies))
     return found
 
 
-def _restart(contender: str, make: Callable[[int, float], Referee], beginning: float) -> Tally:
+def _restart(contender: str, counter: Counter, beginning: float) -> Tally:
     random.seed(0)
     logging.getLogger("thanx_async").setLevel(logging.ERROR)  # every wait is one of virtual time
-    arrive = arriving(*(make(limit.requests, limit.seconds) for limit in THANX_RATE_LIMITS))
+    arrive = arriving(*(referee(counter, limit.requests, limit.seconds) for limit in THANX_RATE_LIMITS))
     if contender != STORED:
         return on_virtual_time(_two_processes(_unseen, CONTESTS[contender], arrive, beginning))
     with tempfile.TemporaryDirectory() as directory, _virtual_file():

@@ -1,33 +1,18 @@
-"""Servers that count requests: judges on virtual time, each like one kind of real server.
+"""Seven ways in which servers count requests, as judges on virtual time.
 
-Four are the emulator's own. The others follow what the source of nginx 1.22 and HAProxy 2.6 does; a run of
-`benchmarks.limiter` holds them against the real ones, where those are installed.
+Four are the emulator's. The others do as nginx 1.22 and HAProxy 2.6 do; `benchmarks.limiter` holds them
+against the real ones, where those are installed.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from thanx_async.emulator.counters import Counter, Referee, referee
 
-__all__ = ["REFEREES", "REQUESTS", "SECONDS", "HAProxy", "Nginx", "Referee", "SlidingLogOfAll"]
+__all__ = ["REFEREES", "REQUESTS", "SECONDS", "HAProxy", "Nginx", "Referee"]
 
 REQUESTS, SECONDS = 5, 1.0
-
-
-class SlidingLogOfAll:
-    """A sliding log that counts refused requests as well."""
-
-    def __init__(self, requests: int, seconds: float) -> None:
-        self._seconds = seconds
-        self._log: deque[float] = deque(maxlen=requests)
-
-    def admits(self, now: float) -> bool:
-        full = len(self._log) == self._log.maxlen
-        refused = full and self._log[0] > now - self._seconds
-        self._log.append(now)
-        return not refused
 
 
 class Nginx:
@@ -83,10 +68,12 @@ def _emulated(counter: Counter) -> Callable[[], Referee]:
 REFEREES: dict[str, Callable[[], Referee]] = {
     "fixed": _emulated(Counter.FIXED),
     "slog": _emulated(Counter.SLIDING_LOG),
-    "slogcr": lambda: SlidingLogOfAll(REQUESTS, SECONDS),
+    "slogcr": _emulated(Counter.SLIDING_LOG_COUNTING_REFUSED),
     "swc": _emulated(Counter.SLIDING_COUNTER),
     "nginx b4": lambda: Nginx(REQUESTS, SECONDS, burst=4),
     "nginx b0": lambda: Nginx(REQUESTS, SECONDS, burst=0),
     "HAProxy": lambda: HAProxy(REQUESTS, SECONDS),
 }
-"""5 requests a second, counted in seven ways. ``slogcr`` also counts what it refuses."""
+"""5 requests a second: in windows aligned to the clock (fixed), in an exact sliding log (slog), in one that
+counts refused requests as well (slogcr), in a sliding counter (swc), as nginx does with burst=4 and with
+none, and as HAProxy does."""
