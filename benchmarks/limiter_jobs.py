@@ -28,8 +28,8 @@ def jobs(count: str) -> dict[str, float]:
         The polls of a job and how long after its end it was seen to be over, over its duration; and how
         much longer issuing took than when nobody waited.
     """
-    alone = on_virtual_time(_issue(int(count), watch=False))
-    watched = on_virtual_time(_issue(int(count), watch=True))
+    alone = on_virtual_time(_issue(int(count), watch=False), sockets=True)
+    watched = on_virtual_time(_issue(int(count), watch=True), sockets=True)
     return {**watched, "slowed": watched["issuing"] / alone["issuing"] - 1}
 
 
@@ -73,13 +73,9 @@ async def _thanx() -> AsyncIterator[tuple[Emulator, AsyncBatcher]]:
 
 def _polling(emulator: Emulator, over: dict[JobHandle, float]) -> dict[str, float]:
     polls = Counter(row.path.rpartition("/")[2] for row in emulator.requests if row.method == "GET")
-    begun = next(row.time for row in emulator.requests if row.method == "POST")
-    created = min(job.created_at.timestamp() for handle in over if (job := handle.job) and job.created_at)
-    lags = [
-        (seen - begun - (job.completed_at.timestamp() - created)) / JOB_SECONDS
-        for handle, seen in over.items()
-        if (job := handle.job) and job.completed_at
-    ]
+    begun = [row.time for row in emulator.requests if row.method == "POST" and row.status == 202]
+    handles = sorted(over, key=lambda handle: handle.start)  # batches are sent in order, one after another
+    lags = [(over[handle] - since) / JOB_SECONDS - 1 for handle, since in zip(handles, begun, strict=True)]
     counts = [polls[handle.id] for handle in over]
     return {
         "polls": statistics.median(counts),

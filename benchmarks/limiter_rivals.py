@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TypeVar
@@ -41,6 +42,7 @@ Contest = Callable[[int, int, Send], Awaitable[None]]
 STRICT = "thanx_async"
 PACKAGES = ("aiolimiter", "pyrate-limiter", "limits", "aiometer")
 _POLL = 0.02
+_IDLE_LOOKS = 200
 _PYRATE = [Rate(REQUESTS, int(1000 * SECONDS))]
 
 
@@ -50,17 +52,23 @@ class _VirtualTime(looptime.LoopTimeEventLoop, asyncio.SelectorEventLoop):
 
     _looks = 0
 
-    def __init__(self) -> None:
-        super().__init__(noop_cycles=1)
+    def __init__(self, *, idle_looks: int) -> None:
+        super().__init__(noop_cycles=idle_looks)
 
     def time(self) -> float:
         self._looks += 1
         return super().time() + 1e-6 * self._looks
 
 
-def on_virtual_time(main: Coroutine[object, object, T]) -> T:
-    """Run to the end without waiting, with the loop's clock for everybody."""
-    with asyncio.Runner(loop_factory=_VirtualTime) as runner, _clock_of_limits(runner.get_loop()):
+def on_virtual_time(main: Coroutine[object, object, T], *, sockets: bool = False) -> T:
+    """Run to the end without waiting, with the loop's clock for everybody.
+
+    Args:
+        main: what to run.
+        sockets: look often enough whether something came in before the time moves on.
+    """
+    factory = partial(_VirtualTime, idle_looks=_IDLE_LOOKS if sockets else 1)
+    with asyncio.Runner(loop_factory=factory) as runner, _clock_of_limits(runner.get_loop()):
         return runner.run(main)
 
 
