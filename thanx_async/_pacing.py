@@ -20,7 +20,7 @@ from thanx_async._refusal import Answer
 
 LEASE = 60.0
 _SLACK = 0.005
-_ENOUGH_ROUND_TRIPS = 20
+_HALF_TRUSTED = 20
 _MARGIN_STEP = 0.05
 _MOST_MARGIN = 1.5
 _TRUST_STEP = 0.1
@@ -158,8 +158,9 @@ class Pacing:
         return state.trust if self._adaptive and seconds == self._pace.seconds else 1.0
 
     def _bound(self, state: LimiterState, booking: Booking, ended: float, trust: float) -> float:
-        enough = state.round_trips >= _ENOUGH_ROUND_TRIPS
-        base = 0.9 * state.least_round_trip if enough and state.least_round_trip else 0.0
+        # The least of few round trips may have been slow, so that it is trusted as they become more.
+        known = state.round_trips / (state.round_trips + _HALF_TRUSTED)
+        base = 0.9 * known * (state.least_round_trip or 0.0)
         return booking.sent + trust * max(0.0, ended - booking.sent - base) + _SLACK
 
     def _book(self, state: LimiterState, now: float) -> Booking:
