@@ -17,7 +17,7 @@ from thanx_async._cli_output import Display, write
 from thanx_async._cli_status import ISSUED
 from thanx_async.client import ThanxClient
 from thanx_async.errors import ConfigurationError
-from thanx_async.ledger import BatchRecord, BatchState, Outcome, RunRecord, SQLiteLedger
+from thanx_async.ledger import BatchOutcome, BatchRecord, BatchState, RunRecord, SQLiteLedger
 
 LedgerFile = Path | None
 Flag = Annotated[bool, Parameter(negative=())]
@@ -157,7 +157,7 @@ async def settle(
             if job is not None:
                 await opened.accept(run, batch, job)
             elif issued:
-                await opened.finish(run, {batch: Outcome("settled by hand", len(found[0].positions))})
+                await opened.finish(run, {batch: BatchOutcome("settled by hand", len(found[0].positions))})
             else:
                 await opened.withdraw(run, batch)
         finally:

@@ -180,7 +180,7 @@ class Collector:
     def _entry(self, run_id: str, first: int, guests: list[Guest]) -> Entry:
         values = [guest.value for guest in guests]
         batch = Batch(self._batches, Positions(first, len(values)), values)
-        entry = Entry(batch, batch_key(run_id, batch.number), run_id)
+        entry = Entry(batch, batch_key(run_id, batch.number), run_id, guests[0].since)
         entry.delivery.on_send = self._change.set
         self._batches += 1
         self._flying[entry] = guests

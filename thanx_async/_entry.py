@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from thanx_async._chunking import Batch, Positions
-from thanx_async._ledger_records import Outcome
+from thanx_async._ledger_records import BatchOutcome
 from thanx_async._report import BatchRange, GuestRow, outcome_of
 from thanx_async._transport import Delivery
+from thanx_async.instrumentation import BatchFate
+from thanx_async.instrumentation import BatchRecord as BatchEvent
 from thanx_async.jobs import JobHandle
 
 
@@ -16,6 +20,7 @@ class Entry:
         values, body: what it holds; the bytes only where they come from a ledger.
         held: in doubt, and not to be sent again by itself.
         recorded: the outcome is in the ledger.
+        since: when its oldest guest came in, on the loop's clock.
     """
 
     __slots__ = (
@@ -31,11 +36,13 @@ class Entry:
         "rows",
         "run_id",
         "settled",
+        "since",
         "state",
         "values",
     )
 
-    def __init__(self, batch: Batch, key: str, run_id: str) -> None:
+    def __init__(self, batch: Batch, key: str, run_id: str, since: float | None = None) -> None:
+        self.since = asyncio.get_running_loop().time() if since is None else since
         self.run_id = run_id
         self.number = batch.number
         self.positions: Positions = batch.positions
@@ -64,6 +71,28 @@ class Entry:
         return len(self.positions) if self.handle or self.delivery.in_doubt else 0
 
     @property
+    def fate(self) -> BatchFate:
+        """What has become of it, once its delivery is over."""
+        if self.handle is not None:
+            return BatchFate.ACCEPTED
+        if self.settled:
+            return BatchFate.REFUSED
+        return BatchFate.IN_DOUBT if self.delivery.in_doubt else BatchFate.UNSENT
+
+    def event(self, fate: BatchFate, error: BaseException | None = None) -> BatchEvent:
+        """The record of its sending, or of its fate, for a hook."""
+        return BatchEvent(
+            run_id=self.run_id,
+            number=self.number,
+            idempotency_key=self.key,
+            count=len(self.positions),
+            fate=fate,
+            seconds=asyncio.get_running_loop().time() - self.since,
+            job_id=self.handle.id if self.handle else None,
+            error=None if error is None else type(error).__name__,
+        )
+
+    @property
     def is_unclear(self) -> bool:
         """Whether its job has ended without saying who got a reward."""
         return not self.settled and bool(self.handle and self.handle.job and self.handle.job.is_finished)
@@ -74,7 +103,9 @@ class Entry:
 
     def refuse(self, reason: str) -> None:
         """Thanx refused the whole batch: each of its guests has failed."""
-        self.settle(Outcome("refused", 0, tuple((index, reason) for index in range(len(self.positions)))))
+        self.settle(
+            BatchOutcome("refused", 0, tuple((index, reason) for index in range(len(self.positions))))
+        )
 
     def look(self) -> None:
         """Take over the outcome once the job is finished and its numbers name every guest."""
@@ -83,9 +114,9 @@ class Entry:
             return
         failures = outcome_of(job, len(self.positions))
         if failures is not None:
-            self.settle(Outcome(job.state, len(self.positions) - len(failures), tuple(failures)))
+            self.settle(BatchOutcome(job.state, len(self.positions) - len(failures), tuple(failures)))
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: BatchOutcome) -> None:
         """The batch has ended."""
         job_id = self.handle.id if self.handle else None
         values = self.values
@@ -99,11 +130,11 @@ class Entry:
         self.settled = True
         self.recorded = False
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> BatchOutcome:
         """What `settle` was given, to be written down."""
         places = {position: index for index, position in enumerate(self.positions)} if self.rows else {}
         failures = tuple((places[row.position], row.reason) for row in self.rows)
-        return Outcome(self.state, self.issued, failures)
+        return BatchOutcome(self.state, self.issued, failures)
 
 
 def is_unsent(entry: Entry) -> bool:

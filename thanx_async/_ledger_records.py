@@ -22,7 +22,7 @@ class BatchState(StrEnum):
 
 
 @attrs.frozen
-class Outcome:
+class BatchOutcome:
     """How a batch ended: the state of its job, how many got a reward, and who did not and why.
 
     ``failures`` are pairs of the place within the batch, from 0, and the reason.
@@ -39,7 +39,7 @@ class Outcome:
         return orjson.dumps({"state": self.state, "issued": self.issued, "failures": reasons})
 
     @classmethod
-    def unpacked(cls, data: bytes) -> Outcome:
+    def unpacked(cls, data: bytes) -> BatchOutcome:
         fields = orjson.loads(data)
         pairs = ((index, reason) for reason, rows in fields["failures"].items() for index in rows)
         return cls(fields["state"], fields["issued"], tuple(sorted(pairs)))
@@ -57,7 +57,7 @@ class BatchRecord:
     state: BatchState = BatchState.IN_DOUBT
     recorded_at: float = 0.0
     job_id: str | None = None
-    outcome: Outcome | None = None
+    outcome: BatchOutcome | None = None
 
     def job(self) -> IssuanceJob | None:
         """The last snapshot of its job, as far as it was kept; None while the job goes on."""

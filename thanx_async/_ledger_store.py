@@ -11,7 +11,7 @@ import attrs
 
 from thanx_async._chunking import Positions
 from thanx_async._ledger_bodies import STRIDE, BodyFile
-from thanx_async._ledger_records import BatchRecord, BatchState, Outcome, digest_of
+from thanx_async._ledger_records import BatchOutcome, BatchRecord, BatchState, digest_of
 from thanx_async._ledger_runs import Runs
 from thanx_async._ledger_schema import connect, explained, transaction
 from thanx_async.errors import LedgerError
@@ -120,7 +120,7 @@ class Store:
         if not freed and (known is None or known.job_id != job_id):
             raise LedgerError(_surprise(run_id, number, job_id, known))
 
-    def finish(self, run_id: str, outcomes: Mapping[int, Outcome]) -> None:
+    def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
         with explained(self._path), transaction(self._db):
             for number, outcome in outcomes.items():
                 self._freed += self._db.execute(
@@ -178,7 +178,7 @@ def _batch(
         BatchState(state),
         recorded_at,
         job_id,
-        Outcome.unpacked(outcome) if outcome is not None else None,
+        BatchOutcome.unpacked(outcome) if outcome is not None else None,
     )
 
 

@@ -15,6 +15,7 @@ from thanx_async._speed import Track
 from thanx_async._webhook_events import Event, RewardIssued, UnknownEvent
 from thanx_async.errors import ThanxError
 from thanx_async.identifiers import MAX_BATCH
+from thanx_async.instrumentation import Hook, JobRecord, emit
 from thanx_async.limiter import RateLimiter
 from thanx_async.models import IssuanceJob
 
@@ -27,6 +28,9 @@ class JobService(Protocol):
 
     @property
     def limiter(self) -> RateLimiter: ...
+
+    @property
+    def hook(self) -> Hook: ...
 
     async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob: ...
 
@@ -159,6 +163,7 @@ class JobWatch:
         self._polling = asyncio.Lock()
         self._change = asyncio.Event()
         self._hinted = signs.over
+        self._polls = 0
         self._failures = 0
         self._failure: ThanxError | None = None
 
@@ -171,9 +176,18 @@ class JobWatch:
                 self._schedule.hint(self._track, asyncio.get_running_loop().time())
         else:
             self._schedule.seen(self._track, job, now)
+        ended = self._polls > 0 and job.is_finished and not (self.job and self.job.is_finished)
         self.job = job
         self.version += 1
         self._change.set()
+        if ended:
+            self._tell_end(job, now - self._track.since)
+
+    def _tell_end(self, job: IssuanceJob, seconds: float) -> None:
+        record = JobRecord(
+            job.id, job.state, job.total_count, job.success_count, job.failure_count, seconds, self._polls
+        )
+        emit(self._service.hook, record)
 
     def hint(self) -> None:
         """There is reason to think that the job is over: look at it as soon as somebody waits for it."""
@@ -186,6 +200,7 @@ class JobWatch:
 
     async def refresh(self) -> IssuanceJob:
         """Poll now."""
+        self._polls += 1
         job = await self._service.get_issuance_job(self.job_id, merchant_id=self.merchant_id)
         self.saw(job)
         return job

@@ -31,6 +31,7 @@ from thanx_async._stream import IssuanceStream
 from thanx_async.client import ThanxClient
 from thanx_async.errors import BadRequestError, ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
+from thanx_async.instrumentation import BatchFate, emit
 from thanx_async.ledger import Ledger, RunRecord
 
 __all__ = [
@@ -223,11 +224,18 @@ class AsyncBatcher(MicroBatching):
         Raises:
             ThanxError: what should stop the run.
         """
+        hook = self._client.hook
+        emit(hook, entry.event(BatchFate.SENDING))
         body = entry.body or self._body(entry.values or [])
-        if self._journal:
-            await self._journal.deliver(entry, body, self._send)
-        else:
-            await self._send(entry, body)
+        try:
+            if self._journal:
+                await self._journal.deliver(entry, body, self._send)
+            else:
+                await self._send(entry, body)
+        except BaseException as error:
+            emit(hook, entry.event(entry.fate, error))
+            raise
+        emit(hook, entry.event(entry.fate, entry.delivery.refused))
 
     async def _send(self, entry: Entry, body: bytes) -> None:
         entry.body = None

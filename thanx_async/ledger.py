@@ -11,12 +11,12 @@ from typing import Protocol, Self, TypeVar
 import anyio.to_thread
 from anyio import CapacityLimiter
 
-from thanx_async._ledger_records import BatchRecord, BatchState, Outcome, RunRecord, digest_of
+from thanx_async._ledger_records import BatchOutcome, BatchRecord, BatchState, RunRecord, digest_of
 from thanx_async._ledger_store import Store
 from thanx_async._shield import to_its_end
 from thanx_async.errors import ConfigurationError
 
-__all__ = ["BatchRecord", "BatchState", "Ledger", "Outcome", "RunRecord", "SQLiteLedger", "digest_of"]
+__all__ = ["BatchOutcome", "BatchRecord", "BatchState", "Ledger", "RunRecord", "SQLiteLedger", "digest_of"]
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class Ledger(Protocol):
     async def accept(self, run_id: str, number: int, job_id: str) -> None:
         """A batch in doubt was accepted as this job; its bytes are deleted."""
 
-    async def finish(self, run_id: str, outcomes: Mapping[int, Outcome]) -> None:
+    async def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
         """The outcomes of batches by number; bytes still kept are deleted."""
 
     async def withdraw(self, run_id: str, number: int) -> None:
@@ -160,7 +160,7 @@ class SQLiteLedger:
     async def accept(self, run_id: str, number: int, job_id: str) -> None:
         await self._do(lambda store: store.accept(run_id, number, job_id))
 
-    async def finish(self, run_id: str, outcomes: Mapping[int, Outcome]) -> None:
+    async def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
         await self._do(lambda store: store.finish(run_id, outcomes))
 
     async def withdraw(self, run_id: str, number: int) -> None:

@@ -28,9 +28,9 @@ _MOST_OPEN = 10_000
 class OpenTelemetryHook:
     """Spans and metrics, as ``ThanxClient(..., hook=OpenTelemetryHook())``.
 
-    A span ``thanx.batch`` runs from the coming of a batch's oldest guest until its job is finished, with a
-    child ``thanx.request`` for each attempt; a batch whose job nobody waits for ends with the run of other
-    batches. Metrics: ``thanx.requests``, ``thanx.request.duration`` (s), ``thanx.retries``,
+    A span ``thanx.batch`` runs from the coming of a batch's oldest guest until its job is known to be
+    finished, with a child ``thanx.request`` for each attempt; where nobody waits for the job it ends once
+    10,000 more are open. Metrics: ``thanx.requests``, ``thanx.request.duration`` (s), ``thanx.retries``,
     ``thanx.rate_limit.refusals``, ``thanx.rate_limit.wait`` (s), and ``thanx.guests`` by ``outcome``:
     issued, failed, refused, in_doubt or unsent.
 
@@ -120,8 +120,9 @@ class OpenTelemetryHook:
             span.end()
 
     def _job(self, record: JobRecord) -> None:
-        self._guests.add(record.issued, {"outcome": "issued"})
-        self._guests.add(record.failed, {"outcome": "failed"})
+        if record.state != "revoked":  # its guests were counted when it was completed
+            self._guests.add(record.issued, {"outcome": "issued"})
+            self._guests.add(record.failed, {"outcome": "failed"})
         if (span := self._open.pop(record.job_id, None)) is not None:
             span.set_attributes(
                 {"thanx.state": record.state, "thanx.issued": record.issued, "thanx.failed": record.failed}

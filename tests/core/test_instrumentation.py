@@ -3,9 +3,16 @@ import logging
 import pytest
 
 from tests.conftest import MERCHANT, TARGET, guests
-from thanx_async import ConnectionFailedError, RetryPolicy, ThanxClient
+from thanx_async import AsyncBatcher, BatchError, ConnectionFailedError, RetryPolicy, ThanxClient
 from thanx_async.emulator import Emulator, ScriptedAnswer
-from thanx_async.instrumentation import Record, RequestRecord, RetryRecord, WaitRecord
+from thanx_async.instrumentation import (
+    BatchRecord,
+    JobRecord,
+    Record,
+    RequestRecord,
+    RetryRecord,
+    WaitRecord,
+)
 
 QUICK = RetryPolicy(max_attempts=2, base_delay=0.5, jitter=0)
 
@@ -71,3 +78,62 @@ async def test_the_log_names_nobody(emulator: Emulator, caplog: pytest.LogCaptur
     assert "for the rate limits (poll)" in caplog.text
     assert "guest0" not in caplog.text
     assert "s3cret" not in caplog.text
+
+
+REFUSAL = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "no"}}')
+LOST = ScriptedAnswer(fault="reset_after")
+DENIED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
+
+
+@pytest.mark.parametrize(
+    ("answers", "fate", "error"),
+    [
+        ([], "accepted", None),
+        ([REFUSAL], "refused", "BadRequestError"),
+        ([LOST, LOST], "in_doubt", "ConnectionFailedError"),
+        ([DENIED], "unsent", "AuthenticationError"),
+    ],
+)
+async def test_batches(
+    emulator: Emulator, answers: list[ScriptedAnswer], fate: str, error: str | None
+) -> None:
+    """A batch is told twice: when it is about to be sent, and with its fate."""
+    records: list[Record] = []
+    emulator.script(*answers)
+    async with ThanxClient("c", "t", base_url=emulator.url, retry=QUICK, hook=records.append) as client:
+        try:
+            run = await AsyncBatcher(client, **TARGET).issue(guests(3), run_id="r")
+        except BatchError as stopped:
+            run = stopped.run
+    sending, ended = [record for record in records if isinstance(record, BatchRecord)]
+    assert (sending.fate, sending.run_id, sending.number, sending.count) == ("sending", "r", 0, 3)
+    assert (ended.fate, ended.error, ended.idempotency_key) == (fate, error, sending.idempotency_key)
+    assert ended.job_id == (run.handles[0].id if fate == "accepted" else None)
+    assert ended.seconds >= sending.seconds >= 0
+
+
+async def test_the_wait_in_a_service_counts(emulator: Emulator, client: ThanxClient) -> None:
+    """The time of a batch begins when its oldest guest is added."""
+    records: list[Record] = []
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, hook=records.append) as observed,
+        AsyncBatcher(observed, **TARGET, linger=2) as batcher,
+    ):
+        await batcher.add("a@example.com")
+    sending = next(record for record in records if isinstance(record, BatchRecord))
+    assert 2 <= sending.seconds < 2.5
+
+
+async def test_jobs(emulator: Emulator) -> None:
+    """The end of a job is told once, with Thanx's counts, however many wait for it."""
+    records: list[Record] = []
+    async with ThanxClient("c", "t", base_url=emulator.url, hook=records.append) as client:
+        handle = await client.issue_rewards(**TARGET, identifiers=[*guests(3), "unknown@example.com"])
+        await handle
+        await handle
+        await handle.refresh()
+    (ended,) = [record for record in records if isinstance(record, JobRecord)]
+    assert (ended.job_id, ended.state, ended.total) == (handle.id, "completed", 4)
+    assert (ended.issued, ended.failed) == (3, 1)
+    assert ended.polls >= 1
+    assert ended.seconds > 0

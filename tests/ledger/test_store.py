@@ -18,7 +18,7 @@ from thanx_async import _ledger_schema as schema
 from thanx_async._chunking import Chunker, Positions
 from thanx_async._ledger_bodies import STRIDE
 from thanx_async._ledger_owner import Owner
-from thanx_async.ledger import BatchRecord, BatchState, Outcome, RunRecord, digest_of
+from thanx_async.ledger import BatchOutcome, BatchRecord, BatchState, RunRecord, digest_of
 
 pytestmark = pytest.mark.realtime
 RUN = RunRecord("march", "http://127.0.0.1", "c", "camp", "merch", "var", 10, deduplicate=True)
@@ -58,7 +58,7 @@ async def test_a_batch_and_its_states(ledger: SQLiteLedger, path: Path) -> None:
     await ledger.accept("march", 0, "job1")
     await ledger.accept("march", 0, "job1")
     await ledger.withdraw("march", 0)
-    outcome = Outcome("completed", 2, ((1, "User not found"),))
+    outcome = BatchOutcome("completed", 2, ((1, "User not found"),))
     await ledger.finish("march", {0: outcome})
     await ledger.accept("march", 0, "job1")
     found = await only(ledger)
@@ -94,7 +94,7 @@ async def test_guests_are_forgotten(ledger: SQLiteLedger, path: Path) -> None:
     await ledger.withdraw("march", 1)
     await ledger.record(batch(3), BODY)
     assert bodies(path).count(BODY) == 2
-    await ledger.finish("march", {2: Outcome("refused", 0), 3: Outcome("refused", 0)})
+    await ledger.finish("march", {2: BatchOutcome("refused", 0), 3: BatchOutcome("refused", 0)})
     await ledger.release("march")
     assert b"guest" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
 
@@ -135,8 +135,8 @@ def test_positions_survive_packing(kinds: list[str]) -> None:
 @given(st.dictionaries(st.integers(0, 9_999), st.text(max_size=5)), st.integers(0, 10_000))
 def test_outcomes_survive_packing(failures: dict[int, str], issued: int) -> None:
     """Failures keep their place and reason."""
-    outcome = Outcome("completed", issued, tuple(sorted(failures.items())))
-    assert Outcome.unpacked(outcome.packed()) == outcome
+    outcome = BatchOutcome("completed", issued, tuple(sorted(failures.items())))
+    assert BatchOutcome.unpacked(outcome.packed()) == outcome
 
 
 async def test_a_run_that_changes_hands(path: Path) -> None:
