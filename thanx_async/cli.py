@@ -33,7 +33,10 @@ COMMANDS = {
         "_cli_resume:resume",
         ("Take up a run that was stopped, without its file: send again what is in doubt, wait, and report."),
     ),
-    "revoke": ("_cli_resume:revoke", "Take back the rewards of a recorded run, job by job."),
+    "revoke": (
+        "_cli_resume:revoke",
+        ("Take back the rewards of all jobs of a run, waiting for those that still run."),
+    ),
     "ledger": ("_cli_ledger:ledger_app", "Look at recorded runs, and settle what is in doubt by hand."),
     "job": ("_cli_job:job_app", "Look at, wait for or revoke one job."),
     "emulator": (
