@@ -127,7 +127,7 @@ def log_record(record: Record) -> None:
         case BatchRecord():
             _log_batch(record)
         case JobRecord():
-            level = logging.INFO if record.state == "completed" else logging.WARNING
+            level = logging.WARNING if record.state == "failed" else logging.INFO
             _log.log(
                 level,
                 "job %s is %s after %.1f s and %d polls: %d issued, %d failed",
