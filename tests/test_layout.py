@@ -1,4 +1,5 @@
 import ast
+from importlib import import_module
 from pathlib import Path
 
 import thanx_async
@@ -82,14 +83,15 @@ def test_the_public_names_are_complete() -> None:
     """Whatever the package declares for its users is in the one sorted list, and is there when asked for."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     declared = {
-        alias.name
+        alias.name: node.module or ""
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("thanx_async.")
         for alias in node.names
     }
-    assert declared == set(thanx_async.__all__) == set(dir(thanx_async))
+    assert set(declared) == set(thanx_async.__all__) == set(dir(thanx_async))
     assert thanx_async.__all__ == sorted(thanx_async.__all__, key=_rank)
-    assert all(getattr(thanx_async, name) is not None for name in thanx_async.__all__)
+    for name, home in declared.items():
+        assert getattr(thanx_async, name) is getattr(import_module(home), name), name
     assert thanx_async.errors.ThanxError is thanx_async.ThanxError
     assert not hasattr(thanx_async, "Typo")
 
