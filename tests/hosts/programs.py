@@ -67,8 +67,8 @@ class Process:
 
     @property
     def complaints(self) -> list[str]:
-        """Standard error without uvicorn's own news and the client's retries."""
-        news = ("INFO: ", "POST /partner/", "GET /partner/")
+        """Standard error without uvicorn's own news and the log of retries and batches in trouble."""
+        news = ("INFO: ", "POST /partner/", "GET /partner/", "run service-")
         return [line for line in self.err.splitlines() if not line.startswith(news)]
 
     def __enter__(self) -> Self:
