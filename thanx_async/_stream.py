@@ -14,7 +14,7 @@ from thanx_async._entry import Entry
 from thanx_async._guard import Guard
 from thanx_async._past import Past
 from thanx_async._source import Source
-from thanx_async._watch import check_failures, check_rewards, is_too_much, try_canary
+from thanx_async._watch import check_failures, check_rewards, is_too_much, newest_open, try_canary
 from thanx_async.errors import BatchError, InputChangedError, ThanxError
 from thanx_async.jobs import JobHandle
 from thanx_async.wire import batch_key
@@ -65,6 +65,7 @@ class IssuanceStream:
             self._past = await self._begin(self.run)
         await self._group.__aenter__()
         self._pump = self._group.create_task(self._read())
+        self._pump.add_done_callback(lambda _: self._change.set())
         if self._sender.guard.max_failure_rate is not None:
             self._watcher = self._group.create_task(self._watch())
         return self
@@ -203,7 +204,7 @@ class IssuanceStream:
         try:
             while True:
                 check_failures(self._sender.guard, self.run.entries)
-                if newest := self._newest_open():
+                if newest := newest_open(self.run.entries[: self._started]):
                     await newest[1].wait()
                     newest[0].look()
                     self.run.changed()
@@ -211,13 +212,6 @@ class IssuanceStream:
                     await self._changed()
         except Exception as error:  # noqa: BLE001 - of a poll, the guard, or the user's callback
             self._stop(error)
-
-    def _newest_open(self) -> tuple[Entry, JobHandle] | None:
-        """The newest job without an outcome: when polls are scarce, old ones tell nothing new."""
-        for entry in reversed(self.run.entries[: self._started]):
-            if entry.handle and not (entry.settled or entry.is_unclear):
-                return entry, entry.handle
-        return None
 
     def _close_watch(self) -> None:
         """A run is over once all is accepted; then nobody watches it any more."""

@@ -7,6 +7,7 @@ from collections.abc import Container, Sequence
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
 from thanx_async.errors import GuardError
+from thanx_async.jobs import JobHandle
 
 
 def is_too_much(guard: Guard, entries: Sequence[Entry], sending: Container[Entry], entry: Entry) -> bool:
@@ -47,6 +48,14 @@ def check_failures(guard: Guard, entries: Sequence[Entry]) -> None:
             f"max_failure_rate is {guard.max_failure_rate:.1%}: {failed:,} of {ended:,} guests in finished"
             f" jobs have failed ({failed / ended:.1%})"
         )
+
+
+def newest_open(entries: Sequence[Entry]) -> tuple[Entry, JobHandle] | None:
+    """The newest job without an outcome: when polls are scarce, old ones tell nothing new."""
+    for entry in reversed(entries):
+        if entry.handle and not (entry.settled or entry.is_unclear):
+            return entry, entry.handle
+    return None
 
 
 async def try_canary(guard: Guard, entry: Entry) -> None:

@@ -272,6 +272,17 @@ async def test_an_exception_of_the_consumer_is_kept(emulator: Emulator, client: 
     assert not stream.run.in_doubt
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_run_that_is_stopped_ends(client: ThanxClient, turns: int) -> None:
+    """However far its tasks have come, even if they have not begun, the iteration comes to its end."""
+    async with batcher(client).stream(guests(25)) as handles:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        handles.stop()
+        assert len([handle async for handle in handles]) <= 2
+    assert sums(handles.run)
+
+
 async def test_a_slow_consumer_slows_the_reading(emulator: Emulator, client: ThanxClient) -> None:
     """The source is never read far ahead of what was taken."""
     read = 0

@@ -1,20 +1,25 @@
 """Guests who come one by one, recorded in a ledger."""
 
+import asyncio
+import random
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import guests
+from tests.conftest import TARGET, guests
 from tests.ledger.conftest import recording
 from thanx_async import (
+    APIError,
+    AsyncBatcher,
     ConfigurationError,
     ConnectionFailedError,
+    JobHandle,
     LedgerError,
     SQLiteLedger,
     ThanxClient,
 )
-from thanx_async.emulator import Emulator, Faults
+from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.ledger import BatchState
 
 
@@ -105,3 +110,41 @@ async def test_recovery_needs_a_ledger(client: ThanxClient) -> None:
     """Without one there is nothing to recover from, which is said."""
     with pytest.raises(ConfigurationError, match="needs the ledger"):
         await recording(client, None).recover()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whenever_it_ends(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, seed: int
+) -> None:
+    """The ledger, the callers' answers and the report agree on what was accepted, in doubt and not sent."""
+    emulator.faults = Faults(delay=0.3)
+    async with AsyncBatcher(client, **TARGET, batch_size=5, ledger=ledger) as batcher:
+        tasks = [asyncio.create_task(batcher.add(guest)) for guest in guests(30)]
+        await asyncio.sleep(random.Random(seed).uniform(0.05, 1.5))
+        report = await batcher.aclose(timeout=0.1)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    batches = [batch for run in await ledger.runs() for batch in await ledger.batches(run.run_id)]
+    accepted = {result.id for result in results if isinstance(result, JobHandle)}
+    assert {batch.job_id for batch in batches if batch.job_id} == accepted
+    in_doubt = {batch.key for batch in batches if batch.state is BatchState.IN_DOUBT}
+    assert in_doubt == {batch.idempotency_key for batch in report.in_doubt}
+    assert not set(report.unsent) & set(emulator.reward_counts())
+    emulator.faults = Faults()
+    await AsyncBatcher(client, **TARGET, ledger=ledger).recover()
+    assert sum(emulator.reward_counts().values()) == 30 - len(report.unsent)
+    assert max(emulator.reward_counts().values(), default=1) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401])
+async def test_a_batch_that_was_not_issued(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, status: int
+) -> None:
+    """Its callers get Thanx's error, the next guest is sent, and nothing of it is recovered."""
+    body = b'{"error": {"code": "SOME_CODE", "message": "no"}}'
+    emulator.script(ScriptedAnswer(status, body))
+    async with AsyncBatcher(client, **TARGET, ledger=ledger) as batcher:
+        errors = await asyncio.gather(*(batcher.add(guest) for guest in guests(3)), return_exceptions=True)
+        assert [error.status for error in errors if isinstance(error, APIError)] == [status] * 3
+        await batcher.add("a@example.com")
+    assert await AsyncBatcher(client, **TARGET, ledger=ledger).recover() == []
+    assert emulator.reward_counts() == {"a@example.com": 1}
