@@ -55,7 +55,7 @@ MIGRATIONS: list[str] = [
 ]
 """What leads from each version of the schema, from 0, to the next."""
 
-_BUSY = 10.0
+_BUSY = 30.0
 _REASONS = {
     "SQLITE_BUSY": "another process has locked it; try again once that one is done",
     "SQLITE_FULL": "the disk is full; free some space and start the same run again",

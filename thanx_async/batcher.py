@@ -65,7 +65,7 @@ class AsyncBatcher(MicroBatching):
             call for, 2 to 32.
         deduplicate: give each guest of a run one reward only; this costs about 110 bytes a guest.
         keep_values: name the guests in the report's rows; without it only positions are kept.
-        guard: how many rewards at most, and how many failures are too many, for each run.
+        guard: how many rewards at most, and how many failures are too many, for each run of `issue`.
         ledger: an open ledger, in which each batch is recorded before it is sent: the same run can be
             started again after a crash, and goes on where it was.
         linger: seconds for which the first guest of a batch waits in `add` for others.
