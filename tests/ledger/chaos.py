@@ -163,21 +163,22 @@ class Chaos:
                     self._run = await batcher.resume(_RUN)
                     return False
                 slow = not calm and self._draw.random() < 0.3
-                await self._issue(batcher, self._slowly() if slow else self._rows)
+                run = await self._issue(batcher, self._slowly() if slow else self._rows)
             except BatchError as error:
                 if isinstance(error.__cause__, LedgerError):
                     raise
                 self.verdict.stopped += 1
                 self._run = error.run
                 return False
-            await self._wait()
-            return not (self._run and (self._run.unsent or _without_job(self._run.in_doubt)))
+            await self._wait(run)
+            return not (run.unsent or _without_job(run.in_doubt))
 
-    async def _issue(self, batcher: AsyncBatcher, source: Iterable[str] | AsyncIterator[str]) -> None:
+    async def _issue(self, batcher: AsyncBatcher, source: Iterable[str] | AsyncIterator[str]) -> IssuanceRun:
         async with batcher.stream(source, run_id=_RUN) as handles:
             self._run = handles.run
             async for _ in handles:
                 pass
+        return handles.run
 
     async def _slowly(self) -> AsyncIterator[str]:
         """A source that takes its time, and may fail."""
@@ -189,11 +190,10 @@ class Chaos:
                 await asyncio.sleep(self._draw.random())
             yield guest
 
-    async def _wait(self) -> None:
+    async def _wait(self, run: IssuanceRun) -> None:
         """Polls go wrong as well, and jobs may hang."""
-        assert self._run is not None
         try:
-            await self._run.wait(timeout=60)
+            await run.wait(timeout=60)
         except LedgerError:
             raise
         except ThanxError:
