@@ -38,8 +38,8 @@ async def test_a_run_through_chaos(quick_path: Path, first: int) -> None:
         assert (verdict.doubled, verdict.lost, verdict.wrong) == (0, 0, []), f"seed {seed}"
     rows = verdicts.values()
     assert sum(row.gone_wrong for row in rows) > 0.33 * sum(row.requests for row in rows)
-    assert sum(row.stopped for row in rows) > 20
-    assert sum(row.cancelled for row in rows) > 5
+    assert sum(row.stopped for row in rows) > 10
+    assert sum(row.cancelled for row in rows) > 2
 
 
 class Service:
