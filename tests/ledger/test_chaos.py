@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from tests.ledger.chaos import (
     a_moment,
     client_of,
     emulator_of,
-    gone_wrong,
 )
 from thanx_async import AsyncBatcher, BatchError, LedgerError, SQLiteLedger, ThanxError
 from thanx_async.emulator import Emulator
@@ -37,7 +37,7 @@ async def test_a_run_through_chaos(quick_path: Path, first: int) -> None:
     for seed, verdict in verdicts.items():
         assert (verdict.doubled, verdict.lost, verdict.wrong) == (0, 0, []), f"seed {seed}"
     rows = verdicts.values()
-    assert sum(row.gone_wrong for row in rows) > 0.33 * sum(row.requests for row in rows)
+    assert sum(row.gone_wrong for row in rows) > 0.25 * sum(row.requests for row in rows)
     assert sum(row.stopped for row in rows) > 10
     assert sum(row.cancelled for row in rows) > 2
 
@@ -54,6 +54,7 @@ class Service:
         self.sure: set[str] = set()
         self.in_doubt: set[str] = set()
         self.impatient: set[str] = set()
+        self.rewards: Mapping[str, int] = {}
         self.wrong: list[str] = []
         self.deaths = 0
         self._emulator = emulator
@@ -116,18 +117,21 @@ class Service:
                 self.wrong.append("a guest has a handle and no reward")
 
 
-@pytest.mark.parametrize("seed", range(10))
-async def test_a_service_through_chaos(quick_path: Path, seed: int) -> None:
-    """Who has a handle, or was in doubt until a recovery, has one reward; who did not wait, at most one."""
+async def served(path: Path, seed: int) -> Service:
     async with emulator_of(REQUESTS_GO_WRONG, seed) as emulator:
-        service = Service(emulator, quick_path, seed)
+        service = Service(emulator, path.with_name(f"{seed}.sqlite"), seed)
         await service.live()
-        rewards = emulator.reward_counts()
-        assert gone_wrong(emulator)
-    assert service.wrong == []
-    assert set(rewards.values()) == {1}
-    assert service.sure | service.in_doubt <= rewards.keys()
-    assert rewards.keys() - service.sure - service.in_doubt <= service.impatient
-    assert service.sure | service.in_doubt | service.impatient == set(guests(300))
-    assert service.deaths
-    assert service.in_doubt
+        service.rewards = emulator.reward_counts()
+    return service
+
+
+@pytest.mark.parametrize("first", range(0, 10, 5))
+async def test_a_service_through_chaos(quick_path: Path, first: int) -> None:
+    """Who has a handle, or was in doubt until a recovery, has one reward; who did not wait, at most one."""
+    services = {seed: await served(quick_path, seed) for seed in range(first, first + 5)}
+    for seed, service in services.items():
+        rewarded, told = set(service.rewards), service.sure | service.in_doubt
+        assert (service.wrong, set(service.rewards.values())) == ([], {1}), f"seed {seed}"
+        assert told <= rewarded <= told | service.impatient == set(guests(300)), f"seed {seed}"
+    assert sum(service.deaths for service in services.values()) > 2
+    assert sum(len(service.in_doubt) for service in services.values()) > 100
