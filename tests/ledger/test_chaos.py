@@ -22,6 +22,9 @@ from thanx_async.emulator import Emulator
 from thanx_async.ledger import BatchState
 
 
+_MOST_STARTS = 300
+
+
 async def lived(path: Path, seed: int) -> Verdict:
     faults = JOBS_GO_WRONG if seed % 5 > 2 else REQUESTS_GO_WRONG
     async with emulator_of(faults, seed) as emulator:
@@ -64,7 +67,9 @@ class Service:
 
     async def live(self) -> None:
         """Until everybody was answered, and nothing is in doubt any more."""
-        while self.left or await self._doubts():
+        for _ in range(_MOST_STARTS):
+            if not self.left and not await self._doubts():
+                return
             process = asyncio.create_task(self._process())
             if self._draw.random() < 0.5:
                 await a_moment(self._draw)
@@ -75,6 +80,7 @@ class Service:
                 self.deaths += 1
             else:
                 process.result()
+        raise AssertionError(f"not over after {_MOST_STARTS} starts")
 
     async def _doubts(self) -> int:
         async with SQLiteLedger(self._path) as ledger:
