@@ -21,6 +21,7 @@ _PROGRAMS = (
     "add",
     "service",
     "ledger",
+    "chaos",
     "start",
     "growth",
     "limiter",

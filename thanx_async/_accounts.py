@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import time
 
 import attrs
@@ -14,7 +14,7 @@ from thanx_async._report import BatchRange, GuestRow, IssuanceReport, Revocation
 from thanx_async._revoke import revoke_batches
 from thanx_async.errors import NotFoundError, ThanxError
 from thanx_async.jobs import JobHandle
-from thanx_async.ledger import Ledger, RunRecord
+from thanx_async.ledger import BatchRecord, Ledger, RunRecord
 
 _RECORD_EVERY = 5.0
 
@@ -36,13 +36,14 @@ class IssuanceRun:
         self._recorded_at = 0.0
         self.ledger: Ledger | None = None
         self.record: RunRecord | None = None
+        self.recorded: Mapping[int, BatchRecord] = {}
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count:,} {fate}" for fate, count in self.report().counts.items() if count)
         return f"<IssuanceRun {self.run_id}: {counts or 'nothing read'}>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        state = self.run_id, self._entries, self._chunker
+        state = self.run_id, self._entries, self._chunker, self.recorded
         return _restored, state
 
     @property
@@ -69,13 +70,25 @@ class IssuanceRun:
     def unsent(self) -> list[BatchRange]:
         """Batches that Thanx has certainly not accepted; a new run may send them."""
         ranges = [entry.range() for entry in self._entries if is_unsent(entry)]
-        pending = self._chunker.pending
-        return [*ranges, BatchRange(pending.first, pending.last, len(pending))] if pending else ranges
+        return [*ranges, *(batch for batch in self._pending() if batch.key is None)]
 
     @property
     def in_doubt(self) -> list[BatchRange]:
-        """Batches that were sent and not answered, and jobs that ended without saying who got a reward."""
-        return [entry.range() for entry in self._entries if is_in_doubt(entry)]
+        """Batches that were sent and not answered, and jobs that ended without saying who got a reward.
+
+        Where the reading of a recorded run's input stopped within a recorded batch, that part of it as well.
+        """
+        ranges = [entry.range() for entry in self._entries if is_in_doubt(entry)]
+        return [*ranges, *(batch for batch in self._pending() if batch.key is not None)]
+
+    def _pending(self) -> list[BatchRange]:
+        """What was read and waits for the rest of its batch, with its key if that batch is recorded."""
+        pending = self._chunker.pending
+        if not pending:
+            return []
+        record = self.recorded.get(len(self._entries))
+        key, job_id = (record.key, record.job_id) if record else (None, None)
+        return [BatchRange(pending.first, pending.last, len(pending), key, job_id)]
 
     def report(self) -> IssuanceReport:
         """What is known now, without a request."""
@@ -210,8 +223,11 @@ class IssuanceRun:
             self._notify(self)
 
 
-def _restored(run_id: str, entries: list[Entry], chunker: Chunker) -> IssuanceRun:
+def _restored(
+    run_id: str, entries: list[Entry], chunker: Chunker, recorded: Mapping[int, BatchRecord]
+) -> IssuanceRun:
     run = IssuanceRun(run_id, chunker)
+    run.recorded = recorded
     run.entries.extend(entries)
     return run
 

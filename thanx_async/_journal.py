@@ -52,7 +52,8 @@ class Journal:
             run.ledger, run.record = self._ledger, known
             if known.canary is not None:
                 run.chunker.cut_first_at(known.canary)
-            return Past(await self._ledger.batches(run.run_id), self._encode, self.adopt)
+            run.recorded = {record.number: record for record in await self._ledger.batches(run.run_id)}
+            return Past(run.recorded, self._encode, self.adopt)
 
     async def open(self, run_id: str) -> None:
         """Claim a new run of batches that have no common input."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from thanx_async._chunking import Batch, Positions
 from thanx_async._entry import Entry
@@ -11,18 +11,18 @@ from thanx_async.errors import InputChangedError
 
 
 class Past:
-    """The recorded batches of a run.
+    """The recorded batches of a run, by number.
 
     ``encode`` makes a request's bytes from its values, and ``adopt`` gives an entry the recorded fate.
     """
 
     def __init__(
         self,
-        records: Iterable[BatchRecord],
+        records: Mapping[int, BatchRecord],
         encode: Callable[[list[str]], bytes],
         adopt: Callable[[Entry, BatchRecord], None],
     ) -> None:
-        self._records = {record.number: record for record in records}
+        self._records = records
         self._encode = encode
         self._adopt = adopt
         self.last = max(self._records, default=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
@@ -139,14 +140,15 @@ class IssuanceStream:
             self._stop(error)
         finally:
             if self._source is not None:
-                self.run.entries.extend(self._entry(batch) for batch in self._feed(self._source))
+                with suppress(InputChangedError):  # something else has stopped the run, and nothing is sent
+                    self._register(self._chunker.feed(self._source.take()))
             self._pumped = True
             self._close_watch()
             self._change.set()
 
     async def _read_source(self, source: Source) -> None:
         while not self._stopping and await source.fill():
-            self._register(self._feed(source))
+            self._register(self._chunker.feed(source.take()))
             if self._past is None or len(self.run.entries) > self._past.last:
                 await self._send_registered()
         if not self._stopping:
@@ -155,16 +157,13 @@ class IssuanceStream:
                 self._past.check_end(len(self.run.entries))
             await self.run.input_ended()
 
-    def _feed(self, source: Source) -> list[Batch]:
-        return self._chunker.feed(source.take())
-
     def _register(self, batches: list[Batch]) -> None:
         """Take in new batches. Those of an earlier process get their fate, and none is sent before all of
         these were found to be the same as then."""
-        for batch in batches:
-            entry = self._entry(batch)
-            self.run.entries.append(entry)
-            if self._past is not None:
+        fresh = [self._entry(batch) for batch in batches]
+        self.run.entries.extend(fresh)
+        if self._past is not None:
+            for entry, batch in zip(fresh, batches, strict=True):
                 self._past.meet(entry, batch)
 
     def _entry(self, batch: Batch) -> Entry:

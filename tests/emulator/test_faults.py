@@ -76,6 +76,18 @@ async def test_a_truncated_answer_has_its_head(emulator: Emulator, http: aiohttp
             await response.content.read()
 
 
+async def test_nobody_waits_for_the_half_answer(
+    emulator: Emulator, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that has gone before an answer breaks off is no error of the emulator's."""
+    emulator.faults = Faults(truncated=1, delay=3.0)
+    with pytest.raises(TimeoutError):
+        await http.get(SCOPES, timeout=aiohttp.ClientTimeout(total=1))
+    await asyncio.sleep(5)
+    assert emulator.statistics()["faults"] == {"truncated": 1}
+    assert caplog.messages == []
+
+
 async def test_faults_reach_every_endpoint(http: aiohttp.ClientSession, emulator: Emulator) -> None:
     """Looking, revoking and the catalogue are no exception."""
     emulator.faults = Faults(error_500=1)

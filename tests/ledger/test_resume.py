@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Callable, Iterator
+import pickle
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -158,6 +159,41 @@ async def test_an_interrupted_source_is_cut_again(
     run = await recording(client, ledger).issue(guests(30), run_id="march")
     assert [handle.total for handle in run.handles] == [10, 10, 10]
     assert emulator.reward_counts() == dict.fromkeys(guests(30), 1)
+
+
+@pytest.mark.parametrize("read", [0, 7, 10, 15, 20, 24])
+async def test_stopped_while_the_input_is_read_again(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, read: int
+) -> None:
+    """Who has a reward from before is never said to be unsent, however far the second reading came."""
+
+    async def stuck() -> AsyncIterator[str]:
+        for guest in guests(read):
+            yield guest
+        reached.set()
+        await asyncio.Event().wait()
+
+    async def again() -> None:
+        async with stream as handles:
+            async for _ in handles:
+                pass
+
+    await recording(client, ledger).issue(guests(20), run_id="march")
+    reached = asyncio.Event()
+    stream = recording(client, ledger).stream(stuck(), run_id="march")
+    task = asyncio.create_task(again())
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for run in (stream.run, pickle.loads(pickle.dumps(stream.run))):  # noqa: S301 - our own
+        report = run.report()
+        known = min(read, 20)
+        whole = known // 10 * 10
+        assert report.total == sum(report.counts.values()) == read
+        assert (report.counts["unfinished"], report.counts["in_doubt"]) == (whole, known - whole)
+        assert [batch.job_id for batch in report.in_doubt] == [f"job{whole // 10 + 1:06d}"] * (known > whole)
+        assert report.counts["unsent"] == read - known
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +14,6 @@ from thanx_async.emulator import Emulator
 from thanx_async.ledger import BatchRecord, BatchState
 
 pytestmark = [pytest.mark.realtime, pytest.mark.timeout(240)]
-
-
-@pytest.fixture
-def quick_path() -> Iterator[Path]:
-    """A ledger in memory, where there is such a place: hundreds of runs need not wait for a disk."""
-    memory = Path("/dev/shm")  # noqa: S108 - its folder is made safely
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        yield Path(folder) / "ledger.sqlite"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the sweep forks a process for each step")

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import struct
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -76,8 +77,9 @@ async def _half(request: web.Request, response: web.Response) -> web.StreamRespo
     body = response.body if isinstance(response.body, bytes) else b""
     headers = {**response.headers, "Content-Length": str(len(body))}
     broken = web.StreamResponse(status=response.status, headers=headers)
-    await broken.prepare(request)
-    await broken.write(body[: len(body) // 2])
+    with suppress(ConnectionResetError):  # the client did not wait for it
+        await broken.prepare(request)
+        await broken.write(body[: len(body) // 2])
     if request.transport is not None:
         request.transport.close()
     return broken
