@@ -21,7 +21,6 @@ from thanx_async import AsyncBatcher, BatchError, LedgerError, SQLiteLedger, Tha
 from thanx_async.emulator import Emulator
 from thanx_async.ledger import BatchState
 
-
 _MOST_STARTS = 300
 
 
