@@ -26,9 +26,10 @@ class BodyFile:
     def close(self) -> None:
         os.close(self._file)
 
-    def write(self, slot: int, body: bytes) -> None:
-        """Returns once the bytes are on the disk."""
-        self._put(slot, body)
+    def write(self, slot: int, body: bytes, *, stale: int) -> None:
+        """Returns once the bytes are on the disk, and those of the ``stale`` before them are gone."""
+        self._put(slot * STRIDE, body)
+        self._put(slot * STRIDE + len(body), bytes(max(stale - len(body), 0)))
         _sync(self._file)
 
     def read(self, slot: int, size: int) -> bytes:
@@ -36,7 +37,7 @@ class BodyFile:
         return os.read(self._file, size)
 
     def wipe(self, slot: int, size: int) -> None:
-        self._put(slot, bytes(size))
+        self._put(slot * STRIDE, bytes(size))
 
     def scrub(self, used: Collection[int]) -> None:
         """Wipe what a killed process may have left in slots that nobody uses."""
@@ -45,8 +46,8 @@ class BodyFile:
             if slot not in used and self.read(slot, 1) not in {b"", b"\0"}:
                 self.wipe(slot, STRIDE)
 
-    def _put(self, slot: int, data: bytes) -> None:
-        os.lseek(self._file, slot * STRIDE, os.SEEK_SET)
+    def _put(self, start: int, data: bytes) -> None:
+        os.lseek(self._file, start, os.SEEK_SET)
         view = memoryview(data)
         while view:
             view = view[os.write(self._file, view) :]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from time import time
@@ -24,7 +24,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._freed: list[tuple[int, int]] = []
+        self._freed: dict[int, int] = {}
         with explained(path):
             self._db = connect(path)
             self.runs = Runs(self._db, path)
@@ -86,9 +86,9 @@ class Store:
         return _batch(row) if row else None
 
     def _insert(self, batch: BatchRecord, body: bytes) -> None:
-        used = self._wipe_freed()
-        slot = next(slot for slot in count() if slot not in used)
-        self._bodies.write(slot, body)
+        slot, stale = self._free_slot()
+        self._freed[slot] = max(stale, len(body))  # until it is committed
+        self._bodies.write(slot, body, stale=stale)
         positions = batch.positions
         self._db.execute(
             f"INSERT INTO batches ({_COLUMNS}, slot, size)"  # noqa: S608 - fixed columns
@@ -115,7 +115,7 @@ class Store:
                 " WHERE run_id = ? AND number = ? AND state = 'in_doubt' RETURNING slot, size",
                 (job_id, run_id, number),
             ).fetchall()
-            self._freed += freed
+            self._free(freed)
             known = None if freed else self._batch(run_id, number)
         if not freed and (known is None or known.job_id != job_id):
             raise LedgerError(_surprise(run_id, number, job_id, known))
@@ -123,38 +123,52 @@ class Store:
     def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
         with explained(self._path), transaction(self._db):
             for number, outcome in outcomes.items():
-                self._freed += self._db.execute(
+                freed = self._db.execute(
                     "UPDATE batches SET state = 'finished', outcome = ?"
                     " WHERE run_id = ? AND number = ? RETURNING slot, size",
                     (outcome.packed(), run_id, number),
                 ).fetchall()
+                self._free(freed)
             self._db.execute("UPDATE runs SET changed_at = ? WHERE run_id = ?", (time(), run_id))
 
     def withdraw(self, run_id: str, number: int) -> None:
         with explained(self._path):
-            self._freed += self._db.execute(
+            freed = self._db.execute(
                 "DELETE FROM batches WHERE run_id = ? AND number = ? AND state = 'in_doubt'"
                 " RETURNING slot, size",
                 (run_id, number),
             ).fetchall()
+            self._free(freed)
 
     def release(self, run_id: str) -> None:
         with explained(self._path):
             with transaction(self._db):
+                self._forget_used(self._used_slots())
                 self._wipe_freed()
             self.runs.release(run_id)
 
-    def _wipe_freed(self) -> set[int]:
-        """Wipe, within a transaction, what this process has freed and nobody uses; returns the slots in use.
+    def _free(self, slots: Iterable[tuple[int, int]]) -> None:
+        """Note what may be overwritten, and how long it is."""
+        for slot, size in slots:
+            self._freed[slot] = max(size, self._freed.get(slot, 0))
 
-        Only once the freeing is committed: what is wiped must not be in doubt again.
-        """
-        used = self._used_slots()
-        freed, self._freed = self._freed, []
-        for slot, size in freed:
-            if slot not in used:
-                self._bodies.wipe(slot, size)
-        return used
+    def _free_slot(self) -> tuple[int, int]:
+        """Within a transaction, a slot that nobody uses, and how many stale bytes are in it; what else this
+        process has freed is wiped. Overwriting such a slot saves wiping it."""
+        self._forget_used(used := self._used_slots())
+        slot, stale = self._freed.popitem() if self._freed else (_lowest_free(used), 0)
+        self._wipe_freed()
+        return slot, stale
+
+    def _forget_used(self, used: set[int]) -> None:
+        """A slot may be wiped only once its freeing is committed: it must not be in doubt again."""
+        for slot in used.intersection(self._freed):
+            del self._freed[slot]
+
+    def _wipe_freed(self) -> None:
+        while self._freed:
+            slot, size = self._freed.popitem()
+            self._bodies.wipe(slot, size)
 
     def _used_slots(self) -> set[int]:
         rows = self._db.execute("SELECT slot FROM batches WHERE state = 'in_doubt'").fetchall()
@@ -163,6 +177,10 @@ class Store:
     def _scrub(self) -> None:
         with transaction(self._db):
             self._bodies.scrub(self._used_slots())
+
+
+def _lowest_free(used: set[int]) -> int:
+    return next(slot for slot in count() if slot not in used)
 
 
 def _batch(

@@ -99,6 +99,21 @@ async def test_guests_are_forgotten(ledger: SQLiteLedger, path: Path) -> None:
     assert b"guest" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
+@pytest.mark.parametrize("body", [BODY[:-9], BODY + b"more"])
+async def test_nothing_of_a_body_outlasts_the_one_that_takes_its_place(
+    ledger: SQLiteLedger, path: Path, body: bytes
+) -> None:
+    """A freed slot is used again without being wiped first; other freed slots are wiped at the same time."""
+    await ledger.claim(RUN)
+    for number in range(2):
+        await ledger.record(batch(number), BODY)
+    for number in range(2):
+        await ledger.accept("march", number, f"job{number}")
+    await ledger.record(batch(2, body), body)
+    assert bodies(path).replace(b"\0", b"") == body
+    assert await ledger.body("march", 2) == body
+
+
 async def test_what_a_killed_process_left_is_wiped(path: Path) -> None:
     """Bytes in slots that no batch in doubt uses are gone after the next opening."""
     async with SQLiteLedger(path) as ledger:
