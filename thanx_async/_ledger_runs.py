@@ -99,10 +99,15 @@ class Runs:
                 (run.total, run.batches, run.revoked_at, time(), run.run_id),
             )
 
+    def is_own(self, run_id: str) -> bool:
+        """Whether, within a transaction, this process still has the run."""
+        owner, _ = self._owner(run_id)
+        return owner is not None and owner == self._owners.get(run_id)
+
     def renew(self, run_id: str, now: float) -> None:
         """Make sure, within a transaction, that the run is still this process's own."""
         owner, until = self._owner(run_id)
-        if owner is None or owner != self._owners.get(run_id):
+        if not self.is_own(run_id):
             raise LedgerError(f"run {run_id!r} was taken over by another process; nothing more is sent here")
         if until < now + LEASE / 2:
             self._set_owner(run_id, owner, now + LEASE)

@@ -132,13 +132,15 @@ class Store:
             self._db.execute("UPDATE runs SET changed_at = ? WHERE run_id = ?", (time(), run_id))
 
     def withdraw(self, run_id: str, number: int) -> None:
-        with explained(self._path):
-            freed = self._db.execute(
-                "DELETE FROM batches WHERE run_id = ? AND number = ? AND state = 'in_doubt'"
-                " RETURNING slot, size",
-                (run_id, number),
-            ).fetchall()
-            self._free(freed)
+        """Forget a batch that was not sent; but one who has taken the run over may be sending it."""
+        with explained(self._path), transaction(self._db):
+            if self.runs.is_own(run_id):
+                freed = self._db.execute(
+                    "DELETE FROM batches WHERE run_id = ? AND number = ? AND state = 'in_doubt'"
+                    " RETURNING slot, size",
+                    (run_id, number),
+                ).fetchall()
+                self._free(freed)
 
     def release(self, run_id: str) -> None:
         with explained(self._path):

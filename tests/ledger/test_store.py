@@ -415,3 +415,18 @@ async def test_several_processes_share_it(path: Path) -> None:
     assert [error for _, error in ends] == [b""] * 4
     async with SQLiteLedger(path) as ledger:
         assert len(await ledger.runs()) == 80
+
+
+async def test_only_the_owner_forgets_a_batch(ledger: SQLiteLedger, path: Path) -> None:
+    """A process that has lost its run does not delete what the one that took it over may be sending."""
+    await ledger.claim(RUN)
+    await ledger.record(batch(0), BODY)
+    async with SQLiteLedger(path) as other:
+        store = other._store
+        assert store is not None
+        store._db.execute("UPDATE runs SET owned_until = 0")
+        await other.claim(RUN)
+        await ledger.withdraw("march", 0)
+        assert [row.state for row in await other.batches("march")] == [BatchState.IN_DOUBT]
+        await other.withdraw("march", 0)
+        assert await other.batches("march") == []
