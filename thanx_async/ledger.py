@@ -6,17 +6,19 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
 
 from thanx_async._ledger_records import BatchOutcome, BatchRecord, BatchState, RunRecord, digest_of
-from thanx_async._ledger_store import Store
 from thanx_async._shield import to_its_end
 from thanx_async.errors import ConfigurationError
 
 __all__ = ["BatchOutcome", "BatchRecord", "BatchState", "Ledger", "RunRecord", "SQLiteLedger", "digest_of"]
+
+if TYPE_CHECKING:
+    from thanx_async._ledger_store import Store
 
 T = TypeVar("T")
 
@@ -118,6 +120,8 @@ class SQLiteLedger:
         return self
 
     async def _open(self) -> None:
+        from thanx_async._ledger_store import Store  # who has no ledger has no use for sqlite3
+
         self._store = await self._in_turn(lambda: Store(self.path))
 
     async def __aexit__(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thanx_async._limiter_queue import QueuedLimiter
-from thanx_async._limiter_sqlite import SQLiteStore
 from thanx_async._limiter_store import MemoryStore
 from thanx_async._limiter_types import Lane, LimiterStatus, RateLimiter, Slot, WindowStatus
 from thanx_async._pacing import Pacing
@@ -76,6 +75,8 @@ class SQLiteRateLimiter(QueuedLimiter):
         *,
         strict: bool = True,
     ) -> None:
+        from thanx_async._limiter_sqlite import SQLiteStore  # who has no file has no use for sqlite3
+
         self.path = Path(path).absolute()
         super().__init__(Pacing(limits, strict=strict), SQLiteStore(self.path))
 
