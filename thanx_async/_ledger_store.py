@@ -47,7 +47,7 @@ class Store:
     def batches(self, run_id: str) -> list[BatchRecord]:
         with explained(self._path):
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? ORDER BY number",  # noqa: S608
+                f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? ORDER BY number",  # noqa: S608 - fixed columns
                 (run_id,),
             ).fetchall()
         return [_batch(row) for row in rows]
@@ -80,7 +80,7 @@ class Store:
 
     def _batch(self, run_id: str, number: int) -> BatchRecord | None:
         row = self._db.execute(
-            f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? AND number = ?",  # noqa: S608
+            f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? AND number = ?",  # noqa: S608 - fixed columns
             (run_id, number),
         ).fetchone()
         return _batch(row) if row else None

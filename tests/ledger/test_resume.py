@@ -209,7 +209,7 @@ async def test_other_settings_are_refused(
     """A known run keeps its target and its cut."""
     await recording(client, ledger).issue(guests(10), run_id="march")
     with pytest.raises(LedgerError, match=phrase):
-        await recording(client, ledger, **settings).issue(guests(10), run_id="march")  # type: ignore[arg-type]
+        await recording(client, ledger, **settings).issue(guests(10), run_id="march")  # type: ignore[arg-type]  # by name
     async with ThanxClient("other", "t", base_url=emulator.url) as other:
         with pytest.raises(LedgerError, match="client_id 'other' instead of 'c'"):
             await recording(other, ledger).resume("march")
