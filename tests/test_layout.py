@@ -6,7 +6,7 @@ import thanx_async
 
 PACKAGE = Path(thanx_async.__file__).parent
 FLOORS = [
-    ["_version"],
+    ["_version", "_waits"],
     ["errors"],
     ["models"],
     [

@@ -17,6 +17,7 @@ from thanx_async._entry import Entry
 from thanx_async._outcomes import Outcomes
 from thanx_async._report import BatchInDoubt, CloseReport
 from thanx_async._waiting import Answer, Guest, WaitingRoom, closed, tell, tell_in_slices, twin
+from thanx_async._waits import changed
 from thanx_async.errors import BadRequestError, LedgerError, ThanxError
 from thanx_async.jobs import JobHandle
 from thanx_async.limiter import RateLimiter
@@ -27,7 +28,6 @@ _log = logging.getLogger(__name__)
 _LEAD = 0.02  # queued this much before a slot is free, so that no poll takes it
 _LOOK_AGAIN = 0.25
 _MOST_SPLITS = 16
-_CLOCK = 1e-6  # a wait below the resolution of the loop's clock would spin
 
 
 class Sender(Protocol):
@@ -139,7 +139,7 @@ class Collector:
                     tell(self._waiting.take(), as_thanx(error, None))
                     continue
                 if wait is None or wait > 0:
-                    await _changed(self._change, wait)
+                    await changed(self._change, wait)
                 elif self._run_id is None:
                     await self._begin_run()
                 else:
@@ -243,11 +243,3 @@ class Collector:
         if left:
             self._unsent += [guest.value for guest in left]
             tell(left, closed("the batcher closed before this guest was sent"))
-
-
-async def _changed(change: asyncio.Event, wait: float | None) -> None:
-    try:
-        async with asyncio.timeout(wait if wait is None else max(wait, _CLOCK)):
-            await change.wait()
-    except TimeoutError:
-        return

@@ -18,13 +18,13 @@ from thanx_async._limiter_types import Lane, LimiterStatus, Slot, WindowStatus
 from thanx_async._pacing import Admission, Pacing, polls_turn
 from thanx_async._rate_limit import RateLimit
 from thanx_async._refusal import Answer
+from thanx_async._waits import RESOLUTION, changed
 from thanx_async.errors import ConfigurationError
 
 _log = logging.getLogger("thanx_async.limiter")
 
 _LONG_WAIT = 5.0
 _LONGEST_TOLD = 1e9
-_LEAST_WAIT = 1e-6  # a wait below the resolution of the loop's clock would spin
 
 
 class QueuedLimiter:
@@ -84,12 +84,12 @@ class QueuedLimiter:
                     admission = await self._ask(slot.lane)
                     if admission.booking:
                         return admission.booking
-                    wait = max(admission.due - self._store.now(), _LEAST_WAIT)
+                    wait = max(admission.due - self._store.now(), RESOLUTION)
                     self._announce(wait, admission.reason)
                 if admission and self._first() is not slot:
                     wait = None
                     self._wake()
-                await _changed(change, wait)
+                await changed(change, wait)
         except asyncio.CancelledError:
             del queue[slot]
             await self._leave(None)
@@ -199,12 +199,3 @@ class QueuedSlot:
 
 def _wall_time(wait: float) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=min(wait, _LONGEST_TOLD))
-
-
-async def _changed(change: asyncio.Event, wait: float | None) -> None:
-    """Return when something has changed, or after ``wait`` seconds (None: only then)."""
-    try:
-        async with asyncio.timeout(wait):
-            await change.wait()
-    except TimeoutError:
-        return

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from thanx_async._polling import PollSchedule, in_flight
 from thanx_async._speed import Track
+from thanx_async._waits import RESOLUTION, changed
 from thanx_async._webhook_events import Event, RewardIssued, UnknownEvent
 from thanx_async.errors import ThanxError
 from thanx_async.identifiers import MAX_BATCH
@@ -20,7 +21,6 @@ from thanx_async.limiter import RateLimiter
 from thanx_async.models import IssuanceJob
 
 _EARLY = 1024
-_CLOCK = 1e-6  # a wait below the resolution of the loop's clock would spin
 
 
 class JobService(Protocol):
@@ -135,7 +135,7 @@ class Turns:
         interval = max((limit.seconds / limit.requests for limit in scarce), default=0.0)
         now = asyncio.get_running_loop().time()
         wait = self._last + interval - now
-        if wait > _CLOCK:
+        if wait > RESOLUTION:
             await asyncio.sleep(wait)
         self._last = max(now, now + wait)
 
@@ -235,18 +235,14 @@ class JobWatch:
             while self.version == version:
                 await self._until_due(version)
                 async with self._turns:
-                    if self.version == version and self._wait() <= _CLOCK:
+                    if self.version == version and self._wait() <= RESOLUTION:
                         self._hinted = False
                         await self.refresh()
 
     async def _until_due(self, version: int) -> None:
-        while self.version == version and (wait := self._wait()) > _CLOCK:
+        while self.version == version and (wait := self._wait()) > RESOLUTION:
             self._change.clear()
-            try:
-                async with asyncio.timeout(None if wait == math.inf else wait):
-                    await self._change.wait()
-            except TimeoutError:
-                continue
+            await changed(self._change, wait)
 
     def _wait(self) -> float:
         """Seconds until the job is due."""
