@@ -28,7 +28,7 @@ _PLAIN_LABEL = r"[a-z0-9][a-z0-9-]{0,40}+(?<!-)\."
 _PLAIN_EMAIL = (
     rf"{_ATOM}{{1,32}}+(?:\.{_ATOM}{{1,15}}+){{0,2}}+@{_PLAIN_LABEL}(?:{_PLAIN_LABEL}){{0,2}}+[a-z]{{1,40}}+"
 )
-_PLAIN_LINES = re.compile(rf"(?:{_PLAIN_EMAIL}\n|\+[1-9][0-9]{{7,14}}+\n)*+")
+_PLAIN_LINES = re.compile(rf"(?:\+[1-9][0-9]{{7,14}}+\n|{_PLAIN_EMAIL}\n)*+")
 
 
 @attrs.frozen

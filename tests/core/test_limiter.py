@@ -275,7 +275,7 @@ async def test_the_margin_grows_and_shrinks() -> None:
     for _ in range(2500):
         await send(limiter, sent)
     assert slowed > 1.1 * fresh
-    assert await pace() == pytest.approx(fresh, rel=0.01)
+    assert await pace() == pytest.approx(fresh, rel=0.03)  # times are kept in grains of 2 ms
 
 
 @pytest.mark.parametrize(
