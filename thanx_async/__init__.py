@@ -149,10 +149,10 @@ _HOMES = (
     "retry",
     "limiter",
     "instrumentation",
-    "ledger",
     "jobs",
     "client",
     "batcher",
+    "ledger",
 )
 
 if not TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from time import time
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,7 +15,9 @@ from thanx_async._report import BatchRange, GuestRow, IssuanceReport, Revocation
 from thanx_async._revoke import revoke_batches
 from thanx_async.errors import NotFoundError, ThanxError
 from thanx_async.jobs import JobHandle
-from thanx_async.ledger import BatchRecord, Ledger, RunRecord
+
+if TYPE_CHECKING:
+    from thanx_async.ledger import BatchRecord, Ledger, RunRecord
 
 _RECORD_EVERY = 5.0
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from thanx_async._chunking import Batch, Positions
-from thanx_async._ledger_records import BatchOutcome
-from thanx_async._report import BatchRange, GuestRow, outcome_of
+from thanx_async._report import BatchOutcome, BatchRange, GuestRow, outcome_of
 from thanx_async._transport import Delivery
 from thanx_async.instrumentation import BatchFate
 from thanx_async.instrumentation import BatchRecord as BatchEvent

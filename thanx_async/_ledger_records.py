@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 import attrs
-import orjson
 
 from thanx_async._chunking import Positions
-from thanx_async.models import IssuanceFailure, IssuanceJob, JobSummary, counted
+from thanx_async._report import BatchOutcome
+from thanx_async.models import IssuanceFailure, IssuanceJob, JobSummary
 
 
 class BatchState(StrEnum):
@@ -19,30 +19,6 @@ class BatchState(StrEnum):
     IN_DOUBT = "in_doubt"
     ACCEPTED = "accepted"
     FINISHED = "finished"
-
-
-@attrs.frozen
-class BatchOutcome:
-    """How a batch ended: the state of its job, how many got a reward, and who did not and why.
-
-    ``failures`` are pairs of the place within the batch, from 0, and the reason.
-    """
-
-    state: str
-    issued: int
-    failures: tuple[tuple[int, str], ...] = attrs.field(default=(), repr=counted)
-
-    def packed(self) -> bytes:
-        reasons: dict[str, list[int]] = {}
-        for index, reason in self.failures:
-            reasons.setdefault(reason, []).append(index)
-        return orjson.dumps({"state": self.state, "issued": self.issued, "failures": reasons})
-
-    @classmethod
-    def unpacked(cls, data: bytes) -> BatchOutcome:
-        fields = orjson.loads(data)
-        pairs = ((index, reason) for reason, rows in fields["failures"].items() for index in rows)
-        return cls(fields["state"], fields["issued"], tuple(sorted(pairs)))
 
 
 @attrs.frozen

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from anyio import to_thread
+from cattrs.preconf.orjson import make_converter
 
-from thanx_async._limiter_state import LimiterState, dump_state, load_state
+from thanx_async._limiter_state import LimiterState
 from thanx_async._limiter_store import Clock
 from thanx_async._shield import to_its_end
 from thanx_async.errors import ConfigurationError
@@ -24,6 +25,7 @@ T = TypeVar("T")
 _APPLICATION = 0x74686C72  # "thlr"
 _SCHEMA = 1
 _BUSY = 30.0
+_LATEST = 1e11
 
 
 def wall_clock() -> float:
@@ -141,3 +143,18 @@ def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[sqlite3.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+_converter = make_converter(detailed_validation=False)
+
+
+def dump_state(state: LimiterState) -> bytes:
+    return bytes(_converter.dumps(state))
+
+
+def load_state(data: bytes) -> LimiterState:
+    """The state; data that are none raise one exception or another."""
+    state = _converter.loads(data, LimiterState)
+    if not 0 <= state.clock < _LATEST:
+        raise ValueError
+    return state

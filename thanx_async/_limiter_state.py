@@ -7,10 +7,8 @@ from heapq import merge
 from math import floor
 
 import attrs
-from cattrs.preconf.orjson import make_converter
 
 _GRAINS = 500
-_LATEST = 1e11
 
 
 @attrs.define
@@ -136,18 +134,3 @@ class LimiterState:
     def keep_window(self, seconds: float) -> None:
         if all(window.seconds != seconds for window in self.windows):
             self.windows.append(self.window(seconds))
-
-
-_converter = make_converter(detailed_validation=False)
-
-
-def dump_state(state: LimiterState) -> bytes:
-    return bytes(_converter.dumps(state))
-
-
-def load_state(data: bytes) -> LimiterState:
-    """The state; data that are none raise one exception or another."""
-    state = _converter.loads(data, LimiterState)
-    if not 0 <= state.clock < _LATEST:
-        raise ValueError
-    return state

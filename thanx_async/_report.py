@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import attrs
+import orjson
 
 from thanx_async.models import IssuanceFailure, IssuanceJob, counted
 
@@ -99,6 +100,30 @@ class CloseReport:
 
     unsent: tuple[str, ...] = attrs.field(repr=counted)
     in_doubt: tuple[BatchInDoubt, ...]
+
+
+@attrs.frozen
+class BatchOutcome:
+    """How a batch ended: the state of its job, how many got a reward, and who did not and why.
+
+    ``failures`` are pairs of the place within the batch, from 0, and the reason.
+    """
+
+    state: str
+    issued: int
+    failures: tuple[tuple[int, str], ...] = attrs.field(default=(), repr=counted)
+
+    def packed(self) -> bytes:
+        reasons: dict[str, list[int]] = {}
+        for index, reason in self.failures:
+            reasons.setdefault(reason, []).append(index)
+        return orjson.dumps({"state": self.state, "issued": self.issued, "failures": reasons})
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> BatchOutcome:
+        fields = orjson.loads(data)
+        pairs = ((index, reason) for reason, rows in fields["failures"].items() for index in rows)
+        return cls(fields["state"], fields["issued"], tuple(sorted(pairs)))
 
 
 def _count(batches: Iterable[BatchRange]) -> int:

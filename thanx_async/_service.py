@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 from thanx_async._accounts import IssuanceRun
 from thanx_async._collector import Collector
-from thanx_async._journal import Journal
 from thanx_async._outcomes import Outcome
 from thanx_async._report import CloseReport
 from thanx_async.errors import ConfigurationError
 from thanx_async.identifiers import normalise
 from thanx_async.jobs import JobHandle
+
+if TYPE_CHECKING:
+    from thanx_async._journal import Journal
 
 _RUNS = "service-"
 

@@ -7,20 +7,22 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from thanx_async._accounts import IssuanceRun
 from thanx_async._chunking import Batch
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
-from thanx_async._past import Past
 from thanx_async._source import Source
 from thanx_async._watch import check_failures, check_rewards, is_too_much, newest_open, try_canary
 from thanx_async.errors import BatchError, InputChangedError, ThanxError
 from thanx_async.jobs import JobHandle
 from thanx_async.wire import batch_key
 
-Begin = Callable[[IssuanceRun], Awaitable[Past | None]]
+if TYPE_CHECKING:
+    from thanx_async._past import Past
+
+Begin = Callable[[IssuanceRun], Awaitable["Past | None"]]
 
 
 class Sender(Protocol):

@@ -7,18 +7,20 @@ import math
 from collections import OrderedDict
 from copy import copy
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from thanx_async._polling import PollSchedule, in_flight
 from thanx_async._speed import Track
 from thanx_async._waits import RESOLUTION, changed
-from thanx_async._webhook_events import Event, RewardIssued, UnknownEvent
 from thanx_async.errors import ThanxError
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.instrumentation import Hook, JobRecord, emit
 from thanx_async.limiter import RateLimiter
 from thanx_async.models import IssuanceJob
+
+if TYPE_CHECKING:
+    from thanx_async._webhook_events import Event
 
 _EARLY = 1024
 
@@ -56,6 +58,8 @@ class JobWatches:
 
     def notify(self, event: Event) -> None:
         """Take in a webhook's event, also of a job that nobody has a handle on yet."""
+        from thanx_async._webhook_events import RewardIssued, UnknownEvent  # loaded by who made the event
+
         if isinstance(event, UnknownEvent):
             return
         job_id = event.issuance_job_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from thanx_async import wire
@@ -12,7 +13,6 @@ from thanx_async._chunking import Chunker
 from thanx_async._collector import Collector
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
-from thanx_async._journal import Journal
 from thanx_async._outcomes import Outcome
 from thanx_async._plan import IssuancePlan, check_sizes, check_target, planned
 from thanx_async._polling import in_flight
@@ -32,7 +32,10 @@ from thanx_async.client import ThanxClient
 from thanx_async.errors import BadRequestError, ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.instrumentation import BatchFate, emit
-from thanx_async.ledger import Ledger, RunRecord
+
+if TYPE_CHECKING:
+    from thanx_async._journal import Journal
+    from thanx_async.ledger import Ledger
 
 __all__ = [
     "AsyncBatcher",
@@ -191,11 +194,11 @@ class AsyncBatcher(MicroBatching):
         return wire.issue_body(*self._target, values)
 
     def _recording(self, ledger: Ledger) -> Journal:
-        return Journal(ledger, self._client, self._settings(), self._body, keep_values=self._keep_values)
+        from thanx_async._journal import Journal  # what records is not loaded for who does not
+        from thanx_async.ledger import RunRecord
 
-    def _settings(self) -> RunRecord:
         campaign_id, merchant_id, variant_id = self._target
-        return RunRecord(
+        settings = RunRecord(
             run_id="",
             base_url=self._client.base_url,
             client_id=self._client.client_id,
@@ -206,6 +209,7 @@ class AsyncBatcher(MicroBatching):
             deduplicate=self._deduplicate,
             canary=self.guard.canary,
         )
+        return Journal(ledger, self._client, settings, self._body, keep_values=self._keep_values)
 
     def _new_collector(self) -> Collector:
         return Collector(

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import islice
 from types import TracebackType
-from typing import Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 import aiohttp
@@ -16,7 +16,6 @@ from thanx_async._settings import checked_url, environment, header, variable
 from thanx_async._transport import Delivery, Transport
 from thanx_async._version import __version__
 from thanx_async._watching import JobWatches
-from thanx_async._webhook_events import Event
 from thanx_async.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async.identifiers import MAX_BATCH, normalise_all
 from thanx_async.instrumentation import Hook, log_record
@@ -31,6 +30,9 @@ from thanx_async.models import (
     RewardTemplate,
 )
 from thanx_async.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from thanx_async._webhook_events import Event
 
 T = TypeVar("T")
 

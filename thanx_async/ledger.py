@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 import anyio.to_thread
 from anyio import CapacityLimiter
 
-from thanx_async._ledger_records import BatchOutcome, BatchRecord, BatchState, RunRecord, digest_of
+from thanx_async._ledger_records import BatchRecord, BatchState, RunRecord, digest_of
+from thanx_async._report import BatchOutcome
 from thanx_async._shield import to_its_end
 from thanx_async.errors import ConfigurationError
 

@@ -30,7 +30,8 @@ from thanx_async import (
     ThanxClient,
     _limiter_sqlite,
 )
-from thanx_async._limiter_state import LimiterState, load_state
+from thanx_async._limiter_sqlite import load_state
+from thanx_async._limiter_state import LimiterState
 from thanx_async.emulator import Counter, Emulator
 
 T = TypeVar("T")
