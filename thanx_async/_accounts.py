@@ -157,6 +157,7 @@ class IssuanceRun:
     async def _follow(self, entry: Entry, handle: JobHandle, lost: list[NotFoundError]) -> None:
         try:
             async for _ in handle.updates():
+                await asyncio.sleep(0)  # thousands of failures hold the loop to be decoded, and again now
                 entry.look()
                 self.changed()
         except NotFoundError as error:

@@ -195,13 +195,27 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(datetime, _moment)
     converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
-    converter.register_structure_hook_func(
-        lambda kind: kind == _Failures,
-        lambda value, _: tuple(converter.structure(value or [], list[IssuanceFailure])),
-    )
+    converter.register_structure_hook_func(lambda kind: kind == _Failures, lambda value, _: _failures(value))
     converter.register_structure_hook(int, partial(_number, kind=int))
     converter.register_structure_hook(float, partial(_number, kind=float))
     return converter
+
+
+def _failures(value: object) -> _Failures:
+    """A job may have 10,000 of them, which repeat a few texts: those are kept once."""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise TypeError
+    texts: dict[str, str] = {}
+    share = texts.setdefault
+    failures = []
+    for row in value:
+        index, kind, error = row["identifier_index"], row["identifier_type"], row["error"]
+        if type(index) is not int or not isinstance(kind, str) or not isinstance(error, str):
+            raise TypeError
+        failures.append(IssuanceFailure(index, share(kind, kind), share(error, error)))
+    return tuple(failures)
 
 
 def _text(value: object, _: type) -> str:

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thanx_async import APIError, InvalidResponseError, JobSummary, RateLimitedError, errors, wire
+from thanx_async import (
+    APIError,
+    InvalidResponseError,
+    IssuanceFailure,
+    JobSummary,
+    RateLimitedError,
+    errors,
+    wire,
+)
 from thanx_async.wire import Answer, decode, decode_job
 
 JSON = {"Content-Type": "application/json"}
@@ -155,6 +163,44 @@ def test_null_for_a_list_or_a_count_is_none_of_it() -> None:
     job = decode(answer(200, body), decode_job)
     assert job.failure_count == 0
     assert job.summary == JobSummary(success_count=2, failure_count=0, failures=())
+
+
+def finished(failures: object) -> Answer:
+    """A completed job of three guests with these failures."""
+    summary = {"success_count": 1, "failure_count": 2, "failures": failures}
+    return answer(200, {"issuance_job": {"id": "j", "state": "completed", "summary": summary}})
+
+
+def test_failures_share_their_texts() -> None:
+    """Thousands of guests who failed for one reason hold its text once."""
+    rows = [{"identifier_index": index, "identifier_type": "email", "error": "No user"} for index in (0, 2)]
+    summary = decode(finished(rows), decode_job).summary
+    assert summary is not None
+    first, second = summary.failures
+    assert (first, second) == (IssuanceFailure(0, "email", "No user"), IssuanceFailure(2, "email", "No user"))
+    assert first.error is second.error
+    assert first.identifier_type is second.identifier_type
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        {},
+        "none",
+        [None],
+        ["identifier_index"],
+        [{"identifier_index": 0, "identifier_type": "email"}],
+        [{"identifier_index": None, "identifier_type": "email", "error": "No user"}],
+        [{"identifier_index": True, "identifier_type": "email", "error": "No user"}],
+        [{"identifier_index": 1.5, "identifier_type": "email", "error": "No user"}],
+        [{"identifier_index": 0, "identifier_type": 7, "error": "No user"}],
+        [{"identifier_index": 0, "identifier_type": "email", "error": None}],
+    ],
+)
+def test_failures_that_name_nobody_are_an_invalid_answer(failures: object) -> None:
+    """A failure is never put down to a guest whom Thanx did not name."""
+    with pytest.raises(InvalidResponseError, match="unexpected shape"):
+        decode(finished(failures), decode_job)
 
 
 def test_a_proxys_refusal_is_a_refusal() -> None:
