@@ -89,32 +89,24 @@ class Seen:
         parts: list[list[str]] = [[] for _ in range(_SETS)]
         for value in values:
             parts[hash(value) % _SETS].append(value)
-        return [] if self._all_new(parts, len(values)) else self._add_each(values)
-
-    def _all_new(self, parts: list[list[str]], count: int) -> bool:
-        """Take all values in, if none was there and none comes twice."""
-        if not all(map(set.isdisjoint, self._sets, parts)):
-            return False
-        before = len(self)
+        before, known = len(self), set[str]()
         for home, part in zip(self._sets, parts, strict=True):
+            known |= home.intersection(part)
             home.update(part)
-        if len(self) == before + count:
-            return True
-        for home, part in zip(self._sets, parts, strict=True):
-            home.difference_update(part)
-        return False
+        return [] if len(self) == before + len(values) else _repeated(values, known)
 
     def __len__(self) -> int:
         return sum(map(len, self._sets))
 
-    def _add_each(self, values: Sequence[str]) -> list[int]:
-        known = []
-        for index, value in enumerate(values):
-            home = self._sets[hash(value) % _SETS]
-            if value in home:
-                known.append(index)
-            home.add(value)
-        return known
+
+def _repeated(values: Sequence[str], known: set[str]) -> list[int]:
+    """The indices of those that are known, or come a second time."""
+    indices = []
+    for index, value in enumerate(values):
+        if value in known:
+            indices.append(index)
+        known.add(value)
+    return indices
 
 
 class Chunker:
