@@ -129,7 +129,7 @@ def test_imports(pytestconfig):
     assert pytestconfig.pluginmanager.hasplugin("thanx_async")
     assert not {name.partition(".")[0] for name in sys.modules} & {"thanx_async", "aiohttp", "cattrs"}
 """
-    done = project(tmp_path, test)
+    done = project(tmp_path, test, "-p", "no:looptime_plugin")  # which asks for a loop, and is warned
     assert done.returncode == 0, done.stdout
 
 

@@ -135,7 +135,7 @@ class Speeds:
     def _see_start(self, track: Track, job: IssuanceJob, now: float) -> None:
         if track.started:
             return
-        track.started = bool(job.started_at or job.processed_count)
+        track.started = bool(job.started_at or job.processed_count or job.state == "processing")
         start = now
         if track.started:
             wait = (
@@ -149,13 +149,15 @@ class Speeds:
             self._started = track.since, start
 
     def _run_time(self, track: Track, job: IssuanceJob, before: float) -> float:
-        """How long a completed job ran: as Thanx says, if that fits to when it was looked at."""
+        """How long a completed job ran: as Thanx says, if that fits to when it was looked at. Without dates as
+        long as was expected, if that fits: a look that comes late must not make the next ones later."""
         longest = track.looked - track.mark[0]
-        if not job.completed_at or not (begun := job.started_at or job.created_at):
-            return longest
         shortest = max(0.0, before - track.mark[0]) if track.started and before > track.mark[0] else 0.0
-        took = (job.completed_at - begun).total_seconds()
-        return took if not track.accepted else min(longest, max(shortest, took))
+        if job.completed_at and (begun := job.started_at or job.created_at):
+            took = (job.completed_at - begun).total_seconds()
+            return took if not track.accepted else min(longest, max(shortest, took))
+        pace = self._pace(track.total)
+        return longest if pace is None else min(longest, max(shortest, pace * track.total))
 
     def _learn(self, track: Track, value: float, evidence: float) -> None:
         size = track.total.bit_length()

@@ -159,6 +159,21 @@ def test_a_job_without_numbers_is_found_finished() -> None:
     assert sum(len(row.polls) for row in rows) < 4 * 20
 
 
+@pytest.mark.parametrize("progress", [False, True])
+@pytest.mark.parametrize("seconds", [0.3, 2.0, 20.0])
+def test_hundreds_of_jobs_without_dates_are_not_looked_at_later_and_later(
+    seconds: float, progress: bool
+) -> None:
+    """Thanx may leave out when a job ended: each look then only tells by when at the latest."""
+    courses = [
+        Course(10_000, 0.02 * n, 0.02 * n, 0.02 * n + seconds, dated=False, progress=progress)
+        for n in range(300)
+    ]
+    rows = simulate(courses, spacing=0.002)
+    assert max(row.lag for row in rows) <= 2 + 1.5 * seconds
+    assert sum(len(row.polls) for row in rows) <= 1.1 * len(rows)
+
+
 def test_other_sizes_are_predicted_by_size() -> None:
     """A last, smaller batch is expected sooner, by the speed of the others."""
     rows = simulate([*steady(10, 20.0), Course(5000, 2.0, 2.2, 12.0)])
