@@ -149,8 +149,8 @@ class Speeds:
             self._started = track.since, start
 
     def _run_time(self, track: Track, job: IssuanceJob, before: float) -> float:
-        """How long a completed job ran: as Thanx says, if that fits to when it was looked at. Without dates as
-        long as was expected, if that fits: a look that comes late must not make the next ones later."""
+        """How long a completed job ran: as Thanx says, if that fits to when it was looked at. Without dates
+        as long as was expected, if that fits: a look that comes late must not make the next ones later."""
         longest = track.looked - track.mark[0]
         shortest = max(0.0, before - track.mark[0]) if track.started and before > track.mark[0] else 0.0
         if job.completed_at and (begun := job.started_at or job.created_at):
