@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -42,6 +42,12 @@ class Positions:
     @property
     def last(self) -> int:
         return self[self.count - 1]
+
+    def index(self, position: int) -> int:
+        """Which of the identifiers stands at a place that is one of theirs."""
+        place = position - self.first
+        skips = range(len(self._gaps))
+        return place - bisect_left(skips, place, key=lambda number: self._gaps[number] + number)
 
     def packed(self) -> bytes:
         """The gaps as bytes, two for each place skipped, the same on every machine."""

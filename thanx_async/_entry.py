@@ -131,8 +131,7 @@ class Entry:
 
     def outcome(self) -> BatchOutcome:
         """What `settle` was given, to be written down."""
-        places = {position: index for index, position in enumerate(self.positions)} if self.rows else {}
-        failures = tuple((places[row.position], row.reason) for row in self.rows)
+        failures = tuple((self.positions.index(row.position), row.reason) for row in self.rows)
         return BatchOutcome(self.state, self.issued, failures)
 
 

@@ -35,6 +35,10 @@ def test_each_item_has_one_place(items: list[object], size: int, step: int, dedu
     assert sorted([*placed, *rejected, *duplicates]) == list(range(len(items))) == list(range(chunker.read))
     assert [batch.number for batch in batches] == list(range(len(batches)))
     assert all(len(batch.values) == size for batch in batches[:-1])
+    for batch in batches:
+        assert [batch.positions.index(position) for position in batch.positions] == [
+            *range(len(batch.values))
+        ]
     seen: set[str] = set()
     for position, item in enumerate(items):
         try:
