@@ -1,4 +1,5 @@
-"""A loopback server of almost no cost: it counts the guests in each body, and calls every job completed.
+"""A loopback server of almost no cost: it counts the guests in each body, and calls every job completed, with
+one guest in ``one_in`` failed if that is not 0.
 
 It stands in a process of its own, so that a benchmark's CPU time is the client's alone. The emulator, which
 checks everything as Thanx does, would be the slower side.
@@ -20,6 +21,7 @@ _GUEST = b'"value":'
 class _Connection(asyncio.Protocol):
     received = 0
     jobs = 0
+    one_in = 0
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -60,10 +62,16 @@ class _Connection(asyncio.Protocol):
 
 
 def _job(job_id: str, state: str, count: int) -> dict[str, object]:
-    done = count if state == "completed" else 0
-    job = {"id": job_id, "state": state, "total_count": count, "processed_count": done, "success_count": done}
-    summary = {"summary": {"success_count": done, "failure_count": 0, "failures": []}} if done else {}
-    return {"issuance_job": {**job, "failure_count": 0, **summary}}
+    indices = range(0, count, _Connection.one_in) if _Connection.one_in else ()
+    job: dict[str, object] = {"id": job_id, "state": state, "total_count": count}
+    if state == "completed":
+        counts = {"success_count": count - len(indices), "failure_count": len(indices)}
+        failures = [
+            {"identifier_index": index, "identifier_type": "email", "error": "User not found"}
+            for index in indices
+        ]
+        job |= {"processed_count": count, **counts, "summary": {**counts, "failures": failures}}
+    return {"issuance_job": job}
 
 
 def received(url: str) -> int:
@@ -73,9 +81,9 @@ def received(url: str) -> int:
 
 
 @contextmanager
-def sink() -> Iterator[str]:
+def sink(one_in: int = 0) -> Iterator[str]:
     """The server in a process of its own, by its URL."""
-    command = [sys.executable, "-m", "benchmarks.sink"]
+    command = [sys.executable, "-m", "benchmarks.sink", str(one_in)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -92,4 +100,5 @@ async def _serve() -> None:
 
 
 if __name__ == "__main__":
+    _Connection.one_in = int(sys.argv[1])
     asyncio.run(_serve())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
@@ -89,6 +90,8 @@ class Seen:
 
     def __init__(self) -> None:
         self._sets: list[set[str]] = [set() for _ in range(_SETS)]
+        # Aged while they are empty: a collection of young objects that walked them full would hold the loop.
+        gc.collect(1)
 
     def add(self, values: Sequence[str]) -> list[int]:
         """Take values in; returns the indices of those that were there already."""
