@@ -107,6 +107,12 @@ class Seen:
     def __len__(self) -> int:
         return sum(map(len, self._sets))
 
+    def free(self) -> Iterator[None]:
+        """Forget the values, set by set: all at once would hold the loop."""
+        while self._sets:
+            del self._sets[-1]
+            yield
+
 
 def _repeated(values: Sequence[str], known: set[str]) -> list[int]:
     """The indices of those that are known, or come a second time."""
@@ -121,7 +127,7 @@ def _repeated(values: Sequence[str], known: set[str]) -> list[int]:
 class Chunker:
     """Parses, drops duplicates, and cuts batches: ``feed()`` items, then ``flush()`` the rest.
 
-    Finding duplicates costs about 110 bytes a guest.
+    Finding duplicates costs about 110 bytes a guest, until `free`.
     """
 
     def __init__(self, size: int = MAX_BATCH, *, deduplicate: bool = True, keep_values: bool = True) -> None:
@@ -167,6 +173,11 @@ class Chunker:
     def flush(self) -> list[Batch]:
         """The last batch, if anything waits."""
         return [self._cut()] if self._values else []
+
+    def free(self) -> Iterator[None]:
+        """After the end of the input, forget what finds duplicates, in steps."""
+        seen, self._seen = self._seen, None
+        return seen.free() if seen is not None else iter(())
 
     def _take(self, values: list[str]) -> list[Batch]:
         batches = []

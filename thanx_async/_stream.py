@@ -158,6 +158,8 @@ class IssuanceStream:
             if self._past is not None:
                 self._past.check_end(len(self.run.entries))
             await self.run.input_ended()
+            for _ in self._chunker.free():
+                await asyncio.sleep(0)
 
     def _register(self, batches: list[Batch]) -> None:
         """Take in new batches. Those of an earlier process get their fate, and none is sent before all of

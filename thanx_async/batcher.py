@@ -66,7 +66,8 @@ class AsyncBatcher(MicroBatching):
         batch_size: identifiers in a request, 1 to 10,000.
         max_concurrency: requests at once; by default as many as the rate limits and the measured latency
             call for, 2 to 32.
-        deduplicate: give each guest of a run one reward only; this costs about 110 bytes a guest.
+        deduplicate: give each guest of a run one reward only; this costs about 110 bytes a guest, until the
+            input has ended.
         keep_values: name the guests in the report's rows; without it only positions are kept.
         guard: how many rewards at most, and how many failures are too many, for each run of `issue`.
         ledger: an open ledger, in which each batch is recorded before it is sent: the same run can be

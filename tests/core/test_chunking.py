@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,12 @@ ITEMS = st.one_of(
     ),
     st.integers(0, 50).map(lambda number: f"guest{number}@example.com"),
 )
+
+
+class Guest(str):
+    """A text of which it can be told whether anybody still holds it."""
+
+    __slots__ = ("__weakref__",)
 
 
 def cut(items: list[object], size: int, step: int, *, deduplicate: bool) -> tuple[Chunker, list[Batch]]:
@@ -70,6 +78,21 @@ def test_values_are_kept_only_when_asked() -> None:
         (0, None),
         (2, None),
     ]
+
+
+def test_what_finds_duplicates_is_freed_in_steps() -> None:
+    """After the input a run holds no value that it does not report, and is let go of a part at a time."""
+    kept = [Guest(f"guest{number}@example.com") for number in range(1000)]
+    references = [weakref.ref(guest) for guest in kept]
+    chunker = Chunker(keep_values=False)
+    chunker.feed(kept)
+    chunker.flush()
+    kept.clear()
+    alive = [sum(reference() is not None for reference in references) for _ in chunker.free()]
+    assert alive == sorted(alive, reverse=True)
+    assert len(set(alive)) > 10
+    assert alive[-1] == 0
+    assert chunker.feed([]) == []
 
 
 def test_the_waiting_part_is_known() -> None:
