@@ -14,6 +14,7 @@ from thanx_async.identifiers import MAX_BATCH, normalise_all, raw_value
 from thanx_async.models import counted
 
 _SETS = 16
+_MANY = 20_000
 _DUPLICATE = "already in this input"
 
 
@@ -90,8 +91,6 @@ class Seen:
 
     def __init__(self) -> None:
         self._sets: list[set[str]] = [set() for _ in range(_SETS)]
-        # Aged while they are empty: a collection of young objects that walked them full would hold the loop.
-        gc.collect(1)
 
     def add(self, values: Sequence[str]) -> list[int]:
         """Take values in; returns the indices of those that were there already."""
@@ -102,7 +101,12 @@ class Seen:
         for home, part in zip(self._sets, parts, strict=True):
             known |= home.intersection(part)
             home.update(part)
-        return [] if len(self) == before + len(values) else _repeated(values, known)
+        now = len(self)
+        if before < _MANY <= now:
+            # The sets of a long run become old while they are small: a collection of young objects that
+            # walked through a million guests would hold the loop.
+            gc.collect(1)
+        return [] if now == before + len(values) else _repeated(values, known)
 
     def __len__(self) -> int:
         return sum(map(len, self._sets))
