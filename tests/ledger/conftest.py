@@ -64,8 +64,16 @@ def recording(
     batch_size: int = 10,
     guard: Guard = Guard(),  # noqa: B008 - frozen
     campaign_id: str = "camp_abc123",
+    max_concurrency: int | None = None,
 ) -> AsyncBatcher:
     """A batcher of small batches that records them."""
     target = TARGET.copy()
     target["campaign_id"] = campaign_id
-    return AsyncBatcher(client, **target, batch_size=batch_size, guard=guard, ledger=ledger)
+    return AsyncBatcher(
+        client,
+        **target,
+        batch_size=batch_size,
+        max_concurrency=max_concurrency,
+        guard=guard,
+        ledger=ledger,
+    )

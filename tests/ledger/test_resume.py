@@ -428,11 +428,13 @@ async def test_one_at_a_time(emulator: Emulator, client: ThanxClient, ledger: SQ
 async def test_a_lost_lease_doubles_nothing(emulator: Emulator, client: ThanxClient, path: Path) -> None:
     """Where a lease has run out under a living run, the other goes on and the first stops."""
     async with SQLiteLedger(path) as one, SQLiteLedger(path) as two:
-        stream = recording(client, one).stream(guests(200), run_id="march")
+        stream = recording(client, one, max_concurrency=2).stream(guests(200), run_id="march")
 
         async def overtaken() -> None:
             async with stream as handles:
                 await anext(handles)
+                while len(stream.run.handles) < 5:  # then it waits for its consumer, and renews no lease
+                    await asyncio.sleep(0)
                 store = two._store
                 assert store is not None
                 store._db.execute("UPDATE runs SET owned_until = 0")
