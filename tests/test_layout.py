@@ -26,6 +26,7 @@ FLOORS = [
     ["_ledger_records", "_ledger_owner", "_ledger_schema", "_ledger_bodies"],
     ["_ledger_runs"],
     ["_ledger_store"],
+    ["_delivery", "_exchange"],
     ["_transport", "_catalogue", "_webhook_events", "otel", "ledger"],
     ["_watching", "_webhook_endpoints"],
     ["jobs", "webhooks"],

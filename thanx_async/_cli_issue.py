@@ -87,7 +87,10 @@ async def issue(
     guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
     recorded = optional_ledger(ledger, wanted=ledger is not None or not (emulator or no_ledger))
     display = Display()
-    with closing(GuestFile(file, column=column, format=format)) as guests, failure_file(failures) as rows:
+    with (
+        closing(GuestFile(file, column=column, format=format)) as guests,
+        failure_file(failures, beside=file) as rows,
+    ):
         async with connect(emulator=emulator) as client, recorded as opened:
             display.watch(client)
             batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)

@@ -159,12 +159,12 @@ def _show_batches(what: str, batches: list[BatchRange], *, all_of_them: bool = F
 
 class FailureFile:
     """The CSV file of the guests who got no reward, readable by its owner only; opened before anything is
-    sent, so that a name that cannot be written stops the run in time."""
+    sent, so that a name that cannot be written stops the run in time, and emptied only to be written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
             os.fchmod(descriptor, 0o600)
         except OSError as error:
             raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
@@ -174,6 +174,7 @@ class FailureFile:
 
     def write(self, report: IssuanceReport) -> None:
         with self._file as file:
+            file.truncate(0)
             rows = csv.writer(file)
             rows.writerow(("position", "value", "reason"))
             listed = sorted([*report.failed, *report.rejected], key=lambda row: row.position)
@@ -185,8 +186,10 @@ class FailureFile:
 
 
 @contextmanager
-def failure_file(path: Path | None) -> Iterator[FailureFile | None]:
-    """The file, closed at the end in any case."""
+def failure_file(path: Path | None, *, beside: str = "-") -> Iterator[FailureFile | None]:
+    """The file, closed at the end in any case; ``beside`` is the file that the guests are read from."""
+    if path and path.exists() and Path(beside).exists() and path.samefile(beside):
+        raise ConfigurationError(f"{path} is the file that the guests are read from; give --failures another")
     file = FailureFile(path) if path else None
     try:
         yield file

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from thanx_async._chunking import Batch, Positions
+from thanx_async._delivery import Delivery
 from thanx_async._report import BatchOutcome, BatchRange, GuestRow, outcome_of
-from thanx_async._transport import Delivery
 from thanx_async.instrumentation import BatchFate
 from thanx_async.instrumentation import BatchRecord as BatchEvent
 from thanx_async.jobs import JobHandle
@@ -94,6 +94,7 @@ class Entry:
     @property
     def is_unclear(self) -> bool:
         """Whether its job has ended without saying who got a reward."""
+        self.look()
         return not self.settled and bool(self.handle and self.handle.job and self.handle.job.is_finished)
 
     def range(self) -> BatchRange:

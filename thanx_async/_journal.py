@@ -14,7 +14,7 @@ from thanx_async._chunking import Batch
 from thanx_async._entry import Entry
 from thanx_async._past import Past
 from thanx_async.client import ThanxClient
-from thanx_async.errors import InputChangedError, LedgerError
+from thanx_async.errors import InputChangedError, LedgerError, ThanxError
 from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord, digest_of
 
 Send = Callable[[Entry, bytes], Awaitable[None]]
@@ -152,6 +152,8 @@ class Journal:
             await self._after(entry)
         except LedgerError as failure:
             error.add_note(f"meanwhile: {failure}")
+            if isinstance(error, ThanxError) and entry.delivery.in_doubt:
+                error.in_doubt, error.idempotency_key = True, entry.key
 
     async def _record(self, entry: Entry, body: bytes) -> bool:
         """Write a batch down; False if it need not be sent, since its fate is known by now.
@@ -181,7 +183,11 @@ class Journal:
             await self._ledger.finish(entry.run_id, {entry.number: entry.outcome()})
             entry.recorded = True
         elif not entry.delivery.in_doubt:
-            await self._ledger.withdraw(entry.run_id, entry.number)
+            try:
+                await self._ledger.withdraw(entry.run_id, entry.number)
+            except LedgerError:  # it is still in the ledger, from where it may be sent
+                entry.delivery.in_doubt = True
+                raise
 
 
 @asynccontextmanager

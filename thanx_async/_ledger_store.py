@@ -135,13 +135,16 @@ class Store:
     def withdraw(self, run_id: str, number: int) -> None:
         """Forget a batch that was not sent; but one who has taken the run over may be sending it."""
         with explained(self._path), transaction(self._db):
-            if self.runs.is_own(run_id):
-                freed = self._db.execute(
-                    "DELETE FROM batches WHERE run_id = ? AND number = ? AND state = 'in_doubt'"
-                    " RETURNING slot, size",
-                    (run_id, number),
-                ).fetchall()
-                self._free(freed)
+            if not self.runs.is_own(run_id):
+                raise LedgerError(
+                    f"run {run_id!r} was taken over by another process, which may send its batch {number}"
+                )
+            freed = self._db.execute(
+                "DELETE FROM batches WHERE run_id = ? AND number = ? AND state = 'in_doubt'"
+                " RETURNING slot, size",
+                (run_id, number),
+            ).fetchall()
+            self._free(freed)
 
     def release(self, run_id: str) -> None:
         with explained(self._path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from thanx_async._chunking import Batch, Positions
 from thanx_async._entry import Entry
@@ -27,20 +27,31 @@ class Past:
         self._adopt = adopt
         self.last = max(self._records, default=-1)
 
-    def meet(self, entry: Entry, batch: Batch) -> None:
-        """Give the entry of a batch that was just cut again its recorded fate, if there is one.
+    def meet(self, entries: Sequence[Entry], batches: Sequence[Batch]) -> None:
+        """Give the entries of batches that were just cut again their recorded fates, where there are any.
 
         Raises:
-            InputChangedError: the input has other guests there.
+            InputChangedError: the input has other guests in one of them; that one is held as in doubt.
         """
-        record = self._records.get(batch.number)
-        if record is None:
-            return
+        changed = None
+        for entry, batch in zip(entries, batches, strict=True):
+            record = self._records.get(batch.number)
+            if record is None:
+                continue
+            if how := self._difference(batch, record):
+                entry.key, entry.held, entry.delivery.in_doubt = record.key, True, True
+                changed = changed or _changed(record, how)
+            else:
+                self._adopt(entry, record)
+        if changed is not None:
+            raise changed
+
+    def _difference(self, batch: Batch, record: BatchRecord) -> str | None:
         if not _same_places(batch.positions, record.positions):
-            raise _changed(record, f"is now {_places(batch.positions)}: {_course(batch.positions, record)}")
+            return f"is now {_places(batch.positions)}: {_course(batch.positions, record)}"
         if digest_of(self._encode(batch.values)) != record.digest:
-            raise _changed(record, "now holds other guests")
-        self._adopt(entry, record)
+            return "now holds other guests"
+        return None
 
     def check_end(self, batches: int) -> None:
         """The input has ended after so many batches.

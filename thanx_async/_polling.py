@@ -92,7 +92,7 @@ class PollSchedule:
         if next(iter(self._unknown)) is not track:
             return math.inf
         if track.done > 0:
-            return track.looked + max(_SOONEST, (REACH - 1) * (track.looked - track.mark[0]))
+            return track.looked + max(_SOONEST, min(slowest, (REACH - 1) * (track.looked - track.mark[0])))
         return max(self._next_scout, track.looked + min(slowest, 1.0 + track.total / 10_000))
 
     def seen(self, track: Track, job: IssuanceJob, now: float) -> None:
@@ -108,7 +108,7 @@ class PollSchedule:
             self._missed += 1
             if self._missed == _MISSED:
                 self._wake()
-        elif not job.is_finished and track.done <= 0 and track in self._unknown:
+        elif not job.is_finished and (track.done <= 0 or track.vain) and track in self._unknown:
             self._next_scout = now + min(_SLOW, now - track.since)
             self._unknown.move_to_end(track)
             self._wake()

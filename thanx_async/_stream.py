@@ -167,8 +167,7 @@ class IssuanceStream:
         fresh = [self._entry(batch) for batch in batches]
         self.run.entries.extend(fresh)
         if self._past is not None:
-            for entry, batch in zip(fresh, batches, strict=True):
-                self._past.meet(entry, batch)
+            self._past.meet(fresh, batches)
 
     def _entry(self, batch: Batch) -> Entry:
         return Entry(batch, batch_key(self.run.run_id, batch.number), self.run.run_id)

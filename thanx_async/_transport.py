@@ -13,19 +13,16 @@ import attrs
 from yarl import URL
 
 from thanx_async import wire
+from thanx_async._delivery import Delivery
+from thanx_async._exchange import once, read, transport_error
 from thanx_async.errors import (
     APIError,
-    BadRequestError,
     ConfigurationError,
-    ConnectionFailedError,
-    InvalidResponseError,
     RateLimitedError,
-    RequestTimeoutError,
     TransportError,
 )
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
-from thanx_async.models import IssuanceJob
 from thanx_async.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -36,29 +33,6 @@ _WORTH_TELLING = 0.001
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-class Delivery:
-    """The fate of one Issue Rewards request, true at every moment.
-
-    ``job`` is set as soon as Thanx has accepted it. ``in_doubt``: it was sent, and what became of it is
-    not known. ``refused``: the 400 that it ended in. ``on_wire``: it is being sent or answered right now.
-    Set ``closing`` to allow no further attempt, and ``on_send`` to be called as an attempt goes out.
-    """
-
-    __slots__ = ("closing", "in_doubt", "job", "on_send", "on_wire", "refused")
-
-    def __init__(self) -> None:
-        self.job: IssuanceJob | None = None
-        self.in_doubt = False
-        self.on_wire = False
-        self.closing = False
-        self.refused: BadRequestError | None = None
-        self.on_send: Callable[[], None] | None = None
-
-    def accept(self, payload: object) -> IssuanceJob:
-        self.job = wire.decode_job(payload)
-        return self.job
 
 
 @attrs.define
@@ -79,14 +53,17 @@ class _Call(Generic[T]):
         )
 
     def explained(self, error: APIError | TransportError) -> APIError | TransportError:
-        key = error.idempotency_key = self.request.idempotency_key
+        error.idempotency_key = self.request.idempotency_key
         error.in_doubt = self.delivery.in_doubt
-        if error.in_doubt and key:
+        self.note(error)
+        return error
+
+    def note(self, error: BaseException) -> None:
+        if self.delivery.in_doubt and self.request.idempotency_key:
             error.add_note(
                 "In doubt: Thanx may have acted on this. Repeat it with the same identifiers and idempotency"
-                f" key {key}."
+                f" key {self.request.idempotency_key}."
             )
-        return error
 
 
 class Transport:
@@ -134,9 +111,17 @@ class Transport:
     ) -> T:
         """Send until there is an answer, or the retry policy gives up."""
         call = _Call(self._usable_session(), request, decoder, delivery or Delivery())
+        try:
+            return await self._until_answered(call, lane)
+        except asyncio.CancelledError as error:
+            call.note(error)
+            raise
+
+    async def _until_answered(self, call: _Call[T], lane: Lane) -> T:
         while True:
             try:
                 async with self._limiter.slot(lane) as slot:
+                    call.session = self._usable_session()
                     self._waited(call, lane)
                     return await self._attempt(call, slot)
             except RateLimitedError as error:
@@ -221,37 +206,11 @@ class Transport:
                 allow_redirects=False,
                 raise_for_status=False,
                 ssl=self._tls,
+                middlewares=(once(),) if self._owns_session else None,
             ) as response:
                 slot.answered(response.status, response.headers)
-                return await _read(response)
+                return await read(response)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise _transport_error(error, url) from error
-
-
-async def _read(response: aiohttp.ClientResponse) -> wire.Answer:
-    received = bytearray()
-    try:
-        async for chunk in response.content.iter_any():
-            received += chunk
-    except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        if response.status == 429:
-            raise RateLimitedError(429, None, "Too Many Requests") from error
-        if not isinstance(error, aiohttp.ClientPayloadError):
-            raise
-        raise InvalidResponseError(
-            f"HTTP {response.status}: the answer broke off after {len(received)} bytes",
-            status=response.status,
-            body_start=bytes(received[:200]),
-        ) from error
-    return wire.Answer(response.status, response.headers, bytes(received))
-
-
-def _transport_error(error: Exception, url: URL) -> TransportError:
-    what = f"{url.host}:{url.port}"
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return RequestTimeoutError(f"no connection to {what} within the timeout", in_doubt=False)
-    if isinstance(error, TimeoutError):
-        return RequestTimeoutError(f"no answer from {what} within the timeout")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return ConnectionFailedError(f"cannot connect to {what}: {error.os_error}", in_doubt=False)
-    return ConnectionFailedError(f"the connection to {what} broke before the answer ({type(error).__name__})")
+            # The representation of a response's error would show the token.
+            cause = None if isinstance(error, aiohttp.ClientResponseError) else error
+            raise transport_error(error, url) from cause

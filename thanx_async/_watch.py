@@ -41,6 +41,8 @@ def check_failures(guard: Guard, entries: Sequence[Entry]) -> None:
     Raises:
         GuardError: too many of the guests in ended jobs have failed.
     """
+    for entry in entries:
+        entry.look()
     failed = sum(len(entry.rows) for entry in entries if entry.settled)
     ended = sum(len(entry.positions) for entry in entries if entry.settled)
     if guard.max_failure_rate is not None and failed > guard.max_failure_rate * ended:

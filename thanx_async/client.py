@@ -12,8 +12,9 @@ from uuid import uuid4
 import aiohttp
 
 from thanx_async import _catalogue, wire
+from thanx_async._delivery import Delivery
 from thanx_async._settings import checked_url, environment, header, variable
-from thanx_async._transport import Delivery, Transport
+from thanx_async._transport import Transport
 from thanx_async._version import __version__
 from thanx_async._watching import JobWatches
 from thanx_async.errors import ConfigurationError, InvalidIdentifierError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -76,7 +77,10 @@ class Ledger(Protocol):
         """The outcomes of batches by number; bytes still kept are deleted."""
 
     async def withdraw(self, run_id: str, number: int) -> None:
-        """A batch in doubt was certainly not issued; it is forgotten, with its bytes."""
+        """A batch in doubt was certainly not issued; it is forgotten, with its bytes.
+
+        Refused where another has taken the run over, who may be sending it.
+        """
 
 
 class SQLiteLedger:
@@ -106,6 +110,7 @@ class SQLiteLedger:
         self.replay_within = replay_within
         self._store: Store | None = None
         self._turn: CapacityLimiter | None = None
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<SQLiteLedger {self.path}{'' if self._store else ' (not open)'}>"
@@ -182,4 +187,9 @@ class SQLiteLedger:
         return await to_its_end(self._in_turn(lambda: work(store)))
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._turn)
+        return await anyio.to_thread.run_sync(self._alone, work, limiter=self._turn)
+
+    def _alone(self, work: Callable[[], T]) -> T:
+        # Who cancels all tasks of the loop ends the waiting for a thread, and not the thread.
+        with self._lock:
+            return work()

@@ -202,19 +202,18 @@ def _converter() -> cattrs.Converter:
 
 
 def _failures(value: object) -> _Failures:
-    """A job may have 10,000 of them, which repeat a few texts: those are kept once."""
-    if value is None:
-        return ()
-    if not isinstance(value, list):
+    """A job may have 10,000 of them, which repeat a few texts: kept once, and without guests in them."""
+    if not isinstance(value, list | None):
         raise TypeError
     texts: dict[str, str] = {}
-    share = texts.setdefault
     failures = []
-    for row in value:
+    for row in value or ():
         index, kind, error = row["identifier_index"], row["identifier_type"], row["error"]
         if type(index) is not int or not isinstance(kind, str) or not isinstance(error, str):
             raise TypeError
-        failures.append(IssuanceFailure(index, share(kind, kind), share(error, error)))
+        for text in {kind, error}.difference(texts):
+            texts[text] = _GUEST.sub("[masked]", text)
+        failures.append(IssuanceFailure(index, texts[kind], texts[error]))
     return tuple(failures)
 
 

@@ -67,6 +67,22 @@ def counts(text: str) -> dict[str, int]:
     return {name.strip(): int(count.replace(",", "")) for name, count in rows}
 
 
+def test_a_list_of_failures_is_not_lost(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stays where nothing is done anew, and never takes the place of the input."""
+    file, out = written(tmp_path / "guests.txt", "jane@example.com", "junk"), tmp_path / "failures.csv"
+    command = ["issue", file, "--ledger", str(tmp_path / "ledger"), *TARGET, "--failures"]
+    assert run([*command, str(out)]) == 1
+    listed = out.read_text()
+    assert "junk" in listed
+    assert run([*command, str(out)]) == 2
+    assert out.read_text() == listed
+    assert run([*command, file]) == 2
+    assert Path(file).read_text() == "jane@example.com\njunk\n"
+    assert "is the file that the guests are read from" in capsys.readouterr().err
+
+
 def test_a_csv_file(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The numbers, the positions and the list of failures are exact."""
     lines = [f"{number},{guest}" for number, guest in enumerate(guests(25_000))]

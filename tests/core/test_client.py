@@ -27,7 +27,7 @@ from thanx_async import (
     ThanxClient,
     UnprocessableError,
 )
-from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
+from thanx_async.emulator import Emulator, Fault, Faults, ScriptedAnswer
 
 PATIENT = RetryPolicy(max_attempts=3, base_delay=0.01)
 
@@ -46,6 +46,30 @@ async def issue(
         identifiers=values or ("jane@example.com",),
         idempotency_key=key,
     )
+
+
+async def test_a_cancelled_request_says_how_to_repeat_it(emulator: Emulator, client: ThanxClient) -> None:
+    """Who stops waiting for an answer is told the key, without which a repetition is a second reward."""
+    emulator.script(ScriptedAnswer(delay=60))
+    task = asyncio.create_task(issue(client))
+    while not emulator.requests:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    (note,) = caught.value.__notes__
+    key = note.split("idempotency key ")[1].rstrip(".")
+    await issue(client, key=key)
+    assert emulator.reward_counts() == {"jane@example.com": 1}
+
+
+async def test_each_get_has_a_slot_of_its_own(emulator: Emulator, client: ThanxClient) -> None:
+    """Where a connection breaks, aiohttp repeats nothing behind the limiter's back."""
+    await client.get_scopes()
+    emulator.script(ScriptedAnswer(fault=Fault.RESET_AFTER))
+    await client.get_scopes()
+    assert [window.used for window in client.limiter.status().windows] == [3, 3]
+    assert len(emulator.requests) == 3
 
 
 async def test_a_reward_is_issued(emulator: Emulator, client: ThanxClient) -> None:

@@ -61,6 +61,15 @@ class Course:
         )
 
 
+class Hanging(Course):
+    """A job that stands still from its second identifier in a hundred to its end."""
+
+    def snapshot(self, now: float) -> IssuanceJob:
+        job = super().snapshot(now)
+        done = min(self.total // 50, int(100 * max(0.0, now - self.start)))
+        return job if job.is_finished else attrs.evolve(job, processed_count=done)
+
+
 def _date(at: float) -> datetime:
     return EPOCH + timedelta(seconds=at)
 
@@ -172,6 +181,13 @@ def test_hundreds_of_jobs_without_dates_are_not_looked_at_later_and_later(
     rows = simulate(courses, spacing=0.002)
     assert max(row.lag for row in rows) <= 2 + 1.5 * seconds
     assert sum(len(row.polls) for row in rows) <= 1.1 * len(rows)
+
+
+def test_a_job_that_hangs_after_little_progress_keeps_nobody_waiting() -> None:
+    """The scout that stands still gives its place to the next in line."""
+    hanging = Hanging(10_000, 0.0, 0.0, 5000.0, dated=False)
+    rows = simulate([hanging, *[Course(5000, 25.0 + n, 25.1 + n, 25.2 + n) for n in range(3)]])
+    assert max(row.lag for row in rows[1:]) <= 65
 
 
 def test_other_sizes_are_predicted_by_size() -> None:

@@ -182,6 +182,14 @@ def test_failures_share_their_texts() -> None:
     assert first.identifier_type is second.identifier_type
 
 
+def test_guests_are_masked_in_reasons() -> None:
+    """A reason that names the guest is kept without."""
+    row = {"identifier_index": 0, "identifier_type": "email", "error": "jane@x.com is unknown"}
+    summary = decode(finished([row]), decode_job).summary
+    assert summary is not None
+    assert [failure.error for failure in summary.failures] == ["[masked] is unknown"]
+
+
 @pytest.mark.parametrize(
     "failures",
     [

@@ -135,6 +135,24 @@ async def test_another_input_sends_nothing(
     assert emulator.reward_counts() == dict.fromkeys(guests(54), 1)
 
 
+async def test_another_input_does_not_unsay_what_was_issued(
+    client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """What the ledger knows to be issued is never called unsent, whatever else has changed."""
+    await (await recording(client, ledger).issue(guests(40), run_id="march")).wait()
+    stream = recording(client, ledger).stream(["other@example.com", *guests(40)[1:]], run_id="march")
+
+    async def changed() -> None:
+        async with stream as handles:
+            async for _ in handles:
+                pass
+
+    with pytest.raises(InputChangedError):
+        await changed()
+    counts = stream.run.report().counts
+    assert (counts["issued"], counts["in_doubt"], counts["unsent"]) == (30, 10, 0)
+
+
 async def test_a_complete_run_whose_input_has_grown(
     emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
 ) -> None:

@@ -426,7 +426,8 @@ async def test_only_the_owner_forgets_a_batch(ledger: SQLiteLedger, path: Path) 
         assert store is not None
         store._db.execute("UPDATE runs SET owned_until = 0")
         await other.claim(RUN)
-        await ledger.withdraw("march", 0)
+        with pytest.raises(LedgerError, match="taken over by another process"):
+            await ledger.withdraw("march", 0)
         assert [row.state for row in await other.batches("march")] == [BatchState.IN_DOUBT]
         await other.withdraw("march", 0)
         assert await other.batches("march") == []

@@ -1,0 +1,61 @@
+"""One exchange with aiohttp: sent once, read whole, its errors made ours."""
+
+from __future__ import annotations
+
+import aiohttp
+from yarl import URL
+
+from thanx_async import wire
+from thanx_async.errors import (
+    ConnectionFailedError,
+    InvalidResponseError,
+    RateLimitedError,
+    RequestTimeoutError,
+    TransportError,
+)
+
+
+def once() -> aiohttp.ClientMiddlewareType:
+    """aiohttp repeats a GET by itself where the connection broke, which the rate limits would know nothing
+    of; this leaves the repeating to us."""
+    sent = False
+
+    async def middleware(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        nonlocal sent
+        if sent:
+            raise aiohttp.ServerDisconnectedError
+        sent = True
+        return await handler(request)
+
+    return middleware
+
+
+async def read(response: aiohttp.ClientResponse) -> wire.Answer:
+    received = bytearray()
+    try:
+        async for chunk in response.content.iter_any():
+            received += chunk
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        if response.status == 429:
+            raise RateLimitedError(429, None, "Too Many Requests") from error
+        if not isinstance(error, aiohttp.ClientPayloadError):
+            raise
+        raise InvalidResponseError(
+            f"HTTP {response.status}: the answer broke off after {len(received)} bytes",
+            status=response.status,
+            body_start=bytes(received[:200]),
+        ) from error
+    return wire.Answer(response.status, response.headers, bytes(received))
+
+
+def transport_error(error: Exception, url: URL) -> TransportError:
+    what = f"{url.host}:{url.port}"
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return RequestTimeoutError(f"no connection to {what} within the timeout", in_doubt=False)
+    if isinstance(error, TimeoutError):
+        return RequestTimeoutError(f"no answer from {what} within the timeout")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return ConnectionFailedError(f"cannot connect to {what}: {error.os_error}", in_doubt=False)
+    return ConnectionFailedError(f"the connection to {what} broke before the answer ({type(error).__name__})")
