@@ -6,6 +6,7 @@ import asyncio
 import io
 import ssl
 from collections.abc import Callable, Mapping
+from time import time
 from typing import Generic, TypeVar
 
 import aiohttp
@@ -19,6 +20,7 @@ from thanx_async.errors import (
     APIError,
     ConfigurationError,
     RateLimitedError,
+    RequestTimeoutError,
     TransportError,
 )
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
@@ -29,6 +31,7 @@ T = TypeVar("T")
 
 _LARGE_BODY = 2**20
 _WORTH_TELLING = 0.001
+_KEYS_LAST = 24 * 3600.0
 
 
 def _now() -> float:
@@ -45,6 +48,20 @@ class _Call(Generic[T]):
     delivery: Delivery
     attempt: int = 1
     asked: float = attrs.field(factory=_now)
+    first_sent: float | None = None
+
+    def check_age(self) -> None:
+        """Before an attempt: a key that Thanx may have forgotten gives a second reward.
+
+        By the wall clock, which goes on while a machine sleeps.
+        """
+        if self.first_sent is None or not self.delivery.in_doubt:
+            self.first_sent = time()
+        elif self.request.idempotency_key and time() - self.first_sent > _KEYS_LAST:
+            raise RequestTimeoutError(
+                "no answer for a day: Thanx may have forgotten the idempotency key, and a repetition may be a"
+                " second reward"
+            )
 
     def record(self, seconds: float, status: int | None, error: str | None) -> RequestRecord:
         request = self.request
@@ -123,6 +140,7 @@ class Transport:
                 async with self._limiter.slot(lane) as slot:
                     call.session = self._usable_session()
                     self._waited(call, lane)
+                    call.check_age()
                     return await self._attempt(call, slot)
             except RateLimitedError as error:
                 if call.delivery.closing:

@@ -63,6 +63,19 @@ async def test_a_cancelled_request_says_how_to_repeat_it(emulator: Emulator, cli
     assert emulator.reward_counts() == {"jane@example.com": 1}
 
 
+async def test_an_old_key_is_not_sent_again(
+    emulator: Emulator, client: ThanxClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a day's sleep between two attempts Thanx may know the key no more: the guest stays in doubt."""
+    clock = iter([0.0, 90_000.0, 90_000.0, 90_000.0, 90_000.0, 90_000.0])
+    monkeypatch.setattr("thanx_async._transport.time", lambda: next(clock))
+    emulator.script(ScriptedAnswer(fault=Fault.RESET_AFTER))
+    with pytest.raises(RequestTimeoutError, match="forgotten the idempotency key") as caught:
+        await issue(client)
+    assert caught.value.in_doubt
+    assert len(emulator.requests) == 1
+
+
 async def test_each_get_has_a_slot_of_its_own(emulator: Emulator, client: ThanxClient) -> None:
     """Where a connection breaks, aiohttp repeats nothing behind the limiter's back."""
     await client.get_scopes()
