@@ -15,7 +15,8 @@ from typing import TextIO
 import anyio.to_thread
 import orjson
 
-from thanx_async.errors import ConfigurationError
+from thanx_async.errors import ConfigurationError, InvalidIdentifierError
+from thanx_async.identifiers import Identifier
 
 _SLICE = 2_000
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
@@ -82,8 +83,12 @@ def _items(text: TextIO, kind: Format, column: str | None) -> Iterator[object]:
 
 
 def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
-    rows = csv.reader(text)
+    rows = _csv_rows(text)
     header = [name.strip() for name in next(rows, [])]
+    if any(map(_is_guest, header)):
+        raise ConfigurationError(
+            "the first line of the CSV holds a guest, not column names: add a header, or give --format lines"
+        )
     if not header:
         raise ConfigurationError("the CSV file is empty: its first line must name the columns")
     if column is None and len(header) > 1:
@@ -92,6 +97,24 @@ def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
         raise ConfigurationError(f"there is no column {column!r}; the header names: {', '.join(header)}")
     index = header.index(column) if column else 0
     return (row[index] if index < len(row) else "" for row in rows)
+
+
+def _csv_rows(text: TextIO) -> Iterator[list[str]]:
+    rows = csv.reader(text)
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise ConfigurationError(
+            f"line {rows.line_num:,} of the CSV cannot be read ({error}): is a quote not closed?"
+        ) from None
+
+
+def _is_guest(text: str) -> bool:
+    try:
+        Identifier.parse(text)
+    except InvalidIdentifierError:
+        return False
+    return True
 
 
 def _json_item(line: str, column: str | None) -> object:

@@ -172,14 +172,15 @@ class FailureFile:
             descriptor, "w", encoding="utf-8", errors="surrogateescape", newline=""
         )
 
-    def write(self, report: IssuanceReport) -> None:
+    def write(self, report: IssuanceReport) -> str:
+        """Returns what to tell of it."""
         with self._file as file:
             file.truncate(0)
             rows = csv.writer(file)
             rows.writerow(("position", "value", "reason"))
             listed = sorted([*report.failed, *report.rejected], key=lambda row: row.position)
             rows.writerows((row.position, row.identifier, row.reason) for row in listed)
-        write(f"{len(listed):,} guests who got no reward are listed in {self._path}")
+        return f"{len(listed):,} guests who got no reward are listed in {self._path}"
 
     def close(self) -> None:
         self._file.close()

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from contextlib import asynccontextmanager, contextmanager
 
 from thanx_async._cli_limiter import shared_limiter
-from thanx_async._cli_output import Display, FailureFile, show_report
+from thanx_async._cli_output import Display, FailureFile, show_report, write
 from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
 from thanx_async.client import ThanxClient
@@ -111,9 +111,10 @@ def conclude(
     stopped: bool = False,
 ) -> int:
     """Show the report and what stopped the run; returns the exit status."""
+    listed = failures.write(report) if failures else ""  # first, since standard output may be gone
     show_report(report)
-    if failures:
-        failures.write(report)
+    if listed:
+        write(listed)
     sys.stdout.flush()
     if problem:
         cause = problem.__cause__ if isinstance(problem, BatchError) else None

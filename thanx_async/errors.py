@@ -162,11 +162,15 @@ class JobTimeoutError(ThanxError):
 
 
 class BatchError(ThanxError):
-    """A run stopped before its end. ``run`` knows the fate of every identifier read; the cause is chained."""
+    """A run stopped before its end. ``run`` knows the fate of every identifier read; the cause is chained.
+
+    The keys of what is in doubt are in ``run.in_doubt``.
+    """
 
     def __init__(self, message: str, *, run: IssuanceRun) -> None:
         super().__init__(message)
         self.run = run
+        self.in_doubt = bool(run.in_doubt)
 
 
 class GuardError(ThanxError):

@@ -67,6 +67,26 @@ def counts(text: str) -> dict[str, int]:
     return {name.strip(): int(count.replace(",", "")) for name, count in rows}
 
 
+def test_a_csv_without_a_header_loses_nobody(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its first guest is not taken for the name of a column, nor shown."""
+    for lines in (["jane@example.com", "joe@example.com"], ["jane@example.com,Jane", "joe@example.com,Joe"]):
+        file = written(tmp_path / "guests.csv", *lines)
+        assert run(["issue", file, *TARGET]) == 2
+        message = capsys.readouterr().err
+        assert "the first line of the CSV holds a guest" in message
+        assert "jane" not in message
+    assert served.jobs_accepted == 0
+
+
+def test_a_quote_that_is_not_closed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names the line, and there is no traceback."""
+    file = written(tmp_path / "guests.csv", "email", '"jane@example.com', *["joe@example.com"] * 10_000)
+    assert run(["plan", file]) == 2
+    assert "is a quote not closed?" in capsys.readouterr().err
+
+
 def test_a_list_of_failures_is_not_lost(
     served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

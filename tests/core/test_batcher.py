@@ -127,6 +127,7 @@ async def test_a_wrong_campaign_issues_nothing(emulator: Emulator, client: Thanx
     with pytest.raises(BatchError) as caught:
         await batcher(client, campaign_id="nope").issue(guests(25))
     assert isinstance(caught.value.__cause__, NotFoundError)
+    assert not caught.value.in_doubt
     report = caught.value.run.report()
     assert report.counts["unsent"] == report.total
     assert emulator.jobs_accepted == 0
@@ -151,6 +152,7 @@ async def test_lost_answers_are_in_doubt(emulator: Emulator, faults: Faults) -> 
         with pytest.raises(BatchError) as caught:
             await batcher(client).issue(guests(100), run_id="march")
         assert isinstance(caught.value.__cause__, InvalidResponseError | ConnectionFailedError)
+        assert caught.value.in_doubt
         run = caught.value.run
         assert run.in_doubt[0].first == 0
         assert {row.idempotency_key for row in emulator.requests} == {row.key for row in run.in_doubt}
