@@ -25,13 +25,12 @@ from thanx_async.errors import (
 )
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
-from thanx_async.retry import RetryPolicy
+from thanx_async.retry import KEYS_LAST, RetryPolicy
 
 T = TypeVar("T")
 
 _LARGE_BODY = 2**20
 _WORTH_TELLING = 0.001
-_KEYS_LAST = 24 * 3600.0
 
 
 def _now() -> float:
@@ -40,9 +39,9 @@ def _now() -> float:
 
 @attrs.define
 class _Call(Generic[T]):
-    """One call under way. ``asked``: since when it waits for the rate limits."""
+    """One call under way. ``asked``: since when it waits for the rate limits. ``first_sent``: when it first
+    went out with what its doubt is about."""
 
-    session: aiohttp.ClientSession
     request: wire.Request
     decoder: Callable[[object], T]
     delivery: Delivery
@@ -51,13 +50,10 @@ class _Call(Generic[T]):
     first_sent: float | None = None
 
     def check_age(self) -> None:
-        """Before an attempt: a key that Thanx may have forgotten gives a second reward.
-
-        By the wall clock, which goes on while a machine sleeps.
-        """
+        """Before an attempt, by the wall clock, which goes on while a machine sleeps."""
         if self.first_sent is None or not self.delivery.in_doubt:
             self.first_sent = time()
-        elif self.request.idempotency_key and time() - self.first_sent > _KEYS_LAST:
+        elif self.request.idempotency_key and time() - self.first_sent > KEYS_LAST:
             raise RequestTimeoutError(
                 "no answer for a day: Thanx may have forgotten the idempotency key, and a repetition may be a"
                 " second reward"
@@ -127,7 +123,8 @@ class Transport:
         delivery: Delivery | None = None,
     ) -> T:
         """Send until there is an answer, or the retry policy gives up."""
-        call = _Call(self._usable_session(), request, decoder, delivery or Delivery())
+        self._usable_session()  # told before it waits in line
+        call = _Call(request, decoder, delivery or Delivery())
         try:
             return await self._until_answered(call, lane)
         except asyncio.CancelledError as error:
@@ -138,10 +135,10 @@ class Transport:
         while True:
             try:
                 async with self._limiter.slot(lane) as slot:
-                    call.session = self._usable_session()
+                    session = self._usable_session()
                     self._waited(call, lane)
                     call.check_age()
-                    return await self._attempt(call, slot)
+                    return await self._attempt(call, slot, session)
             except RateLimitedError as error:
                 if call.delivery.closing:
                     raise call.explained(error) from error.__cause__
@@ -185,7 +182,7 @@ class Transport:
         )
         emit(self._hook, record)
 
-    async def _attempt(self, call: _Call[T], slot: Slot) -> T:
+    async def _attempt(self, call: _Call[T], slot: Slot, session: aiohttp.ClientSession) -> T:
         delivery, doubted = call.delivery, call.delivery.in_doubt
         delivery.on_wire = delivery.in_doubt = True
         started = _now()
@@ -194,7 +191,7 @@ class Transport:
         if delivery.on_send:
             delivery.on_send()
         try:
-            answer = await self._send(call.session, call.request, slot)
+            answer = await self._send(session, call.request, slot)
             status = answer.status
             result = wire.decode(answer, call.decoder)
             delivery.in_doubt = False

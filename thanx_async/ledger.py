@@ -16,6 +16,7 @@ from thanx_async._ledger_records import BatchRecord, BatchState, RunRecord, dige
 from thanx_async._report import BatchOutcome
 from thanx_async._shield import to_its_end
 from thanx_async.errors import ConfigurationError
+from thanx_async.retry import KEYS_LAST
 
 __all__ = ["BatchOutcome", "BatchRecord", "BatchState", "Ledger", "RunRecord", "SQLiteLedger", "digest_of"]
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from thanx_async._ledger_store import Store
 
 T = TypeVar("T")
-
-REPLAY_WITHIN = 24 * 3600.0
 
 
 class Ledger(Protocol):
@@ -103,7 +102,7 @@ class SQLiteLedger:
             newer version or read-only, or the disk is full; the message says what to do.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, replay_within: float = REPLAY_WITHIN) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, replay_within: float = KEYS_LAST) -> None:
         if replay_within < 0:
             raise ConfigurationError(f"replay_within must be 0 s or more, not {replay_within:g}")
         self.path = Path(path)

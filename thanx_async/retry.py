@@ -15,6 +15,10 @@ from thanx_async.errors import (
     TransportError,
 )
 
+KEYS_LAST = 24 * 3600.0
+"""Seconds for which a request may be repeated with its idempotency key: Thanx does not say how long it keeps
+them, and a forgotten one would give a second reward."""
+
 
 @attrs.frozen
 class RetryPolicy:

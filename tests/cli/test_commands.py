@@ -1,13 +1,9 @@
 """The commands as a user types them, against an emulator in another thread."""
 
-import asyncio
 import csv
 import io
 import stat
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -17,43 +13,9 @@ import pytest
 from tests.conftest import MERCHANT, guests
 from thanx_async import __main__ as entry
 from thanx_async.cli import COMMANDS, run
-from thanx_async.emulator import Emulator, Faults, JobSpeed
+from thanx_async.emulator import Emulator, Faults
 
 TARGET = ["--campaign", "camp_abc123", "--merchant", MERCHANT, "--variant", "var_treat1"]
-FAST = JobSpeed(identifiers_per_second=1e6, start_delay=0.01, revoke_seconds=0.01)
-
-
-@contextmanager
-def serving(emulator: Emulator) -> Iterator[Emulator]:
-    """Run an emulator on a loop of its own."""
-    ready = threading.Event()
-    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        async with emulator:
-            loops.append((asyncio.get_running_loop(), stop))
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=[serve()])
-    thread.start()
-    ready.wait()
-    try:
-        yield emulator
-    finally:
-        loop, stop = loops[0]
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-
-
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    with serving(Emulator(limits=[], speed=FAST)) as emulator:
-        monkeypatch.setenv("THANX_BASE_URL", emulator.url)
-        monkeypatch.setenv("THANX_CLIENT_ID", "client")
-        monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")
-        yield emulator
 
 
 def written(path: Path, *lines: str) -> str:

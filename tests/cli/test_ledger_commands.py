@@ -1,28 +1,18 @@
 """The commands for recorded runs."""
 
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 import pytest
 
-from tests.cli.test_commands import FAST, TARGET, counts, serving, written
+from tests.cli.test_commands import TARGET, counts, written
 from tests.conftest import MERCHANT, guests
 from thanx_async.cli import run
 from thanx_async.emulator import Emulator, ScriptedAnswer
 
 LOST = ScriptedAnswer(fault="reset_after")
 UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
-
-
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    with serving(Emulator(limits=[], speed=FAST)) as emulator:
-        monkeypatch.setenv("THANX_BASE_URL", emulator.url)
-        monkeypatch.setenv("THANX_CLIENT_ID", "client")
-        monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")
-        yield emulator
 
 
 @pytest.fixture

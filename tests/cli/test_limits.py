@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import TARGET, served, written
+from tests.cli.test_commands import TARGET, written
 from tests.conftest import batcher, guests
 from tests.core.test_limiter_sqlite import stored
 from thanx_async import ThanxClient
@@ -15,8 +15,6 @@ from thanx_async._cli_output import Display
 from thanx_async._cli_run import drive
 from thanx_async.cli import run
 from thanx_async.emulator import Emulator, ScriptedAnswer
-
-__all__ = ["served"]
 
 
 def test_runs_share_a_file(served: Emulator, tmp_path: Path, state: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import FAST, serving
+from tests.cli.conftest import FAST, serving
 from tests.conftest import guests
 from tests.ledger.steps import EACH, CountingLoop, issue
 from thanx_async import IssuanceStream, SQLiteLedger
