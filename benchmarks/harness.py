@@ -91,6 +91,18 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+@contextmanager
+def server(*arguments: str) -> Iterator[str]:
+    """A server in a process of its own, by the URL that it prints first; it ends with the block."""
+    with subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+            process.stdout.read()
+
+
 @attrs.define
 class Noise:
     """How steady the machine was: a fixed calibration loop, run before every part.

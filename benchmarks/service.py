@@ -11,11 +11,10 @@ import json
 import resource
 import selectors
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -136,18 +135,6 @@ def _beside(loop: str, emulator: str, count: str, seconds: str) -> harness.Sampl
     return found if loop == "uvloop" else found | watched.summary()
 
 
-@contextmanager
-def _emulator() -> Iterator[str]:
-    command = [sys.executable, "-m", "thanx_async", "emulator", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
-            process.stdout.read()
-
-
 PARTS: dict[str, harness.Part] = {
     "thanks": lambda host, count: asyncio.run(_thanks(host, int(count))),
     "beside": _beside,
@@ -155,7 +142,7 @@ PARTS: dict[str, harness.Part] = {
 
 
 def _run(loop: str, count: int, seconds: int) -> harness.Sample:
-    with _emulator() as url:
+    with harness.server("thanx_async", "emulator", "--port", "0") as url:
         return harness.part(_NAME, "beside", loop, url, count, seconds)
 
 

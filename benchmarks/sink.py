@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+
+from benchmarks import harness
 
 _GUEST = b'"value":'
 
@@ -80,16 +80,9 @@ def received(url: str) -> int:
         return int(json.load(answer)["received"])
 
 
-@contextmanager
-def sink(one_in: int = 0) -> Iterator[str]:
+def sink(one_in: int = 0) -> AbstractContextManager[str]:
     """The server in a process of its own, by its URL."""
-    command = [sys.executable, "-m", "benchmarks.sink", str(one_in)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+    return harness.server("benchmarks.sink", str(one_in))
 
 
 async def _serve() -> None:
