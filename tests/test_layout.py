@@ -10,6 +10,7 @@ FLOORS = [
     ["errors"],
     ["models"],
     [
+        "_structure",
         "identifiers",
         "instrumentation",
         "_settings",

@@ -9,8 +9,9 @@ from urllib.parse import quote
 import attrs
 import orjson
 
+from thanx_async._structure import enveloped
 from thanx_async.models import Campaign, Merchant, NewCampaign, RewardTemplate, Variant
-from thanx_async.wire import Request, enveloped
+from thanx_async.wire import Request
 
 T = TypeVar("T")
 

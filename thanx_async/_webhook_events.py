@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 import attrs
 import cattrs
 import orjson
+from attrs import NOTHING
 
-from thanx_async import wire
+from thanx_async._structure import enveloped
 from thanx_async.errors import ConfigurationError, SignatureError, WebhookError
 from thanx_async.models import counted
 
@@ -78,10 +79,11 @@ class UnknownEvent:
 
 Event = RewardIssued | RewardBatchCompleted | UnknownEvent
 
-_DECODERS: dict[str, Callable[[object], RewardIssued | RewardBatchCompleted]] = {
-    "reward.issued": wire.enveloped(RewardIssued, "data"),
-    "reward_batch.completed": wire.enveloped(RewardBatchCompleted, "data"),
+_KINDS: dict[str, type[RewardIssued | RewardBatchCompleted]] = {
+    "reward.issued": RewardIssued,
+    "reward_batch.completed": RewardBatchCompleted,
 }
+_MISFITS = cattrs.BaseValidationError, KeyError, TypeError, ValueError, OverflowError
 
 
 def verify(body: bytes, signature: str | None, secret: str | bytes) -> Event:
@@ -128,12 +130,31 @@ def _parsed(body: bytes) -> Event:
         raise WebhookError("the body is not JSON") from None
     if not isinstance(payload, dict) or not isinstance(name := payload.get("event"), str):
         raise WebhookError('the body is not an object with an "event"')
-    decoder = _DECODERS.get(name)
-    if decoder is None:
+    kind = _KINDS.get(name)
+    if kind is None:
         return UnknownEvent(name, payload)
     try:
-        data = {**payload["data"], "timestamp": payload.get("timestamp")}
-        return decoder({"data": {field: value for field, value in data.items() if value is not None}})
-    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError, OverflowError) as error:
+        return _structured(kind, {**payload["data"], "timestamp": payload.get("timestamp")})
+    except _MISFITS as error:
         # The cause is left out: it would repeat the payload in the traceback.
         raise WebhookError(f"{name} has an unexpected shape ({type(error).__name__})") from None
+
+
+def _structured(
+    kind: type[RewardIssued | RewardBatchCompleted], data: dict[str, object]
+) -> RewardIssued | RewardBatchCompleted:
+    """The event. A field that does not fit is left out if it has a default: refusing all for it would lose
+    the news that the event is about."""
+    decoder = enveloped(kind, "data")
+    given = {name: value for name, value in data.items() if value is not None}
+    try:
+        return decoder({"data": given})
+    except _MISFITS:
+        event = {
+            name: given[name] for name, field in attrs.fields_dict(kind).items() if field.default is NOTHING
+        }
+    for name in given:
+        with suppress(*_MISFITS):
+            decoder({"data": event | {name: given[name]}})
+            event[name] = given[name]
+    return decoder({"data": event})

@@ -56,6 +56,7 @@ class JobSummary:
 class IssuanceJob:
     """A snapshot of a job. ``state`` is one of pending, processing, completed, failed, revoking, revoked,
     or a word that Thanx has added since. Counts are numbers of identifiers, times are aware datetimes (UTC).
+    ``is_counted`` is False where Thanx leaves out how many got a reward, which reads as 0 as well.
 
     Source: docs.thanx.com, partner/issuance-jobs.
     """
@@ -73,6 +74,7 @@ class IssuanceJob:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     summary: JobSummary | None = None
+    is_counted: bool = attrs.field(default=True, repr=False)
 
     @property
     def is_finished(self) -> bool:

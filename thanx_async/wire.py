@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import partial
 from http import HTTPStatus
-from typing import TypeVar, get_origin
+from typing import TypeVar
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
@@ -15,6 +13,7 @@ import attrs
 import cattrs
 import orjson
 
+from thanx_async._structure import enveloped, masked
 from thanx_async.errors import (
     APIError,
     AuthenticationError,
@@ -28,11 +27,9 @@ from thanx_async.errors import (
     ThanxError,
     UnprocessableError,
 )
-from thanx_async.models import IssuanceFailure, IssuanceJob
+from thanx_async.models import IssuanceJob
 
 T = TypeVar("T")
-
-_Failures = tuple[IssuanceFailure, ...]
 
 API_VERSION = "v4.0"
 _BODY_START = 200
@@ -46,7 +43,6 @@ _ERRORS: Mapping[int, type[APIError]] = {
     429: RateLimitedError,
 }
 _ID = re.compile(r"(/issuance_jobs|/campaigns|/reward_templates)/(?!issue$)[^/]+")
-_GUEST = re.compile(r"[^\s\"'<>:;,(]+@[^\s\"'<>:;,)]+|\+?\d[\d ().-]{5,}\d")
 
 
 @attrs.frozen
@@ -177,8 +173,8 @@ def _api_error(answer: Answer, payload: object) -> ThanxError:
             code, message = error.get("code"), error.get("message")
         case _:
             return _invalid(answer, "JSON without an error envelope")
-    text = _GUEST.sub("[masked]", str(message or _phrase(answer.status).strip(" ()")))
-    code = None if code is None else _GUEST.sub("[masked]", str(code))
+    text = masked(str(message or _phrase(answer.status).strip(" ()")))
+    code = None if code is None else masked(str(code))
     return _error_class(answer.status, f"{code} {message}")(answer.status, code, text)
 
 
@@ -190,70 +186,15 @@ def _error_class(status: int, text: str) -> type[APIError]:
     return _ERRORS.get(status, APIError)
 
 
-def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=False)
-    converter.register_structure_hook(str, _text)
-    converter.register_structure_hook(datetime, _moment)
-    converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
-    converter.register_structure_hook_func(lambda kind: kind == _Failures, lambda value, _: _failures(value))
-    converter.register_structure_hook(int, partial(_number, kind=int))
-    converter.register_structure_hook(float, partial(_number, kind=float))
-    return converter
+_decode_job = enveloped(IssuanceJob, "issuance_job")
 
 
-def _failures(value: object) -> _Failures:
-    """A job may have 10,000 of them, which repeat a few texts: kept once, and without guests in them."""
-    if not isinstance(value, list | None):
-        raise TypeError
-    texts: dict[str, str] = {}
-    failures = []
-    for row in value or ():
-        index, kind, error = row["identifier_index"], row["identifier_type"], row["error"]
-        if type(index) is not int or not isinstance(kind, str) or not isinstance(error, str):
-            raise TypeError
-        for text in {kind, error}.difference(texts):
-            texts[text] = _GUEST.sub("[masked]", text)
-        failures.append(IssuanceFailure(index, texts[kind], texts[error]))
-    return tuple(failures)
-
-
-def _text(value: object, _: type) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _number(value: object, _: type, kind: type[float]) -> float:
-    """A number; null, as Thanx may send for a count that is not known yet, is 0."""
-    if value is None:
-        return kind(0)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError
-    return kind(value)
-
-
-def _moment(value: object, _: type) -> datetime:
-    if not isinstance(value, str):
-        raise TypeError
-    moment = datetime.fromisoformat(value)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-_CONVERTER = _converter()
-
-
-def enveloped(kind: type[T], name: str) -> Callable[[object], T]:
-    """The decoder of an answer that holds a model under a name."""
-
-    def decoder(payload: object) -> T:
-        if not isinstance(payload, dict):
-            raise TypeError
-        value = payload[name]
-        if get_origin(kind) and not isinstance(value, list):  # a text would pass as a list of its letters
-            raise TypeError
-        return _CONVERTER.structure(value, kind)
-
-    return decoder
-
-
-decode_job = enveloped(IssuanceJob, "issuance_job")
+def decode_job(payload: object) -> IssuanceJob:
+    """The job, which knows whether Thanx has said how many got a reward."""
+    job = _decode_job(payload)
+    match payload:
+        case {"issuance_job": {"summary": {"success_count": None}}}:
+            return attrs.evolve(job, is_counted=False)
+        case {"issuance_job": {"summary": {}}} | {"issuance_job": {"success_count": int() | float()}}:
+            return job
+    return attrs.evolve(job, is_counted=False)

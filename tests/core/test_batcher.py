@@ -337,6 +337,10 @@ async def test_a_timeout_reports_what_is_unfinished(client: ThanxClient) -> None
     ("job", "fate"),
     [
         ({"state": "failed", "success_count": 0, "processed_count": 0}, "failed"),
+        ({"state": "failed", "success_count": None, "processed_count": None}, "in_doubt"),
+        ({"state": "failed"}, "in_doubt"),
+        ({"state": "failed", "summary": {"success_count": None, "failure_count": None}}, "in_doubt"),
+        ({"state": "failed", "summary": {"success_count": 0, "failure_count": 0}}, "failed"),
         ({"state": "failed", "success_count": 3, "processed_count": 5, "failure_count": 2}, "in_doubt"),
         ({"state": "completed", "success_count": 4, "processed_count": 5, "failure_count": 1}, "in_doubt"),
         ({"state": "completed", "success_count": 5, "processed_count": 5}, "issued"),

@@ -87,6 +87,20 @@ def test_wrong_signatures(signature: str | None) -> None:
     assert sign(BODY) not in str(caught.value)
 
 
+@pytest.mark.parametrize("odd", [{"failures": "jane"}, {"failures": [7]}, {"failed_count": "many"}])
+def test_a_field_that_nobody_needs_does_not_cost_the_event(odd: dict[str, object]) -> None:
+    """What does not fit is left out, and only that."""
+    body = completed("job1", **{"issued_count": 7, **odd})
+    event = verify(body, sign(body), SECRET)
+    assert isinstance(event, RewardBatchCompleted)
+    assert (event.issuance_job_id, event.issued_count, event.total_count) == ("job1", 7, 2)
+    assert len(event.failures) == ("failures" not in odd)
+    body = issued("job1", 3, expires_at="soon", reward_id="r1")
+    event = verify(body, sign(body), SECRET)
+    assert isinstance(event, RewardIssued)
+    assert (event.identifier.index, event.reward_id, event.expires_at) == (3, "r1", None)
+
+
 def test_upper_case_digits_are_hexadecimal_too() -> None:
     """The case of the signature says nothing."""
     assert verify(BODY, sign(BODY).upper(), SECRET) == verify(BODY, sign(BODY), SECRET)
@@ -103,13 +117,10 @@ def test_upper_case_digits_are_hexadecimal_too() -> None:
         (b'{"event": "reward.issued"}', "unexpected shape"),
         (b'{"event": "reward.issued", "data": []}', "unexpected shape"),
         (completed("job1", state=7), "unexpected shape"),
-        (completed("job1", failures="jane"), "unexpected shape"),
-        (completed("job1", failures=[7]), "unexpected shape"),
         (issued("job1", 0, identifier=None), "unexpected shape"),
-        (issued("job1", 0, expires_at="soon"), "unexpected shape"),
         (b" " * (5 * 2**20 + 1), "more than 5,242,880 bytes"),
     ],
-    ids=range(13),
+    ids=range(10),
 )
 def test_bodies_that_are_no_events(body: bytes, phrase: str) -> None:
     """A signed body that is wrong gets an error that says how, without repeating it."""
