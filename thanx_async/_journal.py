@@ -63,32 +63,24 @@ class Journal:
         await self._ledger.release(run_id)
 
     async def left_in_doubt(self, prefix: str) -> list[str]:
-        """The runs of this target, with ids that begin so, that nobody works on and that have batches to be
-        sent again."""
+        """The runs of this target, with ids that begin so, that have batches to be sent again."""
+        oldest = time() - self._ledger.replay_within
+        batches = await self._ledger.in_doubt()
         found = []
-        for run in await self._ledger.runs():
-            if run.run_id.startswith(prefix) and not self._as_recorded(run).differences(run):
-                oldest = time() - self._ledger.replay_within
-                batches = await self._ledger.batches(run.run_id)
-                open_ones = [batch for batch in batches if batch.state is BatchState.IN_DOUBT]
-                if any(batch.recorded_at >= oldest for batch in open_ones) and await self._is_free(run):
-                    found.append(run.run_id)
+        for run_id in dict.fromkeys(batch.run_id for batch in batches if batch.recorded_at >= oldest):
+            if run_id.startswith(prefix):
+                run = await self._ledger.run(run_id)
+                if run is not None and not self._as_recorded(run).differences(run):
+                    found.append(run_id)
         return found
-
-    async def _is_free(self, run: RunRecord) -> bool:
-        try:
-            await self._ledger.claim(run)
-        except LedgerError:
-            return False
-        await self._ledger.release(run.run_id)
-        return True
 
     def _as_recorded(self, known: RunRecord) -> RunRecord:
         """The settings, with what of them does not matter to batches that are cut already."""
         return attrs.evolve(self._settings, batch_size=known.batch_size, deduplicate=known.deduplicate)
 
-    async def recall(self, run: IssuanceRun, *, replay: bool) -> Past | None:
-        """Claim a recorded run, and fill its account from what is recorded.
+    async def recall(self, run: IssuanceRun, *, replay: bool, decided: bool) -> Past | None:
+        """Claim a recorded run, and fill its account from what is recorded; without ``decided`` only from
+        what is in doubt.
 
         Raises:
             LedgerError: it is unknown, another has it, or it issues something else.
@@ -100,7 +92,7 @@ class Journal:
             raise LedgerError(f"run {run.run_id!r} issues something else: {'; '.join(differences)}")
         async with _claimed(self._ledger, known) as run.record:
             run.ledger = self._ledger
-            for record in await self._ledger.batches(run.run_id):
+            for record in await self._recorded(run.run_id, decided=decided):
                 entry = Entry(Batch(record.number, record.positions, []), record.key, run.run_id)
                 self.adopt(entry, record)
                 if replay and not entry.is_decided and known.revoked_at is None:
@@ -110,6 +102,11 @@ class Journal:
                 run.entries.append(entry)
                 run.chunker.read += len(record.positions)
         return None
+
+    async def _recorded(self, run_id: str, *, decided: bool) -> list[BatchRecord]:
+        if decided:
+            return await self._ledger.batches(run_id)
+        return [record for record in await self._ledger.in_doubt() if record.run_id == run_id]
 
     def adopt(self, entry: Entry, record: BatchRecord) -> None:
         """Give an entry the fate that is recorded."""

@@ -26,6 +26,10 @@ class BodyFile:
     def close(self) -> None:
         os.close(self._file)
 
+    def length(self, slot: int) -> int:
+        """How many bytes from the slot's start on are not known to be wiped."""
+        return len(self.read(slot, STRIDE).rstrip(b"\0"))
+
     def write(self, slot: int, body: bytes, *, stale: int) -> None:
         """Returns once the bytes are on the disk, and those of the ``stale`` before them are gone."""
         self._put(slot * STRIDE, body)
@@ -43,8 +47,8 @@ class BodyFile:
         """Wipe what a killed process may have left in slots that nobody uses."""
         os.ftruncate(self._file, (max(used, default=-1) + 1) * STRIDE)
         for slot in range(max(used, default=0)):
-            if slot not in used and self.read(slot, 1) not in {b"", b"\0"}:
-                self.wipe(slot, STRIDE)
+            if slot not in used:
+                self.wipe(slot, self.length(slot))
 
     def _put(self, start: int, data: bytes) -> None:
         os.lseek(self._file, start, os.SEEK_SET)

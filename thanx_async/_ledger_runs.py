@@ -13,8 +13,8 @@ from thanx_async._ledger_records import RunRecord
 from thanx_async._ledger_schema import explained, transaction
 from thanx_async.errors import LedgerError
 
-LEASE = 1200.0
-"""Seconds for which a claim holds unless renewed: longer than the longest wait for the rate limits."""
+LEASE = 300.0
+"""Seconds for which a claim holds unless renewed, as `SQLiteLedger` does all the time."""
 
 _RUN = tuple(field.name for field in attrs.fields(RunRecord))
 _COLUMNS = ", ".join(_RUN)
@@ -103,6 +103,14 @@ class Runs:
         """Whether, within a transaction, this process still has the run."""
         owner, _ = self._owner(run_id)
         return owner is not None and owner == self._owners.get(run_id)
+
+    def renew_all(self) -> None:
+        """Those that are still this process's own; of another the next record tells."""
+        now = time()
+        with explained(self._path), transaction(self._db):
+            for run_id, owner in self._owners.items():
+                if self.is_own(run_id):
+                    self._set_owner(run_id, owner, now + LEASE)
 
     def renew(self, run_id: str, now: float) -> None:
         """Make sure, within a transaction, that the run is still this process's own."""

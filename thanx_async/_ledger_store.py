@@ -53,6 +53,13 @@ class Store:
             ).fetchall()
         return [_batch(row) for row in rows]
 
+    def in_doubt(self) -> list[BatchRecord]:
+        with explained(self._path):
+            rows = self._db.execute(
+                f"SELECT {_COLUMNS} FROM batches WHERE state = 'in_doubt' ORDER BY recorded_at"  # noqa: S608
+            ).fetchall()
+        return [_batch(row) for row in rows]
+
     def body(self, run_id: str, number: int) -> bytes:
         with explained(self._path):
             row = self._db.execute(
@@ -160,9 +167,14 @@ class Store:
 
     def _free_slot(self) -> tuple[int, int]:
         """Within a transaction, a slot that nobody uses, and how many stale bytes are in it; what else this
-        process has freed is wiped. Overwriting such a slot saves wiping it."""
+        process has freed is wiped. Overwriting such a slot saves wiping it. In any other slot another process
+        may not have wiped yet what it has freed, and will not once the slot is used again."""
         self._forget_used(used := self._used_slots())
-        slot, stale = self._freed.popitem() if self._freed else (_lowest_free(used), 0)
+        if self._freed:
+            slot, stale = self._freed.popitem()
+        else:
+            slot = _lowest_free(used)
+            stale = self._bodies.length(slot)
         self._wipe_freed()
         return slot, stale
 

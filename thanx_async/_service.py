@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -11,12 +12,14 @@ from thanx_async._accounts import IssuanceRun
 from thanx_async._collector import Collector
 from thanx_async._outcomes import Outcome
 from thanx_async._report import CloseReport
-from thanx_async.errors import ConfigurationError
+from thanx_async.errors import BatchError, ConfigurationError, LedgerError, ServerError, TransportError
 from thanx_async.identifiers import normalise
 from thanx_async.jobs import JobHandle
 
 if TYPE_CHECKING:
     from thanx_async._journal import Journal
+
+_log = logging.getLogger(__name__)
 
 _RUNS = "service-"
 
@@ -31,7 +34,7 @@ class MicroBatching(ABC):
     def _new_collector(self) -> Collector: ...
 
     @abstractmethod
-    async def resume(self, run_id: str, *, replay: bool = True) -> IssuanceRun: ...
+    async def _take_up(self, run_id: str, *, decided: bool) -> IssuanceRun: ...
 
     async def __aenter__(self) -> Self:
         if self._collector is not None and not self._collector.is_closed:
@@ -107,20 +110,34 @@ class MicroBatching(ABC):
         in doubt in the ledger: after a crash, for one. Call it at the start of a service.
 
         Runs of other processes that are alive are left alone, and so is what has been in doubt for longer
-        than the ledger's ``replay_within``.
+        than the ledger's ``replay_within``. Whatever is left, and why, is logged as a warning; it stays in
+        doubt in the ledger, and can be recovered later. A process that died in another container, or on a
+        machine that has another name by now, counts as alive for 5 minutes.
 
         Returns:
-            The runs that were taken up; ``run.in_doubt`` is what still is.
+            The runs that were taken up, as far as they were in doubt: ``run.in_doubt`` is what still is, and
+            ``run.error`` what stopped it. Without an answer from Thanx the first of them is the last.
 
         Raises:
             ConfigurationError: the batcher has no ledger.
-            BatchError, LedgerError: as from `AsyncBatcher.resume`.
+            LedgerError: the ledger cannot be used.
         """
         if self._journal is None:
             raise ConfigurationError(
                 "to recover, AsyncBatcher needs the ledger that its batches are recorded in"
             )
-        return [await self.resume(run_id) for run_id in await self._journal.left_in_doubt(_RUNS)]
+        runs = []
+        for run_id in await self._journal.left_in_doubt(_RUNS):
+            try:
+                runs.append(await self._take_up(run_id, decided=False))
+            except LedgerError as error:
+                _log.warning("run %s was not taken up: %s", run_id, error)
+            except BatchError as error:
+                _log.warning("run %s stays in doubt: %s", run_id, error)
+                runs.append(error.run)
+                if isinstance(error.__cause__, TransportError | ServerError):
+                    break
+        return runs
 
     async def begin_run(self) -> str:
         """A run under which the batches of guests who come one by one are recorded."""

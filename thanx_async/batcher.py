@@ -139,10 +139,7 @@ class AsyncBatcher(MicroBatching):
             BatchError: the run stopped; its ``run`` knows the fate of everything that was read, and its
                 cause is what stopped it.
         """
-        async with self.stream(identifiers, run_id=run_id) as handles:
-            async for _ in handles:
-                pass
-        return handles.run
+        return await _seen_through(self.stream(identifiers, run_id=run_id))
 
     def stream(self, identifiers: Identifiers, *, run_id: str | None = None) -> IssuanceStream:
         """Like `issue`, with the handles as they are accepted, in input order::
@@ -175,14 +172,15 @@ class AsyncBatcher(MicroBatching):
             LedgerError: the run is unknown, issues something else, or another process is at it.
             BatchError: as for `issue`.
         """
+        return await self._take_up(run_id, replay=replay)
+
+    async def _take_up(self, run_id: str, *, replay: bool = True, decided: bool = True) -> IssuanceRun:
         if self._journal is None:
             raise ConfigurationError("to resume a run, AsyncBatcher needs the ledger that it is recorded in")
         run = IssuanceRun(run_id, self._chunker())
         run.on_change(self._on_progress)
-        async with IssuanceStream(self, run, None, partial(self._journal.recall, replay=replay)) as handles:
-            async for _ in handles:
-                pass
-        return run
+        recall = partial(self._journal.recall, replay=replay, decided=decided)
+        return await _seen_through(IssuanceStream(self, run, None, recall))
 
     async def plan(self, identifiers: Identifiers) -> IssuancePlan:
         """Read and check the input without sending anything."""
@@ -198,18 +196,9 @@ class AsyncBatcher(MicroBatching):
         from thanx_async._journal import Journal  # what records is not loaded for who does not
         from thanx_async.ledger import RunRecord
 
-        campaign_id, merchant_id, variant_id = self._target
-        settings = RunRecord(
-            run_id="",
-            base_url=self._client.base_url,
-            client_id=self._client.client_id,
-            campaign_id=campaign_id,
-            merchant_id=merchant_id,
-            variant_id=variant_id,
-            batch_size=self._batch_size,
-            deduplicate=self._deduplicate,
-            canary=self.guard.canary,
-        )
+        what = self._client.base_url, self._client.client_id, *self._target
+        cut = self._batch_size, self._deduplicate, self.guard.canary
+        settings = RunRecord("", *what, *cut)
         return Journal(ledger, self._client, settings, self._body, keep_values=self._keep_values)
 
     def _new_collector(self) -> Collector:
@@ -258,3 +247,10 @@ class AsyncBatcher(MicroBatching):
                 entry.handle = self._client.accepted(
                     job, merchant_id=self._merchant_id, start=start, total=total
                 )
+
+
+async def _seen_through(stream: IssuanceStream) -> IssuanceRun:
+    async with stream as handles:
+        async for _ in handles:
+            pass
+    return stream.run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -15,7 +17,7 @@ from anyio import CapacityLimiter
 from thanx_async._ledger_records import BatchRecord, BatchState, RunRecord, digest_of
 from thanx_async._report import BatchOutcome
 from thanx_async._shield import to_its_end
-from thanx_async.errors import ConfigurationError
+from thanx_async.errors import ConfigurationError, LedgerError
 from thanx_async.retry import KEYS_LAST
 
 __all__ = ["BatchOutcome", "BatchRecord", "BatchState", "Ledger", "RunRecord", "SQLiteLedger", "digest_of"]
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from thanx_async._ledger_store import Store
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_BEAT = 60.0
 
 
 class Ledger(Protocol):
@@ -59,6 +65,9 @@ class Ledger(Protocol):
 
     async def batches(self, run_id: str) -> list[BatchRecord]:
         """A run's batches by number."""
+
+    async def in_doubt(self) -> list[BatchRecord]:
+        """The batches in doubt of all runs, oldest first."""
 
     async def body(self, run_id: str, number: int) -> bytes:
         """The bytes of a batch in doubt."""
@@ -109,6 +118,7 @@ class SQLiteLedger:
         self.replay_within = replay_within
         self._store: Store | None = None
         self._turn: CapacityLimiter | None = None
+        self._beat: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -128,12 +138,28 @@ class SQLiteLedger:
         from thanx_async._ledger_store import Store  # who has no ledger has no use for sqlite3
 
         self._store = await self._in_turn(lambda: Store(self.path))
+        self._beat = asyncio.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        """Keep the leases of the claimed runs, however long a batch waits to be sent."""
+        while True:
+            await asyncio.sleep(_BEAT)
+            try:
+                await self._do(lambda store: store.runs.renew_all())
+            except LedgerError as error:
+                _log.warning("leases of runs were not renewed: %s", error)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         store, self._store = self._opened, None
-        await to_its_end(self._in_turn(store.close))
+        await to_its_end(self._close(store))
+
+    async def _close(self, store: Store) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+            await asyncio.wait([self._beat])
+        await self._in_turn(store.close)
 
     async def claim(self, run: RunRecord) -> RunRecord:
         claimed: list[RunRecord] = []
@@ -159,6 +185,9 @@ class SQLiteLedger:
 
     async def batches(self, run_id: str) -> list[BatchRecord]:
         return await self._do(lambda store: store.batches(run_id))
+
+    async def in_doubt(self) -> list[BatchRecord]:
+        return await self._do(lambda store: store.in_doubt())
 
     async def body(self, run_id: str, number: int) -> bytes:
         return await self._do(lambda store: store.body(run_id, number))

@@ -14,8 +14,10 @@ from thanx_async import (
     AsyncBatcher,
     ConfigurationError,
     ConnectionFailedError,
+    IdempotencyConflictError,
     JobHandle,
     LedgerError,
+    ServerError,
     SQLiteLedger,
     ThanxClient,
 )
@@ -55,6 +57,66 @@ async def test_recovering(emulator: Emulator, client: ThanxClient, ledger: SQLit
         assert await batcher.recover() == []
     assert emulator.reward_counts() == {"a@example.com": 1}
     assert len({row.idempotency_key for row in emulator.requests if row.method == "POST"}) == 1
+
+
+async def left_in_doubt(emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, count: int) -> None:
+    """So many runs of one guest each, sent and not answered."""
+    for guest in guests(count):
+        emulator.faults = Faults(reset_after=1)
+        async with recording(client, ledger) as batcher:
+            with pytest.raises(ConnectionFailedError):
+                await batcher.add(guest)
+    emulator.faults = Faults()
+
+
+async def test_workers_that_start_together(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, path: Path
+) -> None:
+    """Those that recover at the same moment share what there is, and none of them fails."""
+    await left_in_doubt(emulator, client, ledger, 4)
+    async with SQLiteLedger(path) as other:
+        batchers = [recording(client, ledger), recording(client, other), recording(client, ledger)]
+        taken = await asyncio.gather(*(batcher.recover() for batcher in batchers))
+    assert {run.run_id for runs in taken for run in runs} == {run.run_id for run in await ledger.runs()}
+    assert emulator.reward_counts() == dict.fromkeys(guests(4), 1)
+    assert await states(ledger) == [BatchState.ACCEPTED] * 4
+
+
+async def test_one_run_that_cannot_be_recovered(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is returned with its error, those after it are taken up, and a service can start."""
+    await left_in_doubt(emulator, client, ledger, 3)
+    emulator.script(ScriptedAnswer(422, b'{"error": {"code": "X", "message": "Idempotency key reused"}}'))
+    first, *others = await recording(client, ledger).recover()
+    assert isinstance(first.error, IdempotencyConflictError)
+    assert [run.error for run in others] == [None, None]
+    assert f"run {first.run_id} stays in doubt" in caplog.text
+    await left_in_doubt(emulator, client, ledger, 2)
+    emulator.script(ScriptedAnswer(503))
+    (again,) = await recording(client, ledger).recover()  # the others would not fare better
+    assert again.run_id == first.run_id
+    assert isinstance(again.error, ServerError)
+    assert len(again.in_doubt) == 1
+    recovered = await recording(client, ledger).recover()
+    assert [run.in_doubt for run in recovered] == [[]] * 3
+    assert emulator.reward_counts() == {guest: 2 if guest in guests(2) else 1 for guest in guests(3)}
+
+
+async def test_recovery_reads_what_is_in_doubt_only(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that has run for months has millions of accepted batches."""
+    async with recording(client, ledger) as batcher:
+        await batcher.add("first@example.com")
+        emulator.faults = Faults(reset_after=1)
+        with pytest.raises(ConnectionFailedError):
+            await batcher.add("second@example.com")
+    emulator.faults = Faults()
+    monkeypatch.setattr(ledger, "batches", failing)
+    (run,) = await recording(client, ledger).recover()
+    assert (len(run.handles), run.total) == (1, 1)
+    assert emulator.reward_counts() == {"first@example.com": 1, "second@example.com": 1}
 
 
 async def test_only_the_same_campaign_is_recovered(

@@ -6,7 +6,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from time import time
 
 import attrs
 import pytest
@@ -114,6 +116,32 @@ async def test_nothing_of_a_body_outlasts_the_one_that_takes_its_place(
     assert await ledger.body("march", 2) == body
 
 
+async def test_nothing_outlasts_a_place_that_changes_hands(ledger: SQLiteLedger, path: Path) -> None:
+    """A body that one process has freed and not wiped yet is gone once another uses its place."""
+    long = b"x" * 1000
+    async with SQLiteLedger(path) as other:
+        await ledger.claim(RUN)
+        await ledger.record(batch(0, long), long)
+        await ledger.accept("march", 0, "job1")
+        assert long in bodies(path)
+        await other.claim(attrs.evolve(RUN, run_id="april"))
+        await other.record(attrs.evolve(batch(0), run_id="april"), BODY)
+        assert bodies(path).replace(b"\0", b"") == BODY
+
+
+async def test_what_was_wiped_in_part_is_wiped(path: Path) -> None:
+    """A process that is killed at wiping leaves zeros and then guests."""
+    async with SQLiteLedger(path) as ledger:
+        await ledger.claim(RUN)
+        for number in range(2):
+            await ledger.record(batch(number), BODY)
+        await ledger.accept("march", 0, "job1")
+    with path.with_name(path.name + "-bodies").open("r+b") as file:
+        file.write(b"\0" * 10 + BODY)
+    async with SQLiteLedger(path):
+        assert bodies(path).count(BODY) == 1
+
+
 async def test_what_a_killed_process_left_is_wiped(path: Path) -> None:
     """Bytes in slots that no batch in doubt uses are gone after the next opening."""
     async with SQLiteLedger(path) as ledger:
@@ -172,6 +200,35 @@ async def test_a_run_that_changes_hands(path: Path) -> None:
             await one.record(batch(1), BODY)
     async with SQLiteLedger(path) as three:
         await three.claim(RUN)
+
+
+def owned_until(path: Path, run_id: str, until: float | None = None) -> float:
+    """Until when a run is claimed, and may be set to."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        if until is not None:
+            db.execute("UPDATE runs SET owned_until = ? WHERE run_id = ?", (until, run_id))
+        return float(db.execute("SELECT owned_until FROM runs WHERE run_id = ?", (run_id,)).fetchone()[0])
+
+
+async def test_claims_are_renewed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long nothing is recorded, a run stays with its process; a beat that fails is not the last."""
+    monkeypatch.setattr("thanx_async.ledger._BEAT", 0.01)
+    async with SQLiteLedger(path) as ledger:
+        await ledger.claim(RUN)
+        await ledger.claim(attrs.evolve(RUN, run_id="april"))
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("UPDATE runs SET owner = 'someone else 1 p c' WHERE run_id = 'april'")
+            db.execute("ALTER TABLE runs RENAME COLUMN owned_until TO hidden")
+            while "leases of runs were not renewed" not in caplog.text:
+                await asyncio.sleep(0.01)
+            db.execute("ALTER TABLE runs RENAME COLUMN hidden TO owned_until")
+        theirs, soon = owned_until(path, "april"), time() + 5
+        owned_until(path, "march", soon)
+        while owned_until(path, "march") < soon + 200:
+            await asyncio.sleep(0.01)
+        assert owned_until(path, "april") == theirs
 
 
 @pytest.mark.parametrize(
