@@ -14,7 +14,7 @@ from thanx_async._chunking import Batch
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
 from thanx_async._source import Source
-from thanx_async._watch import check_failures, check_rewards, is_too_much, newest_open, try_canary
+from thanx_async._watch import Watch, check_rewards, is_too_much, try_canary
 from thanx_async.errors import BatchError, InputChangedError, ThanxError
 from thanx_async.jobs import JobHandle
 from thanx_async.wire import batch_key
@@ -70,7 +70,8 @@ class IssuanceStream:
         self._pump = self._group.create_task(self._read())
         self._pump.add_done_callback(lambda _: self._change.set())
         if self._sender.guard.max_failure_rate is not None:
-            self._watcher = self._group.create_task(self._watch())
+            watch = Watch(self._sender.guard, lambda: self.run.entries[: self._started], self._seen)
+            self._watcher = self._group.create_task(watch.run(self._changed))
         return self
 
     async def __aexit__(
@@ -201,19 +202,15 @@ class IssuanceStream:
         if not self._stopping:
             await try_canary(self._sender.guard, entry)
 
-    async def _watch(self) -> None:
-        """Look at jobs while the run goes on, and stop it when too many guests fail."""
-        try:
-            while True:
-                check_failures(self._sender.guard, self.run.entries)
-                if newest := newest_open(self.run.entries[: self._started]):
-                    await newest[1].wait()
-                    newest[0].look()
-                    self.run.changed()
-                else:
-                    await self._changed()
-        except Exception as error:  # noqa: BLE001 - of a poll, the guard, or the user's callback
+    def _seen(self, error: Exception | None) -> None:
+        """A request or a job has ended, or an error that ends the run."""
+        if error is not None:
             self._stop(error)
+        try:
+            self.run.changed()
+        except Exception as failure:  # noqa: BLE001 - a progress callback of the user's ends the run
+            self._stop(failure)
+        self._change.set()
 
     def _close_watch(self) -> None:
         """A run is over once all is accepted; then nobody watches it any more."""
@@ -229,14 +226,12 @@ class IssuanceStream:
         return not (self._sending and undecided)
 
     async def _send(self, entry: Entry) -> None:
+        failure: ThanxError | None = None
         try:
             await self._sender.deliver(entry)
         except ThanxError as error:
-            self._stop(error)
-        try:
-            self.run.changed()
-        except Exception as error:  # noqa: BLE001 - a progress callback of the user's ends the run
-            self._stop(error)
+            failure = error
+        self._seen(failure)
 
     def stop(self) -> None:
         """Send nothing more. Requests under way are finished, and the iteration ends after them."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Container, Sequence
 
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
-from thanx_async.errors import GuardError
+from thanx_async.errors import GuardError, JobTimeoutError
 from thanx_async.jobs import JobHandle
+
+Seen = Callable[[Exception | None], None]
+
+_AT_ONCE = 4
+_PATIENCE = 15.0
 
 
 def is_too_much(guard: Guard, entries: Sequence[Entry], sending: Container[Entry], entry: Entry) -> bool:
@@ -52,12 +58,62 @@ def check_failures(guard: Guard, entries: Sequence[Entry]) -> None:
         )
 
 
-def newest_open(entries: Sequence[Entry]) -> tuple[Entry, JobHandle] | None:
-    """The newest job without an outcome: when polls are scarce, old ones tell nothing new."""
-    for entry in reversed(entries):
-        if entry.handle and not (entry.settled or entry.is_unclear):
-            return entry, entry.handle
-    return None
+class Watch:
+    """Looks at the newest jobs while a run goes on; when polls are scarce, old ones tell nothing new.
+
+    A few are waited for at once, each for some time only, since some may hang: a few times as long as any
+    job has taken, and longer again as long as none ends.
+
+    Args:
+        entries: the batches that are under way or accepted.
+        seen: told of each job that has ended, or of the error that stops the run.
+    """
+
+    def __init__(self, guard: Guard, entries: Callable[[], Sequence[Entry]], seen: Seen) -> None:
+        self._guard = guard
+        self._entries = entries
+        self._seen = seen
+        self._looking: set[Entry] = set()
+        self._given_up: set[Entry] = set()
+        self._patience = _PATIENCE
+        self._ended = 0
+
+    async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
+        """Until too many have failed; ``changed`` returns when there may be other jobs."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    check_failures(self._guard, self._entries())
+                    while len(self._looking) < _AT_ONCE and (newest := self._newest()):
+                        self._looking.add(newest[0])
+                        group.create_task(self._look(*newest))
+                    await changed()
+        except* Exception as errors:  # noqa: BLE001 - of a poll, or the guard's
+            self._seen(errors.exceptions[0])
+
+    def _newest(self) -> tuple[Entry, JobHandle] | None:
+        entries = self._entries()
+        for left in (self._given_up, set[Entry]()):
+            for entry in reversed(entries):
+                if entry.handle and not (
+                    entry in left or entry in self._looking or entry.settled or entry.is_unclear
+                ):
+                    self._given_up &= left
+                    return entry, entry.handle
+        return None
+
+    async def _look(self, entry: Entry, handle: JobHandle) -> None:
+        patience, ended, began = self._patience, self._ended, asyncio.get_running_loop().time()
+        try:
+            await handle.wait(timeout=patience)
+            self._ended += 1
+            self._patience = max(self._patience, 4 * (asyncio.get_running_loop().time() - began))
+        except JobTimeoutError:
+            self._given_up.add(entry)
+            if self._ended == ended:
+                self._patience = max(self._patience, 2 * patience)
+        self._looking.discard(entry)
+        self._seen(None)
 
 
 async def try_canary(guard: Guard, entry: Entry) -> None:

@@ -21,7 +21,7 @@ from thanx_async import (
     SQLiteLedger,
     ThanxClient,
 )
-from thanx_async.emulator import Emulator, JobSpeed, ScriptedAnswer
+from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 
 LOST = ScriptedAnswer(fault="reset_after")
 UNKNOWN = [f"unknown{number}@example.com" for number in range(100)]
@@ -169,6 +169,20 @@ async def test_failures_are_watched_during_the_run() -> None:
         run = caught.value.run
         assert 27 <= len(run.handles) < 100
         assert sum(run.report().counts.values()) == run.total
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_jobs_that_hang_do_not_blind_the_guard(seed: int) -> None:
+    """Where some jobs never end, those that do are seen in time."""
+    async with (
+        Emulator(speed=JobSpeed(1000, 0.1), faults=Faults(seed=seed, job_hangs=0.3)) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url) as client,
+    ):
+        sender = guarded(client, Guard(max_failure_rate=0.25))
+        unknown = (f"unknown{number}@example.com" for number in range(100_000))
+        with pytest.raises(BatchError, match=r"max_failure_rate is 25\.0%") as caught:
+            await sender.issue(unknown)
+        assert len(caught.value.run.handles) < 600  # of 10,000
 
 
 async def test_a_watched_run_is_not_held_up(client: ThanxClient) -> None:
