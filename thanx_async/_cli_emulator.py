@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 import attrs
@@ -18,6 +19,7 @@ from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, Webhooks
 from thanx_async.errors import ConfigurationError
 
 _SECRET = "THANX_WEBHOOK_SECRET"  # noqa: S105 - the variable's name
+_HIGHEST_PORT = 65_535
 _FAULTS = Group.create_ordered("Faults, at every endpoint (rates are from 0 to 1)")
 _WEBHOOKS = Group.create_ordered(f"Webhooks, signed with the secret in {_SECRET}")
 
@@ -57,6 +59,8 @@ class WebhookOptions:
 
     def settings(self, seed: int) -> Webhooks | None:
         if self.webhook_url is None:
+            if self != WebhookOptions():
+                raise ConfigurationError("the options --webhook-... need --webhook-url")
             return None
         secret = os.environ.get(_SECRET)
         if not secret:
@@ -99,6 +103,8 @@ async def run_emulator(
     speed:
         Identifiers a second that a job processes.
     """
+    if not 0 <= port <= _HIGHEST_PORT:
+        raise ConfigurationError(f"--port must be 0 to {_HIGHEST_PORT}, not {port}")
     try:
         emulator = Emulator(
             port=port,
@@ -113,7 +119,13 @@ async def run_emulator(
         raise ConfigurationError(str(error)) from None
     stop = asyncio.Event()
     with on_signals(stop.set):
-        async with emulator:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(emulator)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"cannot listen on port {port} ({os.strerror(error.errno or 0)}); give another --port"
+                ) from None
             write(f"{emulator.url}\nUse it with: export THANX_BASE_URL={emulator.url}")
             sys.stdout.flush()
             await stop.wait()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
@@ -39,9 +40,9 @@ class GuestFile:
 
     def __init__(self, name: str, *, column: str | None, format: Format | None) -> None:  # noqa: A002 - the option's name
         self._stack = ExitStack()
-        text = self._open(name)
         kind = format or Format(_SUFFIXES.get(Path(name).suffix.lower(), "csv" if column else "lines"))
         try:
+            text = self._open(name)
             self._items = _items(text, kind, column)
         except BaseException:
             self.close()
@@ -49,16 +50,21 @@ class GuestFile:
 
     def _open(self, name: str) -> TextIO:
         # Bytes that are not UTF-8 are kept, so that one such guest is rejected and the others are not.
+        if not name:
+            raise ConfigurationError("FILE is empty; - reads standard input")
         if name == "-":
             return io.TextIOWrapper(
                 sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline=""
             )
         try:
-            return self._stack.enter_context(
-                Path(name).open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-            )
+            file = self._stack.enter_context(Path(name).open("rb"))  # noqa: SIM115 - the stack closes it
+            if file.peek(2)[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+                raise ConfigurationError(f"{name} is in UTF-16; save it as UTF-8")
         except OSError as error:
             raise ConfigurationError(f"cannot read {name}: {error.strerror}") from error
+        return self._stack.enter_context(
+            io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        )
 
     def close(self) -> None:
         self._stack.close()
@@ -76,7 +82,7 @@ def _items(text: TextIO, kind: Format, column: str | None) -> Iterator[object]:
     if kind is Format.CSV:
         return _csv_items(text, column)
     if kind is Format.JSONL:
-        return (_json_item(line, column) for line in text)
+        return _json_items(text, column)
     if column:
         raise ConfigurationError("--column goes with CSV and JSON lines; this file is read as plain lines")
     return (line.rstrip("\r\n") for line in text)
@@ -100,7 +106,10 @@ def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
 
 
 def _csv_rows(text: TextIO) -> Iterator[list[str]]:
-    rows = csv.reader(text)
+    """The rows, of columns that are separated as those of the first line are: spreadsheets write semicolons
+    where the comma is a decimal point."""
+    first = text.readline()
+    rows = csv.reader(chain([first], text), delimiter=max(",;\t", key=first.count))
     try:
         yield from rows
     except csv.Error as error:
@@ -115,6 +124,20 @@ def _is_guest(text: str) -> bool:
     except InvalidIdentifierError:
         return False
     return True
+
+
+def _json_items(text: TextIO, column: str | None) -> Iterator[object]:
+    for number, line in enumerate(text):
+        item = _json_item(line, column)
+        if number == 0 and line.lstrip().startswith("[") and not _is_pair(item):
+            raise ConfigurationError(
+                "the file is one JSON array; write each guest on a line of its own (jq -c '.[]' does it)"
+            )
+        yield item
+
+
+def _is_pair(item: object) -> bool:
+    return isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item)
 
 
 def _json_item(line: str, column: str | None) -> object:

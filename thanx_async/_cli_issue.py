@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
+from uuid import uuid4
 
 from cyclopts import Parameter
 
@@ -13,12 +15,12 @@ from thanx_async._cli_input import Format, GuestFile
 from thanx_async._cli_ledger import Flag, LedgerFile, announce, optional_ledger, run_id_of
 from thanx_async._cli_output import Display, failure_file, show_plan, write
 from thanx_async._cli_run import connect, drive
-from thanx_async._cli_status import ISSUED, SOME_FAILED
+from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED
 from thanx_async.batcher import AsyncBatcher, Guard
 from thanx_async.client import ThanxClient
 from thanx_async.errors import ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
-from thanx_async.ledger import Ledger
+from thanx_async.ledger import Ledger, SQLiteLedger
 
 GuestFileName = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _SEED = ("camp_abc123", "k2lye10h32l5wzo", "var_treat1")
@@ -45,10 +47,6 @@ async def issue(
 ) -> int:
     """Give every guest in FILE one reward.
 
-    Ctrl-C stops cleanly: nothing more is sent, requests under way are finished, the report is true.
-    Started again by the same command line, a run that was stopped or killed goes on where it was. Once it
-    is complete, its file is issued again only under a new --run-id.
-
     Parameters
     ----------
     file:
@@ -66,8 +64,7 @@ async def issue(
     failures:
         A CSV file to write: position, value and reason of each guest who failed or was rejected.
     run_id:
-        Names the run: the same guests under the same id are not issued twice. By default it follows from
-        the file's path, the target and the credential; standard input gets a new one each time.
+        Names the run, of which nothing is issued twice; by default made of file, target and credential.
     batch_size:
         Guests in one request, 1 to 10,000.
     ledger:
@@ -83,21 +80,29 @@ async def issue(
     emulator:
         Run against the embedded emulator, not against Thanx.
     """
+    if no_ledger and ledger is not None:
+        raise ConfigurationError("say one of --ledger and --no-ledger")
     target = _target(campaign, merchant, variant, emulator=emulator)
     guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
     recorded = optional_ledger(ledger, wanted=ledger is not None or not (emulator or no_ledger))
+    path = recorded.path if isinstance(recorded, SQLiteLedger) else None
     display = Display()
     with (
         closing(GuestFile(file, column=column, format=format)) as guests,
-        failure_file(failures, beside=file) as rows,
+        failure_file(failures, source=file, ledger=path) as rows,
     ):
         async with connect(emulator=emulator) as client, recorded as opened:
             display.watch(client)
             batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)
             if opened is not None:
-                run_id = run_id or (None if file == "-" else run_id_of(file, client, target))
+                run_id = run_id or (uuid4().hex if file == "-" else run_id_of(file, client, target))
                 await announce(opened, run_id, display)
-            return await drive(batcher, display, guests, run_id=run_id, failures=rows)
+            status = await drive(batcher, display, guests, run_id=run_id, failures=rows)
+    if status == STOPPED and path is not None:
+        sys.stderr.write(
+            f"thanx-async: to go on, give the same command and guests again, with --run-id {run_id}\n"
+        )
+    return status
 
 
 async def plan(
@@ -139,6 +144,8 @@ async def demo(*, guests: int = 25_000) -> int:
     guests:
         How many lines to generate; among them are some that are junk, duplicates or unknown to Thanx.
     """
+    if guests < 0:
+        raise ConfigurationError(f"--guests must be 0 or more, not {guests}")
     async with connect(emulator=True) as client:
         write(f"A demonstration against an emulator on {client.base_url}, with {guests:,} lines of input.")
         display = Display()

@@ -14,6 +14,7 @@ import platformdirs
 from cyclopts import Parameter
 
 from thanx_async._cli_output import Display, write
+from thanx_async._cli_run import connect
 from thanx_async._cli_status import ISSUED
 from thanx_async.client import ThanxClient
 from thanx_async.errors import ConfigurationError
@@ -25,7 +26,13 @@ ledger_app = cyclopts.App(name="ledger", help="Look at recorded runs, and settle
 
 
 def open_ledger(path: LedgerFile) -> SQLiteLedger:
-    """The ledger at a path, or the user's own."""
+    """The ledger at a path, which must be there, or the user's own."""
+    if path is not None and not path.exists():
+        raise ConfigurationError(f"there is no ledger {path}")
+    return _ledger(path)
+
+
+def _ledger(path: LedgerFile) -> SQLiteLedger:
     return SQLiteLedger(path or _own_folder() / "ledger.sqlite")
 
 
@@ -41,7 +48,7 @@ def _own_folder() -> Path:
 
 
 def optional_ledger(path: LedgerFile, *, wanted: bool) -> SQLiteLedger | nullcontext[None]:
-    return open_ledger(path) if wanted else nullcontext()
+    return _ledger(path) if wanted else nullcontext()
 
 
 def run_id_of(file: str, client: ThanxClient, target: tuple[str, str, str]) -> str:
@@ -64,8 +71,8 @@ async def announce(ledger: SQLiteLedger, run_id: str | None, display: Display) -
     if known.revoked_at is None and known.is_complete(batches):
         raise ConfigurationError(
             f"run {known.run_id} is already complete: {_issued(batches):,} issued on"
-            f" {_date(known.changed_at)}. Nothing was sent; give --run-id with a new id to issue to these"
-            " guests once more"
+            f" {_date(known.changed_at)}. Nothing was sent. Put new guests in a file of their own: a new"
+            " --run-id issues to everybody in this one once more"
         )
     display.say(f"Continuing run {known.run_id} of {_date(known.created_at)}: {_states(batches)}")
 
@@ -140,14 +147,14 @@ async def settle(
     not_issued:
         None of them has: the next `issue` of the run sends it again.
     job:
-        It was accepted as this job, which `resume` then follows.
+        It was accepted as this job, which is looked at first, and which `resume` then follows.
     ledger:
         The ledger's file; by default the user's own.
     """
     if [issued, not_issued, job is not None].count(True) != 1:
         raise ConfigurationError("say one of --issued, --not-issued and --job ID")
     async with open_ledger(ledger) as opened:
-        await opened.claim(await known_run(opened, run))
+        record = await opened.claim(await known_run(opened, run))
         try:
             found = [row for row in await opened.batches(run) if row.number == batch]
             if not found or found[0].state is not BatchState.IN_DOUBT:
@@ -155,6 +162,7 @@ async def settle(
                     f"run {run!r} has no batch {batch} in doubt; see `ledger show {run}`"
                 )
             if job is not None:
+                await _check_job(job, record, len(found[0].positions))
                 await opened.accept(run, batch, job)
             elif issued:
                 await opened.finish(run, {batch: BatchOutcome("settled by hand", len(found[0].positions))})
@@ -164,6 +172,22 @@ async def settle(
             await opened.release(run)
     write(f"batch {batch} of run {run} is settled")
     return ISSUED
+
+
+async def _check_job(job_id: str, run: RunRecord, guests: int) -> None:
+    """A wrong job would settle the batch for good.
+
+    Raises:
+        ConfigurationError: it cannot be this batch's.
+        ThanxError: Thanx does not know it, or does not answer.
+    """
+    async with connect() as client:
+        job = await client.get_issuance_job(job_id, merchant_id=run.merchant_id)
+    if job.total_count != guests or (job.campaign_id or run.campaign_id) != run.campaign_id:
+        raise ConfigurationError(
+            f"job {job_id} has {job.total_count:,} guests of campaign {job.campaign_id}; the batch has"
+            f" {guests:,} of {run.campaign_id}. Nothing was settled"
+        )
 
 
 def _progress(record: RunRecord, batches: list[BatchRecord]) -> str:

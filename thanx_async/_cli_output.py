@@ -103,14 +103,14 @@ def write(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def show_report(report: IssuanceReport) -> None:
+def show_report(report: IssuanceReport, *, of: str) -> None:
     """The counts, why guests failed, and what to do about batches."""
-    write(f"Run {report.run_id}: {report.total:,} read from the input")
+    write(f"Run {report.run_id}: {report.total:,} {of}")
     for fate, count in report.counts.items():
         write(f"  {fate.replace('_', ' '):<11}{count:>12,}")
     _show_reasons("failed", report.failed)
     _show_reasons("rejected", report.rejected)
-    _show_batches("in doubt: sent, and no usable answer", report.in_doubt, all_of_them=True)
+    _show_batches("in doubt: may have been issued", report.in_doubt, all_of_them=True)
     _show_batches("unfinished: the job goes on at Thanx", report.unfinished)
     _show_batches("unsent: certainly not issued", report.unsent)
 
@@ -186,11 +186,21 @@ class FailureFile:
         self._file.close()
 
 
+def _is_read_from(path: Path, source: str) -> bool:
+    try:
+        given = os.fstat(sys.stdin.fileno()) if source == "-" else Path(source).stat()
+        return os.path.samestat(path.stat(), given)
+    except OSError:  # one of them is not there, or is no file
+        return False
+
+
 @contextmanager
-def failure_file(path: Path | None, *, beside: str = "-") -> Iterator[FailureFile | None]:
-    """The file, closed at the end in any case; ``beside`` is the file that the guests are read from."""
-    if path and path.exists() and Path(beside).exists() and path.samefile(beside):
+def failure_file(path: Path | None, *, source: str, ledger: Path | None) -> Iterator[FailureFile | None]:
+    """The file, closed at the end in any case. It is neither what the guests are read from nor the ledger."""
+    if path and _is_read_from(path, source):
         raise ConfigurationError(f"{path} is the file that the guests are read from; give --failures another")
+    if path and ledger and path.resolve() == ledger.resolve():
+        raise ConfigurationError(f"{path} is the ledger; give --failures another file")
     file = FailureFile(path) if path else None
     try:
         yield file

@@ -10,14 +10,12 @@ from thanx_async._cli_output import Display, show_revocation, write
 from thanx_async._cli_run import conclude, connect
 from thanx_async._cli_status import ISSUED, STOPPED
 from thanx_async.batcher import AsyncBatcher
-from thanx_async.errors import BatchError
+from thanx_async.errors import BatchError, ThanxError
 from thanx_async.ledger import SQLiteLedger
 
 
 async def resume(run: str, /, *, ledger: LedgerFile = None) -> int:
     """Take up a run that was stopped, without its file: send again what is in doubt, wait, and report.
-
-    What had not been sent when it stopped needs the file: run `issue` again as before.
 
     Parameters
     ----------
@@ -28,16 +26,19 @@ async def resume(run: str, /, *, ledger: LedgerFile = None) -> int:
     """
     with Display() as display:
         async with _recorded(run, ledger, display) as (opened, batcher):
+            problem: ThanxError | None = None
             try:
                 resumed = await batcher.resume(run)
-                problem = None
             except BatchError as error:
                 resumed, problem = error.run, error
-            report = await resumed.wait() if problem is None else resumed.report()
+            try:
+                report = resumed.report() if problem else await resumed.wait()
+            except ThanxError as error:
+                report, problem = resumed.report(), error
             record = await known_run(opened, run)
             unsent = record.batches is None or record.batches > len(await opened.batches(run))
             old = opened.replay_within
-    status = conclude(report, problem)
+    status = conclude(report, problem, of="sent and recorded")
     if report.in_doubt and problem is None:
         write(f"What is in doubt for longer than {old / 3600:g} h is not sent again: see `ledger settle`")
     if unsent:

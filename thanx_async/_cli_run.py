@@ -109,10 +109,11 @@ def conclude(
     failures: FailureFile | None = None,
     *,
     stopped: bool = False,
+    of: str = "read from the input",
 ) -> int:
     """Show the report and what stopped the run; returns the exit status."""
     listed = failures.write(report) if failures else ""  # first, since standard output may be gone
-    show_report(report)
+    show_report(report, of=of)
     if listed:
         write(listed)
     sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from math import inf
 
@@ -36,6 +37,11 @@ def check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max
         raise ConfigurationError(f"linger must be 0 or more seconds, not {linger}")
     if max_waiting < 1:
         raise ConfigurationError(f"max_waiting must be at least 1, not {max_waiting}")
+
+
+def check_ledger(ledger: object) -> None:
+    if isinstance(ledger, str | bytes | os.PathLike):
+        raise ConfigurationError("ledger must be an open ledger, not a path: use SQLiteLedger(path)")
 
 
 @attrs.frozen

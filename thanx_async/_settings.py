@@ -7,8 +7,11 @@ from ipaddress import ip_address
 
 from yarl import URL
 
+from thanx_async._version import __version__
 from thanx_async.errors import ConfigurationError
 from thanx_async.models import Environment
+
+USER_AGENT = f"thanx-async/{__version__}"
 
 
 def checked_url(text: str) -> str:
@@ -30,7 +33,15 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def url_of(environment: Environment) -> str:
+    if not isinstance(environment, Environment):
+        raise ConfigurationError("environment must be Environment.SANDBOX or Environment.PRODUCTION")
+    return environment.value
+
+
 def header(name: str, value: str, *, spaces: bool = False) -> str:
+    if not isinstance(value, str | None):
+        raise ConfigurationError(f"{name} must be text, not {type(value).__name__}")
     if not value:
         raise ConfigurationError(f"{name} is empty")
     if not value.isascii() or not value.isprintable() or (not spaces and " " in value):

@@ -14,7 +14,7 @@ from thanx_async._collector import Collector
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
 from thanx_async._outcomes import Outcome
-from thanx_async._plan import IssuancePlan, check_sizes, check_target, planned
+from thanx_async._plan import IssuancePlan, check_ledger, check_sizes, check_target, planned
 from thanx_async._polling import in_flight
 from thanx_async._report import (
     BatchInDoubt,
@@ -96,6 +96,7 @@ class AsyncBatcher(MicroBatching):
     ) -> None:
         check_target(campaign_id, merchant_id, variant_id)
         check_sizes(batch_size, max_concurrency, linger, max_waiting)
+        check_ledger(ledger)
         self._client = client
         self._merchant_id = merchant_id
         self._target = campaign_id, merchant_id, variant_id

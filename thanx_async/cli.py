@@ -22,6 +22,7 @@ COMMANDS = {
             "Give every guest in FILE one reward.\n\n"
             "Ctrl-C stops cleanly: nothing more is sent, requests under way are finished, the report is true."
             " Started again by the same command line, a run that was stopped or killed goes on where it was."
+            " Once it is complete, its file is issued again only under a new --run-id."
         ),
     ),
     "plan": (
@@ -31,11 +32,14 @@ COMMANDS = {
     "demo": ("_cli_issue:demo", "Issue generated guests against the emulator, under Thanx's rate limits."),
     "resume": (
         "_cli_resume:resume",
-        ("Take up a run that was stopped, without its file: send again what is in doubt, wait, and report."),
+        (
+            "Take up a run that was stopped, without its file: send again what is in doubt, wait, and report."
+            "\n\nWhat had not been sent when it stopped needs the file: give the same `issue` command again."
+        ),
     ),
     "revoke": (
         "_cli_resume:revoke",
-        ("Take back the rewards of all jobs of a run, waiting for those that still run."),
+        "Take back the rewards of all jobs of a run, waiting for those that still run.",
     ),
     "ledger": ("_cli_ledger:ledger_app", "Look at recorded runs, and settle what is in doubt by hand."),
     "job": ("_cli_job:job_app", "Look at, wait for or revoke one job."),
@@ -56,10 +60,12 @@ app = cyclopts.App(
     name="thanx-async",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # it would end the process while a thread reads, and say nothing
     help=(
         "Issue Thanx rewards in bulk.\n\n"
         "Credentials come from THANX_CLIENT_ID and THANX_ACCESS_TOKEN; THANX_ENVIRONMENT is sandbox (the"
-        " default) or production, and THANX_BASE_URL overrides it.\n\n"
+        " default) or production, and THANX_BASE_URL overrides it. THANX_USER_AGENT names you to Thanx, as"
+        " partner/1.0.0.\n\n"
         "Exit status: 0 all issued, 1 some failed or rejected, 2 wrong use, 3 stopped or in doubt."
     ),
 )
@@ -78,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     except (ThanxError, ValueError, OSError) as error:
         return _fail(str(error), STOPPED)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return _fail("interrupted", STOPPED)
+        return _fail("interrupted; the same command can be given again", STOPPED)
     return status if isinstance(status, int) else ISSUED
 
 

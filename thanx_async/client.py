@@ -13,9 +13,8 @@ import aiohttp
 
 from thanx_async import _catalogue, wire
 from thanx_async._delivery import Delivery
-from thanx_async._settings import checked_url, environment, header, variable
+from thanx_async._settings import USER_AGENT, checked_url, environment, header, url_of, variable
 from thanx_async._transport import Transport
-from thanx_async._version import __version__
 from thanx_async._watching import JobWatches
 from thanx_async.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async.identifiers import MAX_BATCH, normalise_all
@@ -82,14 +81,14 @@ class ThanxClient:
         *,
         environment: Environment = Environment.SANDBOX,
         base_url: str | None = None,
-        user_agent: str = f"thanx-async/{__version__}",
+        user_agent: str = USER_AGENT,
         session: aiohttp.ClientSession | None = None,
         timeout: aiohttp.ClientTimeout = DEFAULT_TIMEOUT,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
         limiter: RateLimiter | None = None,
         hook: Hook = log_record,
     ) -> None:
-        self.base_url = checked_url(base_url or str(environment))
+        self.base_url = checked_url(base_url or url_of(environment))
         self.client_id = client_id
         self.limiter: RateLimiter = limiter or LocalRateLimiter()
         self.hook = hook
@@ -114,8 +113,8 @@ class ThanxClient:
 
     @classmethod
     def from_env(cls, **overrides: Unpack[ClientOptions]) -> Self:
-        """Make a client from THANX_CLIENT_ID, THANX_ACCESS_TOKEN and, optionally, THANX_BASE_URL or
-        THANX_ENVIRONMENT (``sandbox``, the default, or ``production``).
+        """Make a client from THANX_CLIENT_ID, THANX_ACCESS_TOKEN and, optionally, THANX_USER_AGENT, and
+        THANX_BASE_URL or THANX_ENVIRONMENT (``sandbox``, the default, or ``production``).
 
         Raises:
             ConfigurationError: a variable is missing or wrong; the message names it.
@@ -128,6 +127,7 @@ class ThanxClient:
             options["client_id"] = variable("THANX_CLIENT_ID")
         if "access_token" not in options:
             options["access_token"] = variable("THANX_ACCESS_TOKEN")
+        options.setdefault("user_agent", os.environ.get("THANX_USER_AGENT") or USER_AGENT)
         return cls(**options)
 
     def __repr__(self) -> str:
@@ -165,7 +165,8 @@ class ThanxClient:
         """
         values = _values(identifiers)
         body = wire.issue_body(campaign_id, merchant_id, variant_id, values)
-        request = wire.issue_rewards(body, idempotency_key or str(uuid4()))
+        key = str(uuid4()) if idempotency_key is None else header("idempotency_key", idempotency_key)
+        request = wire.issue_rewards(body, key)
         job = await self.deliver(request, Delivery())
         return self.accepted(job, merchant_id=merchant_id, total=len(values))
 

@@ -42,6 +42,29 @@ def test_a_csv_without_a_header_loses_nobody(
     assert served.jobs_accepted == 0
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_what_spreadsheets_write(tmp_path: Path, capsys: pytest.CaptureFixture[str], separator: str) -> None:
+    """Columns may be separated by semicolons or tabs; UTF-16 is named."""
+    rows = ["name;e-mail, or phone;city", '"Doe, Jane";jane@example.com;Rome', "Joe;joe@example.com;Bern"]
+    file = written(tmp_path / "a.csv", *(row.replace(";", separator) for row in rows))
+    if separator == ";":
+        assert run(["plan", file, "--column", "city"]) == 1
+        assert "2 read, 0 guests" in capsys.readouterr().out
+    assert run(["plan", file, "--column", "e-mail, or phone"]) == 0
+    assert "2 read, 2 guests" in capsys.readouterr().out
+    Path(file).write_text("email\njane@example.com\n", encoding="utf-16")
+    assert run(["plan", file]) == 2
+    assert "is in UTF-16; save it as UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ['["a@example.com", "b@example.com", "c@example.com"]', "[\n", '[{"a": 1}]'])
+def test_a_json_array(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """One array is not a guest on each line, which is said; a pair is a guest."""
+    assert run(["plan", written(tmp_path / "a.json", text)]) == 2
+    assert "the file is one JSON array" in capsys.readouterr().err
+    assert run(["plan", written(tmp_path / "a.json", '["email", "a@example.com"]')]) == 0
+
+
 def test_a_quote_that_is_not_closed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The message names the line, and there is no traceback."""
     file = written(tmp_path / "guests.csv", "email", '"jane@example.com', *["joe@example.com"] * 10_000)
@@ -159,6 +182,9 @@ def test_standard_input(
         (["issue", "plain.txt", *TARGET, "--batch-size", "0"], "batch_size must be 1 to 10,000"),
         (["issue", "plain.txt", *TARGET, "--failures", "no/where.csv"], "cannot write no/where.csv"),
         (["plan", "plain.txt", "--format", "xml"], "xml"),
+        (["plan", ""], "FILE is empty"),
+        (["demo", "--guests", "-3"], "--guests must be 0 or more, not -3"),
+        (["issue", "plain.txt", *TARGET, "--ledger", "x.db", "--failures", "x.db"], "x.db is the ledger"),
         (["emulator", "--limits", "five"], "--limits must look like"),
         (["nope"], "nope"),
     ],
@@ -285,7 +311,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_the_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A command says of itself what the list of commands says of it, and so does its docstring."""
+    """A command says of itself what the list of commands says of it, which begins as its docstring does."""
     home, text = COMMANDS[command]
     module, _, name = home.partition(":")
     assert run([command, "--help"]) == 0
@@ -293,7 +319,8 @@ def test_the_help_of_each_command(command: str, capsys: pytest.CaptureFixture[st
     assert " ".join(text.split()) in shown
     function = getattr(import_module(f"thanx_async.{module}"), name)
     described = function.help if isinstance(function, cyclopts.App) else function.__doc__
-    assert " ".join(described.split()).startswith(" ".join(text.split()))
+    summary = described.partition("\n\n")[0]
+    assert " ".join(text.split()).startswith(" ".join(summary.split()))
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

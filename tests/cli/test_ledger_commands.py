@@ -64,8 +64,8 @@ def test_without_a_ledger(served: Emulator, tmp_path: Path, capsys: pytest.Captu
     command = ["issue", written(tmp_path / "a.txt", *guests(3)), *TARGET, "--no-ledger"]
     assert [run(command), run(command)] == [0, 0]
     assert served.reward_counts() == dict.fromkeys(guests(3), 2)
-    assert run(["ledger", "runs", "--ledger", str(tmp_path / "empty.sqlite")]) == 0
-    assert "march" not in capsys.readouterr().out
+    assert run([*command, "--ledger", str(tmp_path / "b.sqlite")]) == 2
+    assert "say one of --ledger and --no-ledger" in capsys.readouterr().err
     assert not (platformdirs.user_state_path("thanx-async", appauthor=False) / "ledger.sqlite").exists()
 
 
@@ -139,6 +139,48 @@ def test_settle(
     assert "has no batch 0 in doubt" in capsys.readouterr().err
     assert run(doubtful) == (2 if how == ["--issued"] else 0)
     assert served.reward_counts() == dict.fromkeys(guests(5), 1)
+
+
+def test_a_ledger_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name with a typing error does not make a file."""
+    missing = ["--ledger", str(tmp_path / "typo.sqlite")]
+    for command in (
+        ["ledger", "runs"],
+        ["ledger", "show", "march"],
+        ["resume", "march"],
+        ["revoke", "march"],
+    ):
+        assert run([*command, *missing]) == 2
+        assert "there is no ledger" in capsys.readouterr().err
+    assert not (tmp_path / "typo.sqlite").exists()
+
+
+def test_settling_by_a_wrong_job(
+    served: Emulator, doubtful: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job that Thanx does not know, or that has other guests, settles nothing."""
+    other = written(tmp_path / "other.txt", *guests(7, start=50))
+    assert run(["issue", other, *TARGET]) == 0
+    settle = ["ledger", "settle", "march", "0", "--job"]
+    assert run([*settle, "nonsense"]) == 3
+    assert "HTTP 404" in capsys.readouterr().err
+    assert run([*settle, f"job{served.jobs_accepted:06}"]) == 2
+    assert "has 7 guests of campaign camp_abc123; the batch has 5" in capsys.readouterr().err
+    assert run([*settle, "job000001"]) == 0
+    assert run(["resume", "march"]) == 0
+
+
+def test_resuming_without_an_answer(
+    served: Emulator, doubtful: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The account is shown although the jobs cannot be looked at."""
+    assert run(["ledger", "settle", "march", "0", "--job", "job000001"]) == 0
+    served.script(*[ScriptedAnswer(500)] * 5)
+    assert run(["resume", "march"]) == 3
+    printed = capsys.readouterr()
+    assert "Run march: 5 sent and recorded" in printed.out
+    assert "unfinished            5" in printed.out
+    assert "stopped: HTTP 500" in printed.err
 
 
 @pytest.mark.parametrize("how", [[], ["--issued", "--not-issued"], ["--issued", "--job", "job000001"]])

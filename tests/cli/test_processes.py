@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 
 from tests.conftest import guests
-from thanx_async.emulator import Emulator, Faults
+from thanx_async import ThanxClient
+from thanx_async.emulator import Emulator, Faults, JobSpeed
 
 pytestmark = pytest.mark.realtime
 COMMAND = [sys.executable, "-m", "thanx_async"]
@@ -85,8 +86,45 @@ def is_reading(pid: int) -> bool:
     """Whether the process catches signals by now, and has a thread that reads its input."""
     text = Path(f"/proc/{pid}/status").read_text()
     caught = int(re.findall(r"SigCgt:\s*(\w+)", text)[0], 16)
-    threads = int(re.findall(r"Threads:\s*(\d+)", text)[0])
-    return bool(caught & 1 << signal.SIGTERM - 1) and threads > 1
+    return bool(caught & 1 << signal.SIGTERM - 1) and has_a_thread(pid)
+
+
+def has_a_thread(pid: int) -> bool:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"Threads:\s*(\d+)", text)[0]) > 1
+
+
+async def test_interrupting_what_only_looks() -> None:
+    """Ctrl-C ends a plan that waits for its input, and a wait for a job, and says so."""
+    async with Emulator(speed=JobSpeed(identifiers_per_second=0.001)) as emulator:
+        async with ThanxClient("c", "s3cret", base_url=emulator.url) as client:
+            await client.issue_rewards(
+                campaign_id=TARGET[1], merchant_id=TARGET[3], variant_id=TARGET[5], identifiers=guests(1)
+            )
+        planning = start("plan", "-", stdin=subprocess.PIPE)
+        waiting = start("job", "wait", "job000001", "--merchant", TARGET[3], url=emulator.url)
+        while not (has_a_thread(planning.pid) and len(emulator.requests) > 1):
+            await asyncio.sleep(0.05)
+        for process in (planning, waiting):
+            process.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(process.wait, 30) == 3
+            _, err = process.communicate()
+            assert err == "thanx-async: interrupted; the same command can be given again\n"
+
+
+async def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
+    """--failures does not name the file that is read as standard input."""
+    file = tmp_path / "guests.txt"
+    file.write_text("jane@example.com\n")
+    async with Emulator() as emulator:
+        with file.open() as stdin:
+            command = ["issue", "-", *TARGET, "--failures", str(file)]
+            process = start(*command, url=emulator.url, stdin=stdin.fileno())
+            _, err = await asyncio.to_thread(process.communicate)
+        assert emulator.requests == []
+    assert process.returncode == 2
+    assert "is the file that the guests are read from" in err
+    assert file.read_text() == "jane@example.com\n"
 
 
 async def test_the_emulator_as_a_process() -> None:

@@ -444,6 +444,7 @@ async def test_no_more_than_allowed_are_under_way() -> None:
         ({"linger": -0.1}, "linger must be 0 or more seconds"),
         ({"linger": float("nan")}, "linger must be 0 or more seconds"),
         ({"max_waiting": 0}, "max_waiting must be at least 1"),
+        ({"ledger": "runs.sqlite"}, r"not a path: use SQLiteLedger\(path\)"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], phrase: str) -> None:

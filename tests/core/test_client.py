@@ -27,6 +27,7 @@ from thanx_async import (
     ThanxClient,
     UnprocessableError,
 )
+from thanx_async.client import ClientOptions
 from thanx_async.emulator import Emulator, Fault, Faults, ScriptedAnswer
 
 PATIENT = RetryPolicy(max_attempts=3, base_delay=0.01)
@@ -309,13 +310,27 @@ async def test_wrong_identifiers_send_nothing(
         ({"base_url": "https://"}, "https://"),
         ({"base_url": "https://u:p@example.com"}, "just a scheme"),
         ({"base_url": "https://exa mple.com:x"}, "not a URL"),
+        ({"client_id": 7}, "client_id must be text, not int"),
+        ({"environment": "production"}, r"must be Environment\.SANDBOX or"),
     ],
 )
-async def test_wrong_arguments(arguments: dict[str, str], phrase: str) -> None:
+async def test_wrong_arguments(arguments: dict[str, object], phrase: str) -> None:
     """An unusable argument is named, and its value is not shown."""
     settings = {"client_id": "c", "access_token": "t"} | arguments
     with pytest.raises(ConfigurationError, match=phrase):
-        ThanxClient(**settings)  # type: ignore[arg-type]  # a dictionary of texts
+        ThanxClient(**settings)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize("key", ["", "a\nb", 5])
+async def test_a_key_that_cannot_be_sent(emulator: Emulator, client: ThanxClient, key: object) -> None:
+    """A key is used as it is, or refused: another in its place would issue twice."""
+    with pytest.raises(ConfigurationError, match="idempotency_key"):
+        await client.issue_rewards(
+            **TARGET,
+            identifiers=guests(1),
+            idempotency_key=key,  # type: ignore[arg-type]  # wrong on purpose
+        )
+    assert emulator.requests == []
 
 
 async def test_it_must_be_open(emulator: Emulator) -> None:
@@ -335,6 +350,22 @@ async def test_a_given_session_stays_open(emulator: Emulator) -> None:
         async with ThanxClient("c", "t", base_url=emulator.url, session=session) as client:
             await issue(client)
         assert not session.closed
+
+
+async def test_the_partner_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user agent comes from the argument, or else from the environment."""
+    monkeypatch.setenv("THANX_USER_AGENT", "acme/1.0.0")
+    with aioresponses() as mocked:
+        url, empty = "http://localhost/partner/scopes", {"scopes": list[str]()}
+        mocked.get(url, payload=empty, repeat=True, response_class=MockedResponse)
+        options = ClientOptions(client_id="c", access_token="t", base_url="http://localhost")
+        async with ThanxClient.from_env(**options) as client:
+            await client.get_scopes()
+        options["user_agent"] = "other/2.0.0"
+        async with ThanxClient.from_env(**options) as client:
+            await client.get_scopes()
+        (calls,) = mocked.requests.values()
+        assert [call.kwargs["headers"]["User-Agent"] for call in calls] == ["acme/1.0.0", "other/2.0.0"]
 
 
 def test_from_env(monkeypatch: pytest.MonkeyPatch) -> None:

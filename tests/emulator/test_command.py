@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import socket
 
 import aiohttp
 import pytest
@@ -56,6 +57,9 @@ async def test_faults_and_webhooks(
         (["--speed", "0"], "positive speed"),
         (["--limits", "0/1"], "at least 1 request"),
         (["--webhook-url", "http://127.0.0.1:9"], "in THANX_WEBHOOK_SECRET"),
+        (["--webhook-lost", "0.5"], "need --webhook-url"),
+        (["--port", "65536"], "--port must be 0 to 65535, not 65536"),
+        (["--port", "-1"], "--port must be 0 to 65535, not -1"),
     ],
 )
 def test_wrong_use(
@@ -68,6 +72,14 @@ def test_wrong_use(
     monkeypatch.delenv("THANX_WEBHOOK_SECRET", raising=False)
     assert run(["emulator", *options]) == 2
     assert phrase in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names the port and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(["emulator", "--port", str(port)]) == 2
+    assert f"cannot listen on port {port} (Address already in use); give another" in capsys.readouterr().err
 
 
 def test_help_shows_every_fault(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,9 @@ async def test_each_guest_gets_its_own_answer(host: str, tmp_path: Path) -> None
         assert outcomes[:-1] == [{"issued": True, "reason": None}] * 300
         assert outcomes[-1] == {"issued": False, "reason": "User not found"}
         assert len(emulator.requests) <= 3 * len(jobs)
+        for stranger in ("stranger@example.com", "junk"):
+            async with http.get(f"{service.url}/thanks", params={"email": stranger}) as response:
+                assert response.status == 404
         assert service.complaints == []
 
 
