@@ -70,7 +70,7 @@ class IssuanceStream:
         self._pump = self._group.create_task(self._read())
         self._pump.add_done_callback(lambda _: self._change.set())
         if self._sender.guard.max_failure_rate is not None:
-            watch = Watch(self._sender.guard, lambda: self.run.entries[: self._started], self._seen)
+            watch = Watch(self._sender.guard, self.run.entries, lambda: self._started, self._seen)
             self._watcher = self._group.create_task(watch.run(self._changed))
         return self
 

@@ -65,25 +65,33 @@ class Watch:
     job has taken, and longer again as long as none ends.
 
     Args:
-        entries: the batches that are under way or accepted.
+        entries: the batches of the run, as it goes on.
+        started: how many of them are under way or accepted.
         seen: told of each job that has ended, or of the error that stops the run.
     """
 
-    def __init__(self, guard: Guard, entries: Callable[[], Sequence[Entry]], seen: Seen) -> None:
+    def __init__(
+        self, guard: Guard, entries: Sequence[Entry], started: Callable[[], int], seen: Seen
+    ) -> None:
         self._guard = guard
         self._entries = entries
+        self._started = started
         self._seen = seen
+        self._open: list[Entry] = []
+        self._known = 0
         self._looking: set[Entry] = set()
         self._given_up: set[Entry] = set()
         self._patience = _PATIENCE
-        self._ended = 0
+        self._ended = self._checked = 0
 
     async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Until too many have failed; ``changed`` returns when there may be other jobs."""
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    check_failures(self._guard, self._entries())
+                    if self._checked != self._ended or not self._looking:
+                        self._checked = self._ended
+                        check_failures(self._guard, self._entries[: self._started()])
                     while len(self._looking) < _AT_ONCE and (newest := self._newest()):
                         self._looking.add(newest[0])
                         group.create_task(self._look(*newest))
@@ -92,12 +100,13 @@ class Watch:
             self._seen(errors.exceptions[0])
 
     def _newest(self) -> tuple[Entry, JobHandle] | None:
-        entries = self._entries()
+        started = self._started()
+        self._open += self._entries[self._known : started]
+        self._known = started
+        self._open = [entry for entry in self._open if not (entry.settled or entry.is_unclear)]
         for left in (self._given_up, set[Entry]()):
-            for entry in reversed(entries):
-                if entry.handle and not (
-                    entry in left or entry in self._looking or entry.settled or entry.is_unclear
-                ):
+            for entry in reversed(self._open):
+                if entry.handle and entry not in left and entry not in self._looking:
                     self._given_up &= left
                     return entry, entry.handle
         return None
