@@ -58,6 +58,7 @@ class Collector:
         self._change = asyncio.Event()
         self._waiting = WaitingRoom(max_waiting, notable=frozenset({1, self._size}), changed=self._change.set)
         self._run_id: str | None = None
+        self._begun: list[str] = []
         self._batches = 0
         self._position = 0
         self._last_cut = float("-inf")
@@ -118,12 +119,14 @@ class Collector:
         after a long silence, is followed by a new one."""
         try:
             self._run_id = await self._sender.begin_run()
+            self._begun.append(self._run_id)
         except ThanxError as error:
             tell(self._waiting.take(), error)
 
     async def _end_run(self) -> None:
-        run_id, self._run_id = self._run_id, None
-        if run_id is not None:
+        """Also those that were followed by another: what they left in doubt can be recovered then."""
+        self._run_id = None
+        for run_id in self._begun:
             try:
                 await self._sender.end_run(run_id)
             except ThanxError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import time
@@ -16,6 +17,8 @@ from thanx_async._past import Past
 from thanx_async.client import ThanxClient
 from thanx_async.errors import InputChangedError, LedgerError, ThanxError
 from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord, digest_of
+
+_log = logging.getLogger(__name__)
 
 Send = Callable[[Entry, bytes], Awaitable[None]]
 
@@ -63,15 +66,23 @@ class Journal:
         await self._ledger.release(run_id)
 
     async def left_in_doubt(self, prefix: str) -> list[str]:
-        """The runs of this target, with ids that begin so, that have batches to be sent again."""
+        """The runs of this campaign, with ids that begin so, that have batches to be sent again."""
         oldest = time() - self._ledger.replay_within
         batches = await self._ledger.in_doubt()
         found = []
-        for run_id in dict.fromkeys(batch.run_id for batch in batches if batch.recorded_at >= oldest):
-            if run_id.startswith(prefix):
-                run = await self._ledger.run(run_id)
-                if run is not None and not self._as_recorded(run).differences(run):
-                    found.append(run_id)
+        for run_id in dict.fromkeys(batch.run_id for batch in batches if batch.run_id.startswith(prefix)):
+            run = await self._ledger.run(run_id)
+            if run is None or run.target != self._settings.target:
+                continue
+            young = [batch for batch in batches if batch.run_id == run_id and batch.recorded_at >= oldest]
+            if differences := self._as_recorded(run).differences(run):
+                _log.warning("run %s is left in doubt: it has %s", run_id, "; ".join(differences))
+            elif run.revoked_at is not None:
+                _log.warning("run %s is left in doubt: it was revoked", run_id)
+            elif not young:
+                _log.warning("run %s is left in doubt: it is too old to be sent again; settle it", run_id)
+            else:
+                found.append(run_id)
         return found
 
     def _as_recorded(self, known: RunRecord) -> RunRecord:
@@ -95,7 +106,7 @@ class Journal:
             for record in await self._recorded(run.run_id, decided=decided):
                 entry = Entry(Batch(record.number, record.positions, []), record.key, run.run_id)
                 self.adopt(entry, record)
-                if replay and not entry.is_decided and known.revoked_at is None:
+                if replay and not entry.is_decided and run.record.revoked_at is None:
                     entry.body = await self._ledger.body(run.run_id, record.number)
                 else:
                     entry.held = True

@@ -14,6 +14,7 @@ from pathlib import Path
 STRIDE = 2**22
 """Bytes from slot to slot: more than 10,000 of the longest addresses take. The file is sparse."""
 
+_HOLE: int | None = getattr(os, "SEEK_HOLE", None)
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
@@ -28,7 +29,12 @@ class BodyFile:
 
     def length(self, slot: int) -> int:
         """How many bytes from the slot's start on are not known to be wiped."""
-        return len(self.read(slot, STRIDE).rstrip(b"\0"))
+        start = slot * STRIDE
+        try:
+            end = min(os.lseek(self._file, start, _HOLE), start + STRIDE) if _HOLE else start + STRIDE
+        except OSError:  # it lies behind the file's end
+            return 0
+        return len(self.read(slot, end - start).rstrip(b"\0"))
 
     def write(self, slot: int, body: bytes, *, stale: int) -> None:
         """Returns once the bytes are on the disk, and those of the ``stale`` before them are gone."""

@@ -75,6 +75,11 @@ class RunRecord:
     batches: int | None = None
     revoked_at: float | None = None
 
+    @property
+    def target(self) -> tuple[str, str, str]:
+        """What it issues."""
+        return self.campaign_id, self.merchant_id, self.variant_id
+
     def differences(self, other: RunRecord) -> list[str]:
         """What makes the two different runs, in words."""
         return [

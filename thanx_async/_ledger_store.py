@@ -26,6 +26,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._freed: dict[int, int] = {}
+        self._version: int | None = None
         with explained(path):
             self._db = connect(path)
             self.runs = Runs(self._db, path)
@@ -155,10 +156,13 @@ class Store:
 
     def release(self, run_id: str) -> None:
         with explained(self._path):
-            with transaction(self._db):
-                self._forget_used(self._used_slots())
-                self._wipe_freed()
-            self.runs.release(run_id)
+            try:
+                with transaction(self._db):
+                    self._forget_used(self._used_slots())
+                    self._measure_freed()
+                    self._wipe_freed()
+            finally:
+                self.runs.release(run_id)
 
     def _free(self, slots: Iterable[tuple[int, int]]) -> None:
         """Note what may be overwritten, and how long it is."""
@@ -167,9 +171,9 @@ class Store:
 
     def _free_slot(self) -> tuple[int, int]:
         """Within a transaction, a slot that nobody uses, and how many stale bytes are in it; what else this
-        process has freed is wiped. Overwriting such a slot saves wiping it. In any other slot another process
-        may not have wiped yet what it has freed, and will not once the slot is used again."""
+        process has freed is wiped. Overwriting such a slot saves wiping it."""
         self._forget_used(used := self._used_slots())
+        self._measure_freed()
         if self._freed:
             slot, stale = self._freed.popitem()
         else:
@@ -177,6 +181,14 @@ class Store:
             stale = self._bodies.length(slot)
         self._wipe_freed()
         return slot, stale
+
+    def _measure_freed(self) -> None:
+        """Another process that has written since may have used a slot, and freed it again; what somebody has
+        used since it does not wipe."""
+        version = self._db.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version:
+            self._version = version
+            self._freed = {slot: max(size, self._bodies.length(slot)) for slot, size in self._freed.items()}
 
     def _forget_used(self, used: set[int]) -> None:
         """A slot may be wiped only once its freeing is committed: it must not be in doubt again."""

@@ -139,6 +139,6 @@ def outcome_of(job: IssuanceJob, count: int) -> list[tuple[int, str]] | None:
     successes = job.summary.success_count if job.summary else job.success_count
     if successes + len(reasons) == count and all(0 <= index < count for index in reasons):
         return sorted(reasons.items())
-    if job.state == "failed" and successes == 0 and job.is_counted:
+    if job.state == "failed" and successes == job.success_count == 0 and job.is_counted:
         return [(index, reasons.get(index, "the job failed")) for index in range(count)]
     return None

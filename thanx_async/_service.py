@@ -129,14 +129,18 @@ class MicroBatching(ABC):
         runs = []
         for run_id in await self._journal.left_in_doubt(_RUNS):
             try:
-                runs.append(await self._take_up(run_id, decided=False))
+                run = await self._take_up(run_id, decided=False)
             except LedgerError as error:
                 _log.warning("run %s was not taken up: %s", run_id, error)
+                continue
             except BatchError as error:
-                _log.warning("run %s stays in doubt: %s", run_id, error)
-                runs.append(error.run)
-                if isinstance(error.__cause__, TransportError | ServerError):
-                    break
+                run = error.run
+            runs.append(run)
+            if run.error or run.in_doubt:
+                reason = run.error or "some of it is too old to be sent again; settle it"
+                _log.warning("run %s is left in doubt: %s; %r", run_id, reason, run)
+            if isinstance(run.error, TransportError | ServerError):
+                break
         return runs
 
     async def begin_run(self) -> str:

@@ -31,9 +31,6 @@ class Sender(Protocol):
     @property
     def concurrency(self) -> int: ...
 
-    @property
-    def guard(self) -> Guard: ...
-
     async def deliver(self, entry: Entry) -> None: ...
 
 
@@ -44,11 +41,17 @@ class IssuanceStream:
     """
 
     def __init__(
-        self, sender: Sender, run: IssuanceRun, source: Source | None, begin: Begin | None = None
+        self,
+        sender: Sender,
+        run: IssuanceRun,
+        source: Source | None,
+        guard: Guard,
+        begin: Begin | None = None,
     ) -> None:
         self.run = run
         self._sender = sender
         self._source = source
+        self._guard = guard
         self._chunker = run.chunker
         self._begin = begin
         self._past: Past | None = None
@@ -69,8 +72,8 @@ class IssuanceStream:
         await self._group.__aenter__()
         self._pump = self._group.create_task(self._read())
         self._pump.add_done_callback(lambda _: self._change.set())
-        if self._sender.guard.max_failure_rate is not None:
-            watch = Watch(self._sender.guard, self.run.entries, lambda: self._started, self._seen)
+        if self._guard.max_failure_rate is not None:
+            watch = Watch(self._guard, self.run.entries, lambda: self._started, self._seen)
             self._watcher = self._group.create_task(watch.run(self._changed))
         return self
 
@@ -181,13 +184,13 @@ class IssuanceStream:
                     await self._changed()
                 if self._stopping:
                     return
-                check_rewards(self._sender.guard, self.run.entries, entry)
+                check_rewards(self._guard, self.run.entries, entry)
                 self._sent = True
                 task = self._sending[entry] = self._group.create_task(self._send(entry))
                 task.add_done_callback(partial(self._ended, entry))
             self._started += 1
             self._change.set()
-            if self._sender.guard.canary is not None and entry.number == 0:
+            if self._guard.canary is not None and entry.number == 0:
                 await self._try_canary(entry)
 
     def _ended(self, entry: Entry, _: asyncio.Task[None]) -> None:
@@ -200,7 +203,7 @@ class IssuanceStream:
         while entry in self._sending:
             await self._changed()
         if not self._stopping:
-            await try_canary(self._sender.guard, entry)
+            await try_canary(self._guard, entry)
 
     def _seen(self, error: Exception | None) -> None:
         """A request or a job has ended, or an error that ends the run."""
@@ -222,7 +225,7 @@ class IssuanceStream:
         if len(self._sending) >= at_once or self._started - self._yielded >= 2 * at_once:
             return False
         # The fate of what is under way may decide whether the next batch can still be sent.
-        undecided = is_too_much(self._sender.guard, self.run.entries, self._sending, entry)
+        undecided = is_too_much(self._guard, self.run.entries, self._sending, entry)
         return not (self._sending and undecided)
 
     async def _send(self, entry: Entry) -> None:

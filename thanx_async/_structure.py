@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 _Failures = tuple[IssuanceFailure, ...]
 
-_GUEST = re.compile(r"[^\s\"'<>:;,(]+@[^\s\"'<>:;,)]+|\+?\d[\d ().-]{5,}\d")
+_GUEST = re.compile(r"[^\s\"'<>:;,(][^\s\"<>:;,(]*@[^\s\"'<>:;,)]+|\+?\d[\d ().-]{5,}\d")
 
 
 def masked(text: str) -> str:

@@ -82,15 +82,14 @@ class Watch:
         self._looking: set[Entry] = set()
         self._given_up: set[Entry] = set()
         self._patience = _PATIENCE
-        self._ended = self._checked = 0
+        self._ended = 0
 
     async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Until too many have failed; ``changed`` returns when there may be other jobs."""
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    if self._checked != self._ended or not self._looking:
-                        self._checked = self._ended
+                    if self._some_ended():
                         check_failures(self._guard, self._entries[: self._started()])
                     while len(self._looking) < _AT_ONCE and (newest := self._newest()):
                         self._looking.add(newest[0])
@@ -99,11 +98,16 @@ class Watch:
         except* Exception as errors:  # noqa: BLE001 - of a poll, or the guard's
             self._seen(errors.exceptions[0])
 
-    def _newest(self) -> tuple[Entry, JobHandle] | None:
+    def _some_ended(self) -> bool:
+        """Whether jobs have ended since the last time, whoever has looked at them."""
         started = self._started()
         self._open += self._entries[self._known : started]
         self._known = started
+        before = len(self._open)
         self._open = [entry for entry in self._open if not (entry.settled or entry.is_unclear)]
+        return len(self._open) < before
+
+    def _newest(self) -> tuple[Entry, JobHandle] | None:
         for left in (self._given_up, set[Entry]()):
             for entry in reversed(self._open):
                 if entry.handle and entry not in left and entry not in self._looking:

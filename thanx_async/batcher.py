@@ -157,7 +157,8 @@ class AsyncBatcher(MicroBatching):
         if self.guard.canary is not None:
             run.chunker.cut_first_at(self.guard.canary)
         run.on_change(self._on_progress)
-        return IssuanceStream(self, run, Source(identifiers), self._journal.begin if self._journal else None)
+        begin = self._journal.begin if self._journal else None
+        return IssuanceStream(self, run, Source(identifiers), self.guard, begin)
 
     async def resume(self, run_id: str, *, replay: bool = True) -> IssuanceRun:
         """Take up a run from the ledger alone, without its input.
@@ -181,7 +182,8 @@ class AsyncBatcher(MicroBatching):
         run = IssuanceRun(run_id, self._chunker())
         run.on_change(self._on_progress)
         recall = partial(self._journal.recall, replay=replay, decided=decided)
-        return await _seen_through(IssuanceStream(self, run, None, recall))
+        guard = self.guard if decided else Guard()
+        return await _seen_through(IssuanceStream(self, run, None, guard, recall))
 
     async def plan(self, identifiers: Identifiers) -> IssuancePlan:
         """Read and check the input without sending anything."""

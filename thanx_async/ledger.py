@@ -17,7 +17,7 @@ from anyio import CapacityLimiter
 from thanx_async._ledger_records import BatchRecord, BatchState, RunRecord, digest_of
 from thanx_async._report import BatchOutcome
 from thanx_async._shield import to_its_end
-from thanx_async.errors import ConfigurationError, LedgerError
+from thanx_async.errors import ConfigurationError
 from thanx_async.retry import KEYS_LAST
 
 __all__ = ["BatchOutcome", "BatchRecord", "BatchState", "Ledger", "RunRecord", "SQLiteLedger", "digest_of"]
@@ -98,7 +98,8 @@ class SQLiteLedger:
             batcher = AsyncBatcher(client, ..., ledger=ledger)
 
     The file and those beside it (``-wal``, ``-shm``, and ``-bodies`` with the bytes of batches in doubt)
-    can be read by their owner only. The folder must be on a local disk.
+    can be read by their owner only. The folder must be on a local disk. Containers that share it need
+    different host names, by which processes are told apart.
 
     Args:
         path: the file; it is made if it does not exist.
@@ -146,7 +147,7 @@ class SQLiteLedger:
             await asyncio.sleep(_BEAT)
             try:
                 await self._do(lambda store: store.runs.renew_all())
-            except LedgerError as error:
+            except Exception as error:  # noqa: BLE001 - the next one may succeed
                 _log.warning("leases of runs were not renewed: %s", error)
 
     async def __aexit__(
@@ -156,10 +157,20 @@ class SQLiteLedger:
         await to_its_end(self._close(store))
 
     async def _close(self, store: Store) -> None:
-        if self._beat is not None:
+        try:
+            await self._end_beat()
+        finally:
+            await self._in_turn(store.close)
+
+    async def _end_beat(self) -> None:
+        if self._beat is None:
+            return
+        home = self._beat.get_loop()
+        if home is asyncio.get_running_loop():
             self._beat.cancel()
             await asyncio.wait([self._beat])
-        await self._in_turn(store.close)
+        elif not home.is_closed():
+            home.call_soon_threadsafe(self._beat.cancel)
 
     async def claim(self, run: RunRecord) -> RunRecord:
         claimed: list[RunRecord] = []

@@ -339,6 +339,10 @@ async def test_a_timeout_reports_what_is_unfinished(client: ThanxClient) -> None
         ({"state": "failed", "success_count": 0, "processed_count": 0}, "failed"),
         ({"state": "failed", "success_count": None, "processed_count": None}, "in_doubt"),
         ({"state": "failed"}, "in_doubt"),
+        (
+            {"state": "failed", "success_count": 2, "summary": {"success_count": 0, "failure_count": 0}},
+            "in_doubt",
+        ),
         ({"state": "failed", "summary": {"success_count": None, "failure_count": None}}, "in_doubt"),
         ({"state": "failed", "summary": {"success_count": 0, "failure_count": 0}}, "failed"),
         ({"state": "failed", "success_count": 3, "processed_count": 5, "failure_count": 2}, "in_doubt"),

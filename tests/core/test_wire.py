@@ -119,11 +119,12 @@ def test_an_envelope_without_code_or_message() -> None:
 
 def test_guests_are_masked_in_messages() -> None:
     """What looks like a guest never shows in an error."""
-    text = "jane@x.com and +1 415 555 1234 are wrong"
+    text = "jane@x.com, 'o'brien@x.com' and +1 415 555 1234 are wrong"
     with pytest.raises(APIError) as caught:
         decode(answer(400, {"error": {"code": "jane@x.com", "message": text}}), decode_job)
     assert "jane" not in str(caught.value) + repr(caught.value)
     assert "555" not in str(caught.value)
+    assert "brien" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

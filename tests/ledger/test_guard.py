@@ -185,6 +185,25 @@ async def test_jobs_that_hang_do_not_blind_the_guard(seed: int) -> None:
         assert len(caught.value.run.handles) < 600  # of 10,000
 
 
+async def test_jobs_that_others_look_at_are_seen(emulator: Emulator, client: ThanxClient) -> None:
+    """The guard counts what the consumer has looked at, also while all of its own looks hang."""
+    unknown = (f"unknown{number}@example.com" for number in range(10_000))
+    stream = guarded(client, Guard(max_failure_rate=0.25)).stream(unknown)
+    emulator.faults = Faults(job_hangs=1)
+
+    async def consume() -> None:
+        async with stream as handles:
+            async for handle in handles:
+                if len(handles.run.handles) >= 8:
+                    emulator.faults = Faults()
+                await asyncio.sleep(0.05)
+                await handle.refresh()
+
+    with pytest.raises(BatchError, match="max_failure_rate"):
+        await consume()
+    assert len(stream.run.handles) < 60  # of 1,000
+
+
 async def test_a_watched_run_is_not_held_up(client: ThanxClient) -> None:
     """Watching does not keep `issue` from returning once all is accepted."""
     async with (

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from thanx_async import (
     AsyncBatcher,
     ConfigurationError,
     ConnectionFailedError,
+    Guard,
     IdempotencyConflictError,
     JobHandle,
     LedgerError,
@@ -91,7 +93,7 @@ async def test_one_run_that_cannot_be_recovered(
     first, *others = await recording(client, ledger).recover()
     assert isinstance(first.error, IdempotencyConflictError)
     assert [run.error for run in others] == [None, None]
-    assert f"run {first.run_id} stays in doubt" in caplog.text
+    assert f"run {first.run_id} is left in doubt: HTTP 422" in caplog.text
     await left_in_doubt(emulator, client, ledger, 2)
     emulator.script(ScriptedAnswer(503))
     (again,) = await recording(client, ledger).recover()  # the others would not fare better
@@ -101,6 +103,53 @@ async def test_one_run_that_cannot_be_recovered(
     recovered = await recording(client, ledger).recover()
     assert [run.in_doubt for run in recovered] == [[]] * 3
     assert emulator.reward_counts() == {guest: 2 if guest in guests(2) else 1 for guest in guests(3)}
+
+
+async def test_what_is_not_recovered_is_told(
+    emulator: Emulator,
+    client: ThanxClient,
+    ledger: SQLiteLedger,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is too old, was revoked, or was begun by another credential stays in doubt, with a warning."""
+    await left_in_doubt(emulator, client, ledger, 3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        old, revoked, other = (row[0] for row in db.execute("SELECT run_id FROM runs ORDER BY created_at"))
+        db.execute("UPDATE batches SET recorded_at = recorded_at - 90000 WHERE run_id = ?", (old,))
+        db.execute("UPDATE runs SET revoked_at = 1 WHERE run_id = ?", (revoked,))
+        db.execute("UPDATE runs SET client_id = 'earlier' WHERE run_id = ?", (other,))
+    assert await recording(client, ledger).recover() == []
+    for run_id, reason in (
+        (old, "too old to be sent again"),
+        (revoked, "it was revoked"),
+        (other, "client_id 'c' instead of 'earlier'"),
+    ):
+        assert f"run {run_id} is left in doubt: it " in caplog.text
+        assert reason in caplog.text
+    assert emulator.reward_counts() == dict.fromkeys(guests(3), 1)
+
+
+async def test_recovery_is_not_guarded(emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger) -> None:
+    """The guard is for runs of `issue`; it would leave guests in doubt for ever."""
+    await left_in_doubt(emulator, client, ledger, 2)
+    guarded = recording(client, ledger, guard=Guard(max_rewards=0, max_failure_rate=0))
+    assert [run.in_doubt for run in await guarded.recover()] == [[], []]
+
+
+async def test_a_run_that_was_dropped_is_given_back(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch whose acceptance could not be written down is recovered once the batcher is closed."""
+    async with recording(client, ledger) as batcher:
+        with monkeypatch.context() as patched:
+            patched.setattr(ledger, "accept", failing)
+            await batcher.add("a@example.com")
+        await batcher.add("b@example.com")
+    assert await states(ledger) == [BatchState.IN_DOUBT, BatchState.ACCEPTED]
+    (run,) = await recording(client, ledger).recover()
+    assert run.in_doubt == []
+    assert emulator.reward_counts() == {"a@example.com": 1, "b@example.com": 1}
 
 
 async def test_recovery_reads_what_is_in_doubt_only(

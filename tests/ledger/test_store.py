@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from time import time
@@ -127,6 +128,25 @@ async def test_nothing_outlasts_a_place_that_changes_hands(ledger: SQLiteLedger,
         await other.claim(attrs.evolve(RUN, run_id="april"))
         await other.record(attrs.evolve(batch(0), run_id="april"), BODY)
         assert bodies(path).replace(b"\0", b"") == BODY
+
+
+async def test_nothing_outlasts_a_place_that_was_used_meanwhile(ledger: SQLiteLedger, path: Path) -> None:
+    """A place that one process has freed, and another has used since for more, is wiped as a whole."""
+    april = attrs.evolve(RUN, run_id="april")
+    long = b"x" * 1000
+    async with SQLiteLedger(path) as other:
+        await ledger.claim(RUN)
+        await ledger.record(batch(0), BODY)
+        await ledger.accept("march", 0, "job1")
+        await other.claim(april)
+        await other.record(attrs.evolve(batch(0, long), run_id="april"), long)
+        await other.accept("april", 0, "job2")
+        await ledger.record(batch(1), BODY)
+        assert bodies(path).replace(b"\0", b"") == BODY
+        await ledger.accept("march", 1, "job3")
+        await ledger.release("march")
+        await other.release("april")
+        assert bodies(path).replace(b"\0", b"") == b""
 
 
 async def test_what_was_wiped_in_part_is_wiped(path: Path) -> None:
@@ -409,6 +429,40 @@ async def test_wrong_use(path: Path) -> None:
         await ledger.runs()
     with pytest.raises(ConfigurationError, match="replay_within must be 0 s or more"):
         SQLiteLedger(path, replay_within=-1)
+
+
+async def test_a_release_without_wiping(ledger: SQLiteLedger, path: Path) -> None:
+    """Where bytes cannot be wiped the run is given back all the same, not kept for ever."""
+    await ledger.claim(RUN)
+    await ledger.record(batch(), BODY)
+    await ledger.accept("march", 0, "job1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("ALTER TABLE batches RENAME TO hidden")
+        with pytest.raises(LedgerError):
+            await ledger.release("march")
+        db.execute("ALTER TABLE hidden RENAME TO batches")
+    await ledger.claim(RUN)
+
+
+def test_a_ledger_outlives_its_loop(path: Path) -> None:
+    """It can be closed on another loop than it was opened on, whether that one is closed or not."""
+    ledger = SQLiteLedger(path)
+
+    async def claim() -> None:
+        await ledger.__aenter__()
+        await ledger.claim(RUN)
+
+    async def close() -> None:
+        await ledger.__aexit__(None, None, None)
+
+    asyncio.run(claim())
+    asyncio.run(close())
+    with asyncio.Runner() as runner:
+        runner.run(claim())
+        with ThreadPoolExecutor() as pool:
+            pool.submit(asyncio.run, close()).result()
+    asyncio.run(claim())
+    asyncio.run(close())
 
 
 async def test_cancelled_work_is_done_all_the_same(ledger: SQLiteLedger) -> None:
