@@ -7,15 +7,29 @@ import threading
 
 def main() -> None:
     """Run the command line, or say how to install it."""
+    _open_streams()
     try:
+        from thanx_async._cli_status import unread
         from thanx_async.cli import run
     except ImportError as error:
         sys.exit(f"thanx-async needs its extra ({error.name} is missing): pip install 'thanx-async[cli]'")
+    except KeyboardInterrupt:
+        sys.exit("thanx-async: interrupted")
     status = run(sys.argv[1:])
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # who reads it has gone
+        unread()
     if threading.active_count() > 1:
         os._exit(status)  # a thread that still reads standard input would hold the exit
     sys.exit(status)
+
+
+def _open_streams() -> None:
+    """A stream that was closed (`>&-`) is none in Python, which would be an error at every use of it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for the rest of the process
 
 
 if __name__ == "__main__":

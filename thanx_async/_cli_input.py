@@ -8,8 +8,9 @@ import io
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from enum import StrEnum
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
@@ -20,9 +21,9 @@ import orjson
 from thanx_async.errors import ConfigurationError
 
 _SLICE = 2_000
-_GUEST = re.compile(
-    r"\S+@\S+|[\s+().\-/]*(?:\d[\s+().\-/]*){7,}"
-)  # also what is no valid one: a header is no such thing
+# Also what is no valid guest: neither a header nor the rest of a note is such a thing.
+_GUEST = re.compile(r"\S+@\S+|^[\s+().\-/]*(?:\d[\s+().\-/]*){7,}$")
+_SHOWN, _LONGEST = 10, 40
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 
 
@@ -81,6 +82,17 @@ class GuestFile:
         return list(islice(self._items, _SLICE))
 
 
+@asynccontextmanager
+async def reading(name: str, *, column: str | None, format: Format | None) -> AsyncIterator[GuestFile]:  # noqa: A002 - the option's name
+    """The file, opened in a thread: a pipe may wait for who writes to it."""
+    opening = partial(GuestFile, name, column=column, format=format)
+    file = await anyio.to_thread.run_sync(opening, abandon_on_cancel=True)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
 def _items(text: TextIO, kind: Format, column: str | None) -> Iterator[object]:
     if kind is Format.CSV:
         return _csv_items(text, column)
@@ -93,46 +105,68 @@ def _items(text: TextIO, kind: Format, column: str | None) -> Iterator[object]:
 
 def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
     rows = _csv_rows(text)
-    header = [name.strip() for name in next(rows, [])]
-    if any(map(_GUEST.fullmatch, header)):
+    header = [name.strip() for name in next(filter(None, rows), [])]
+    if any(map(_GUEST.search, header)):
         raise ConfigurationError(
             "the first line of the CSV holds a guest, not column names: add a header, or give --format lines"
         )
     if not header:
         raise ConfigurationError("the CSV file is empty: its first line must name the columns")
     if column is None and len(header) > 1:
-        raise ConfigurationError(f"say with --column which column to read: {', '.join(header)}")
-    if column is not None and column not in header:
-        raise ConfigurationError(f"there is no column {column!r}; the header names: {', '.join(header)}")
+        raise ConfigurationError(f"say with --column which column to read: {_names(header)}")
+    if column is not None and header.count(column) != 1:
+        found = "more than one" if column in header else "no"
+        raise ConfigurationError(f"there is {found} column {column!r}; the header names: {_names(header)}")
     index = header.index(column) if column else 0
     return (row[index] if index < len(row) else "" for row in rows)
+
+
+def _names(header: list[str]) -> str:
+    """The columns, as far as they can be shown."""
+    shown = [name[:_LONGEST].encode("ascii", "backslashreplace").decode() for name in header[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(header) - _SHOWN:,} more" if len(header) > _SHOWN else "")
 
 
 def _csv_rows(text: TextIO) -> Iterator[list[str]]:
     """The rows, of columns that are separated as those of the first line are: spreadsheets write semicolons
     where the comma is a decimal point."""
     first = text.readline()
-    rows = csv.reader(chain([first], text), delimiter=max(",;\t", key=first.count))
+    separator = max(",;\t", key=re.sub('"[^"]*"', "", first).count)
+    rows = csv.reader(chain([first], text), delimiter=separator)
+    begin = 1
     try:
-        yield from rows
+        for row in rows:
+            if rows.line_num > begin and any(_swallows(cell, separator) for cell in row):
+                raise ConfigurationError(
+                    f"a quote in line {begin:,} of the CSV ends in line {rows.line_num:,}, or not at all;"
+                    " there are guests in between"
+                )
+            yield row
+            begin = rows.line_num + 1
     except csv.Error as error:
         raise ConfigurationError(
             f"line {rows.line_num:,} of the CSV cannot be read ({error}): is a quote not closed?"
         ) from None
 
 
+def _swallows(cell: str, separator: str) -> bool:
+    """Whether the lines that a quoted cell goes on over look like rows of their own."""
+    return any(
+        _GUEST.fullmatch(part.strip()) for line in cell.splitlines()[1:] for part in line.split(separator)
+    )
+
+
 def _json_items(text: TextIO, column: str | None) -> Iterator[object]:
-    for number, line in enumerate(text):
-        item = _json_item(line, column)
-        if number == 0 and line.lstrip().startswith("[") and not _is_pair(item):
-            raise ConfigurationError(
-                "the file is one JSON array; write each guest on a line of its own (jq -c '.[]' does it)"
-            )
-        yield item
+    first = text.readline()
+    if first.lstrip().startswith("[") and not _is_pair(_json_item(first, column)):
+        raise ConfigurationError(
+            "the file is one JSON array; write each guest on a line of its own (jq -c '.[]' does it)"
+        )
+    return (_json_item(line, column) for line in chain([first] if first else [], text))
 
 
 def _is_pair(item: object) -> bool:
-    return isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item)
+    return isinstance(item, list) and item[:1] in (["email"], ["phone"])
 
 
 def _json_item(line: str, column: str | None) -> object:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
-from uuid import uuid4
 
 from cyclopts import Parameter
 
-from thanx_async._cli_input import Format, GuestFile
-from thanx_async._cli_ledger import Flag, LedgerFile, announce, optional_ledger, run_id_of
-from thanx_async._cli_output import Display, failure_file, show_plan, write
+from thanx_async._cli_input import Format, reading
+from thanx_async._cli_output import Display, failure_file, show_plan, warn, write
+from thanx_async._cli_recorded import Flag, LedgerFile, announce, optional_ledger, run_id_of
 from thanx_async._cli_run import connect, drive
 from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED
 from thanx_async.batcher import AsyncBatcher, Guard
@@ -80,6 +78,8 @@ async def issue(
     emulator:
         Run against the embedded emulator, not against Thanx.
     """
+    if run_id == "":
+        raise ConfigurationError("--run-id is empty")
     if no_ledger and ledger is not None:
         raise ConfigurationError("say one of --ledger and --no-ledger")
     target = _target(campaign, merchant, variant, emulator=emulator)
@@ -87,21 +87,21 @@ async def issue(
     recorded = optional_ledger(ledger, wanted=ledger is not None or not (emulator or no_ledger))
     path = recorded.path if isinstance(recorded, SQLiteLedger) else None
     display = Display()
-    with (
-        closing(GuestFile(file, column=column, format=format)) as guests,
-        failure_file(failures, source=file, ledger=path) as rows,
+    async with (
+        reading(file, column=column, format=format) as guests,
+        connect(emulator=emulator) as client,
+        recorded as opened,
     ):
-        async with connect(emulator=emulator) as client, recorded as opened:
-            display.watch(client)
-            batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)
-            if opened is not None:
-                run_id = run_id or (uuid4().hex if file == "-" else run_id_of(file, client, target))
-                await announce(opened, run_id, display)
+        display.watch(client)
+        batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)
+        if opened is not None:
+            run_id = run_id or run_id_of(file, client, target)
+            await announce(opened, run_id, display)
+        with failure_file(failures, source=file, ledger=path) as rows:
             status = await drive(batcher, display, guests, run_id=run_id, failures=rows)
     if status == STOPPED and path is not None:
-        sys.stderr.write(
-            f"thanx-async: to go on, give the same command and guests again, with --run-id {run_id}\n"
-        )
+        again = f"--run-id {quote(run_id or '')}"
+        warn(f"to go on, once what stopped it is mended: the same command and guests, with {again}")
     return status
 
 
@@ -126,7 +126,7 @@ async def plan(
     batch_size:
         Guests in one request, 1 to 10,000.
     """
-    with closing(GuestFile(file, column=column, format=format)) as guests:
+    async with reading(file, column=column, format=format) as guests:
         client = ThanxClient("plan", "plan")
         batcher = AsyncBatcher(
             client, campaign_id="plan", merchant_id="plan", variant_id="plan", batch_size=batch_size

@@ -7,6 +7,7 @@ import cyclopts
 from thanx_async._cli_output import write
 from thanx_async._cli_run import connect
 from thanx_async._cli_status import ISSUED, SOME_FAILED
+from thanx_async.errors import ConfigurationError
 from thanx_async.models import IssuanceJob
 
 job_app = cyclopts.App(name="job", help="Look at, wait for or revoke one job.")
@@ -41,6 +42,8 @@ async def wait(job_id: str, /, *, merchant: str, timeout: float | None = None) -
     timeout:
         Seconds to wait at most; by default as long as it takes.
     """
+    if timeout is not None and not timeout > 0:
+        raise ConfigurationError(f"--timeout must be more than 0 s, not {timeout:g}")
     async with connect() as client:
         job = await client.job(job_id, merchant_id=merchant).wait(timeout=timeout)
     _show_job(job)
@@ -65,4 +68,7 @@ async def revoke(job_id: str, /, *, merchant: str) -> int:
 
 def _show_job(job: IssuanceJob) -> None:
     write(f"{job.id}: {job.state}, {job.processed_count:,} of {job.total_count:,} processed")
-    write(f"  {job.success_count:,} issued, {job.failure_count:,} failed")
+    if job.state == "revoked":
+        write("  its rewards were taken back")
+    else:
+        write(f"  {job.success_count:,} issued, {job.failure_count:,} failed")

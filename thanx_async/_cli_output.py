@@ -7,7 +7,7 @@ import csv
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -15,6 +15,7 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from thanx_async._cli_status import unread
 from thanx_async.batcher import (
     BatchRange,
     GuestRow,
@@ -32,11 +33,18 @@ _SHOWN = 5
 _REASONS = 20
 
 
+class _Console(Console):
+    """A console that goes silent when nobody reads it any more, where rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Display:
     """Progress: live on a terminal, otherwise a plain line every two seconds."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = _Console(stderr=True)
         self._live: Progress | None = None
         self._client: ThanxClient | None = None
         self._last = _now()
@@ -99,8 +107,24 @@ def _wait(status: LimiterStatus | None, reason: str | None) -> str:
 
 
 def write(text: str) -> None:
-    """A line on standard output."""
-    sys.stdout.write(text + "\n")
+    """A line on standard output; for nobody, once who reads it has gone.
+
+    Raises:
+        OSError: it cannot be written, which is said.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        unread()
+    except OSError as error:
+        raise OSError(f"cannot write to standard output: {error.strerror}") from None
+
+
+def warn(text: str) -> None:
+    """A line on standard error."""
+    with suppress(OSError):
+        sys.stderr.write(f"thanx-async: {text}\n")
 
 
 def show_report(report: IssuanceReport, *, of: str) -> None:
@@ -173,13 +197,21 @@ class FailureFile:
         )
 
     def write(self, report: IssuanceReport) -> str:
-        """Returns what to tell of it."""
-        with self._file as file:
-            file.truncate(0)
-            rows = csv.writer(file)
-            rows.writerow(("position", "value", "reason"))
-            listed = sorted([*report.failed, *report.rejected], key=lambda row: row.position)
-            rows.writerows((row.position, row.identifier, row.reason) for row in listed)
+        """Returns what to tell of it.
+
+        Raises:
+            OSError: it cannot be written, which is said.
+        """
+        listed = sorted([*report.failed, *report.rejected], key=lambda row: row.position)
+        try:
+            with self._file as file:
+                if file.seekable():
+                    file.truncate(0)
+                rows = csv.writer(file)
+                rows.writerow(("position", "value", "reason"))
+                rows.writerows((row.position, row.identifier, row.reason) for row in listed)
+        except OSError as error:
+            raise OSError(f"cannot write {self._path}: {error.strerror}") from None
         return f"{len(listed):,} guests who got no reward are listed in {self._path}"
 
     def close(self) -> None:
@@ -199,8 +231,13 @@ def failure_file(path: Path | None, *, source: str, ledger: Path | None) -> Iter
     """The file, closed at the end in any case. It is neither what the guests are read from nor the ledger."""
     if path and _is_read_from(path, source):
         raise ConfigurationError(f"{path} is the file that the guests are read from; give --failures another")
-    if path and ledger and path.resolve() == ledger.resolve():
-        raise ConfigurationError(f"{path} is the ledger; give --failures another file")
+    if (
+        path
+        and ledger
+        and path.resolve()
+        in {ledger.resolve().with_name(ledger.name + end) for end in ("", "-wal", "-shm", "-bodies")}
+    ):
+        raise ConfigurationError(f"{path} is the ledger's; give --failures another file")
     file = FailureFile(path) if path else None
     try:
         yield file

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from time import time
 
-from thanx_async._cli_ledger import LedgerFile, known_run, open_ledger
-from thanx_async._cli_output import Display, show_revocation, write
+from thanx_async._cli_output import Display, failure_file, show_revocation, write
+from thanx_async._cli_recorded import LedgerFile, known_run, open_ledger
 from thanx_async._cli_run import conclude, connect
 from thanx_async._cli_status import ISSUED, STOPPED
 from thanx_async.batcher import AsyncBatcher
-from thanx_async.errors import BatchError, ThanxError
+from thanx_async.errors import BatchError, ConfigurationError, ThanxError
 from thanx_async.ledger import SQLiteLedger
 
 
-async def resume(run: str, /, *, ledger: LedgerFile = None) -> int:
+async def resume(run: str, /, *, failures: Path | None = None, ledger: LedgerFile = None) -> int:
     """Take up a run that was stopped, without its file: send again what is in doubt, wait, and report.
 
     Parameters
     ----------
     run:
         The run's id.
+    failures:
+        A CSV file to write: position and reason of each guest who failed, the value being forgotten by now.
     ledger:
         The ledger's file; by default the user's own.
     """
@@ -37,10 +41,14 @@ async def resume(run: str, /, *, ledger: LedgerFile = None) -> int:
                 report, problem = resumed.report(), error
             record = await known_run(opened, run)
             unsent = record.batches is None or record.batches > len(await opened.batches(run))
-            old = opened.replay_within
-    status = conclude(report, problem, of="sent and recorded")
+    with failure_file(failures, source="", ledger=opened.path) as rows:
+        status = conclude(report, problem, rows, of="sent and recorded")
     if report.in_doubt and problem is None:
-        write(f"What is in doubt for longer than {old / 3600:g} h is not sent again: see `ledger settle`")
+        old = f"for longer than {opened.replay_within / 3600:g} h"
+        why = old if record.revoked_at is None else "in a revoked run"
+        write(
+            f"What is in doubt {why}, or since its job does not say, is not sent again: see `ledger settle`"
+        )
     if unsent:
         write("Not all of the file was sent: run `issue` with it again for the rest")
         return STOPPED
@@ -58,10 +66,28 @@ async def revoke(run: str, /, *, ledger: LedgerFile = None) -> int:
         The ledger's file; by default the user's own.
     """
     with Display() as display:
-        async with _recorded(run, ledger, display) as (_, batcher):
+        async with _recorded(run, ledger, display) as (opened, batcher):
+            await _check_doubts(opened, run)
             report = await (await batcher.resume(run, replay=False)).revoke()
     show_revocation(report)
     return STOPPED if report.not_revoked else ISSUED
+
+
+async def _check_doubts(ledger: SQLiteLedger, run: str) -> None:
+    """Once the run is revoked nothing of it is sent again, by which its job could be found.
+
+    Raises:
+        ConfigurationError: there is something in doubt that `resume` would find out about.
+    """
+    oldest = time() - ledger.replay_within
+    young = [
+        batch for batch in await ledger.in_doubt() if batch.run_id == run and batch.recorded_at >= oldest
+    ]
+    if young and (await known_run(ledger, run)).revoked_at is None:
+        raise ConfigurationError(
+            f"{len(young):,} batches of run {run} are in doubt, and cannot be taken back before their jobs"
+            f" are known: give `resume {run}` first, or settle them"
+        )
 
 
 @asynccontextmanager

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from thanx_async._cli_limiter import shared_limiter
-from thanx_async._cli_output import Display, FailureFile, show_report, write
+from thanx_async._cli_output import Display, FailureFile, show_report, warn, write
 from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
 from thanx_async.client import ThanxClient
@@ -31,7 +30,7 @@ async def drive(
         LedgerError: the run cannot be started, and nothing was sent.
     """
     stream = batcher.stream(guests, run_id=run_id)
-    stopper = _Stopper(stream)
+    stopper = _Stopper(stream, display)
     with display, on_signals(stopper):
         showing = asyncio.create_task(display.keep_showing(stream.run))
         try:
@@ -79,8 +78,9 @@ async def connect(*, emulator: bool = False) -> AsyncIterator[ThanxClient]:
 class _Stopper:
     """The first signal ends the phase that it comes in, the second cancels everything."""
 
-    def __init__(self, stream: IssuanceStream) -> None:
+    def __init__(self, stream: IssuanceStream, display: Display) -> None:
         self.asked = False
+        self._display = display
         self._stream = stream
         self._task = asyncio.current_task()
         self._waiting: asyncio.Timeout | None = None
@@ -91,6 +91,10 @@ class _Stopper:
         elif self._waiting is not None:
             self._waiting.reschedule(0)
         else:
+            self._display.say(
+                "Stopping: requests under way are finished first. Ctrl-C again ends now, and leaves them"
+                " in doubt"
+            )
             self._stream.stop()
         self.asked = True
 
@@ -112,19 +116,22 @@ def conclude(
     of: str = "read from the input",
 ) -> int:
     """Show the report and what stopped the run; returns the exit status."""
-    listed = failures.write(report) if failures else ""  # first, since standard output may be gone
+    listed, unlisted = "", None
+    try:
+        listed = failures.write(report) if failures else ""  # first, since standard output may be gone
+    except OSError as error:
+        unlisted = error
     show_report(report, of=of)
     if listed:
         write(listed)
-    sys.stdout.flush()
+    if unlisted:
+        warn(f"{unlisted}; `resume {report.run_id} --failures FILE` lists who failed")
     if problem:
         cause = problem.__cause__ if isinstance(problem, BatchError) else None
-        sys.stderr.write(f"thanx-async: stopped: {cause or problem}\n")
+        warn(f"stopped: {cause or problem}")
     if stopped:
-        sys.stderr.write(
-            "thanx-async: stopped as asked; the input was not read to its end, or jobs still run\n"
-        )
-    if problem or stopped or report.unsent or report.in_doubt or report.unfinished:
+        warn("stopped as asked; the input was not read to its end, or jobs still run")
+    if unlisted or problem or stopped or report.unsent or report.in_doubt or report.unfinished:
         return STOPPED
     return SOME_FAILED if report.failed or report.rejected else ISSUED
 

@@ -1,3 +1,14 @@
-"""The exit statuses of the command line."""
+"""How a command ends: its exit status, and what to do when nobody reads what it prints."""
 
-ISSUED, SOME_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
+from __future__ import annotations
+
+import os
+import sys
+
+ISSUED, SOME_FAILED, WRONG_USE, STOPPED = range(4)
+
+
+def unread() -> None:
+    """Whoever read standard output has gone: what is still printed goes nowhere, also at the exit."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

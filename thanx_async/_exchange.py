@@ -14,6 +14,9 @@ from thanx_async.errors import (
     TransportError,
 )
 
+_ERRORS = 400
+_SECRET = 8
+
 
 def once() -> aiohttp.ClientMiddlewareType:
     """aiohttp repeats a GET by itself where the connection broke, which the rate limits would know nothing
@@ -32,7 +35,8 @@ def once() -> aiohttp.ClientMiddlewareType:
     return middleware
 
 
-async def read(response: aiohttp.ClientResponse) -> wire.Answer:
+async def read(response: aiohttp.ClientResponse, token: str) -> wire.Answer:
+    """The whole answer; a refusal that repeats the token does so no longer."""
     received = bytearray()
     try:
         async for chunk in response.content.iter_any():
@@ -47,7 +51,10 @@ async def read(response: aiohttp.ClientResponse) -> wire.Answer:
             status=response.status,
             body_start=bytes(received[:200]),
         ) from error
-    return wire.Answer(response.status, response.headers, bytes(received))
+    body = bytes(received)
+    if response.status >= _ERRORS and len(token) >= _SECRET:  # what is shorter may be part of any word
+        body = body.replace(token.encode(), b"[masked]")
+    return wire.Answer(response.status, response.headers, body)
 
 
 def transport_error(error: Exception, url: URL) -> TransportError:

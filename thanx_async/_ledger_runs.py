@@ -32,6 +32,10 @@ class Runs:
         now, owner = time(), Owner.new().packed()
         with explained(self._path), transaction(self._db):
             known = self.find(run.run_id)
+            if known is not None and run.differences(known) and self._is_empty(run.run_id):
+                self._check_free(run.run_id, now)
+                self._db.execute("DELETE FROM runs WHERE run_id = ?", (run.run_id,))
+                known = None
             if known is None:
                 known = attrs.evolve(run, created_at=now, changed_at=now)
                 marks = ", ".join("?" * len(_RUN))
@@ -48,6 +52,11 @@ class Runs:
             self._set_owner(run.run_id, owner, now + LEASE)
         self._owners[run.run_id] = owner
         return known
+
+    def _is_empty(self, run_id: str) -> bool:
+        """Whether nothing was sent, as with a wrong campaign: then the run can be another."""
+        query = "SELECT 1 FROM batches WHERE run_id = ? LIMIT 1"
+        return self._db.execute(query, (run_id,)).fetchone() is None
 
     def _check_free(self, run_id: str, now: float) -> None:
         text, until = self._owner(run_id)

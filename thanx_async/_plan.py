@@ -10,6 +10,7 @@ import attrs
 
 from thanx_async._accounts import IssuanceRun
 from thanx_async._chunking import Chunker
+from thanx_async._guard import Guard
 from thanx_async._report import GuestRow
 from thanx_async._source import Source
 from thanx_async.errors import ConfigurationError
@@ -29,6 +30,9 @@ def check_target(campaign_id: str, merchant_id: str, variant_id: str) -> None:
 
 
 def check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max_waiting: int) -> None:
+    for name, value in (("batch_size", batch_size), ("max_waiting", max_waiting)):
+        if not isinstance(value, int):
+            raise ConfigurationError(f"{name} must be a whole number, not {type(value).__name__}")
     if not 1 <= batch_size <= MAX_BATCH:
         raise ConfigurationError(f"batch_size must be 1 to {MAX_BATCH:,}, not {batch_size}")
     if max_concurrency is not None and max_concurrency < 1:
@@ -39,9 +43,13 @@ def check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max
         raise ConfigurationError(f"max_waiting must be at least 1, not {max_waiting}")
 
 
-def check_ledger(ledger: object) -> None:
+def check_parts(guard: object, ledger: object, on_progress: object) -> None:
+    if not isinstance(guard, Guard):
+        raise ConfigurationError("guard must be a Guard, such as Guard(max_rewards=1000)")
     if isinstance(ledger, str | bytes | os.PathLike):
         raise ConfigurationError("ledger must be an open ledger, not a path: use SQLiteLedger(path)")
+    if on_progress is not None and not callable(on_progress):
+        raise ConfigurationError("on_progress must be callable with a run")
 
 
 @attrs.frozen

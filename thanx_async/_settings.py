@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from ipaddress import ip_address
 
+from aiohttp import ClientTimeout
 from yarl import URL
 
 from thanx_async._version import __version__
 from thanx_async.errors import ConfigurationError
 from thanx_async.models import Environment
+from thanx_async.retry import RetryPolicy
 
 USER_AGENT = f"thanx-async/{__version__}"
 
@@ -37,6 +39,15 @@ def url_of(environment: Environment) -> str:
     if not isinstance(environment, Environment):
         raise ConfigurationError("environment must be Environment.SANDBOX or Environment.PRODUCTION")
     return environment.value
+
+
+def check_parts(timeout: object, retry: object, hook: object) -> None:
+    if not isinstance(timeout, ClientTimeout):
+        raise ConfigurationError("timeout must be an aiohttp.ClientTimeout, such as ClientTimeout(total=60)")
+    if not isinstance(retry, RetryPolicy):
+        raise ConfigurationError("retry must be a RetryPolicy, such as RetryPolicy(max_attempts=3)")
+    if not callable(hook):
+        raise ConfigurationError("hook must be callable with a record")
 
 
 def header(name: str, value: str, *, spaces: bool = False) -> str:

@@ -95,6 +95,7 @@ class Transport:
     ) -> None:
         self._base_url = base_url
         self._headers = headers
+        self._token = headers["Authorization"].removeprefix("Bearer ")
         self._session = session
         self._owns_session = session is None
         self._tls: ssl.SSLContext | bool = (
@@ -224,7 +225,7 @@ class Transport:
                 middlewares=(once(),) if self._owns_session else None,
             ) as response:
                 slot.answered(response.status, response.headers)
-                return await read(response)
+                return await read(response, self._token)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             # The representation of a response's error would show the token.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else error

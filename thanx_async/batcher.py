@@ -14,7 +14,7 @@ from thanx_async._collector import Collector
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
 from thanx_async._outcomes import Outcome
-from thanx_async._plan import IssuancePlan, check_ledger, check_sizes, check_target, planned
+from thanx_async._plan import IssuancePlan, check_parts, check_sizes, check_target, planned
 from thanx_async._polling import in_flight
 from thanx_async._report import (
     BatchInDoubt,
@@ -96,7 +96,7 @@ class AsyncBatcher(MicroBatching):
     ) -> None:
         check_target(campaign_id, merchant_id, variant_id)
         check_sizes(batch_size, max_concurrency, linger, max_waiting)
-        check_ledger(ledger)
+        check_parts(guard, ledger, on_progress)
         self._client = client
         self._merchant_id = merchant_id
         self._target = campaign_id, merchant_id, variant_id
@@ -151,8 +151,8 @@ class AsyncBatcher(MicroBatching):
         A slow consumer slows the reading. Leaving the block stops the run: nothing more is sent, and
         requests under way are finished. ``handles.run`` is the account at every moment.
         """
-        if run_id is not None and not run_id:
-            raise ConfigurationError("run_id is empty")
+        if run_id is not None and not (run_id and run_id.isprintable()):
+            raise ConfigurationError("run_id is empty" if not run_id else "run_id has a control character")
         run = IssuanceRun(run_id or uuid4().hex, self._chunker())
         if self.guard.canary is not None:
             run.chunker.cut_first_at(self.guard.canary)

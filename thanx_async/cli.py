@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import cyclopts
 
-from thanx_async._cli_status import ISSUED, STOPPED, WRONG_USE
+from thanx_async._cli_status import ISSUED, STOPPED, WRONG_USE, unread
 from thanx_async._version import __version__
 from thanx_async.errors import ConfigurationError, ThanxError
 
@@ -81,6 +81,9 @@ def run(arguments: Sequence[str]) -> int:
         return WRONG_USE
     except ConfigurationError as error:
         return _fail(str(error), WRONG_USE)
+    except (BrokenPipeError, SystemExit):  # who read the help has gone, which rich makes the latter of
+        unread()
+        return ISSUED
     except (ThanxError, ValueError, OSError) as error:
         return _fail(str(error), STOPPED)
     except (KeyboardInterrupt, asyncio.CancelledError):

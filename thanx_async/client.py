@@ -13,7 +13,7 @@ import aiohttp
 
 from thanx_async import _catalogue, wire
 from thanx_async._delivery import Delivery
-from thanx_async._settings import USER_AGENT, checked_url, environment, header, url_of, variable
+from thanx_async._settings import USER_AGENT, check_parts, checked_url, environment, header, url_of, variable
 from thanx_async._transport import Transport
 from thanx_async._watching import JobWatches
 from thanx_async.errors import ConfigurationError, InvalidIdentifierError
@@ -89,6 +89,7 @@ class ThanxClient:
         hook: Hook = log_record,
     ) -> None:
         self.base_url = checked_url(base_url or url_of(environment))
+        check_parts(timeout, retry, hook)
         self.client_id = client_id
         self.limiter: RateLimiter = limiter or LocalRateLimiter()
         self.hook = hook

@@ -69,6 +69,19 @@ def test_a_json_array(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: 
     assert run(["plan", written(tmp_path / "a.json", '["email", "a@example.com"]')]) == 0
 
 
+@pytest.mark.parametrize("last", ['"Bob', '"Bob"'])
+def test_a_quote_that_swallows_guests(tmp_path: Path, capsys: pytest.CaptureFixture[str], last: str) -> None:
+    """A quote that ends rows later, or never, is told with its lines; a note of several lines is fine."""
+    rows = [f"{guest},Name" for guest in guests(20)]
+    rows[3] = f'{guests(20)[3]},"Bob'
+    rows[9] = f"{guests(20)[9]},{last}"
+    assert run(["plan", written(tmp_path / "a.csv", "email,name", *rows), "--column", "email"]) == 2
+    assert "a quote in line 5 of the CSV ends in line" in capsys.readouterr().err
+    rows[3:10] = [f'{guests(20)[3]},"a note', "of several, or more,", 'lines"']
+    assert run(["plan", written(tmp_path / "a.csv", "", "email,name", *rows), "--column", "email"]) == 0
+    assert "14 read, 14 guests" in capsys.readouterr().out
+
+
 def test_a_quote_that_is_not_closed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The message names the line, and there is no traceback."""
     file = written(tmp_path / "guests.csv", "email", '"jane@example.com', *["joe@example.com"] * 10_000)
@@ -87,7 +100,7 @@ def test_a_list_of_failures_is_not_lost(
     assert "junk" in listed
     assert run([*command, str(out)]) == 2
     assert out.read_text() == listed
-    assert run([*command, file]) == 2
+    assert run([*command, file, "--run-id", "another"]) == 2
     assert Path(file).read_text() == "jane@example.com\njunk\n"
     assert "is the file that the guests are read from" in capsys.readouterr().err
 
@@ -187,8 +200,18 @@ def test_standard_input(
         (["issue", "plain.txt", *TARGET, "--failures", "no/where.csv"], "cannot write no/where.csv"),
         (["plan", "plain.txt", "--format", "xml"], "xml"),
         (["plan", ""], "FILE is empty"),
+        (["issue", "plain.txt", *TARGET, "--run-id", ""], "--run-id is empty"),
+        (
+            ["job", "wait", "j", "--merchant", "m", "--timeout", "nan"],
+            "--timeout must be more than 0 s, not nan",
+        ),
+        (["plan", "twice.csv", "--column", "email"], "more than one column 'email'"),
+        (["ledger", "runs", "--ledger", "empty.csv"], "is an empty file, and no ledger"),
         (["demo", "--guests", "-3"], "--guests must be 0 or more, not -3"),
-        (["issue", "plain.txt", *TARGET, "--ledger", "x.db", "--failures", "x.db"], "x.db is the ledger"),
+        (
+            ["issue", "plain.txt", *TARGET, "--ledger", "x.db", "--failures", "x.db-wal"],
+            "x.db-wal is the ledger's",
+        ),
         (["emulator", "--limits", "five"], "--limits must look like"),
         (["nope"], "nope"),
     ],
@@ -205,6 +228,7 @@ def test_wrong_use(
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "empty.csv")
     written(tmp_path / "two.csv", "id,email")
+    written(tmp_path / "twice.csv", "email,email")
     written(tmp_path / "plain.txt", "a@example.com")
     assert run(arguments) == 2
     printed = capsys.readouterr()

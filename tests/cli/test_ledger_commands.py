@@ -1,6 +1,8 @@
 """The commands for recorded runs."""
 
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import platformdirs
@@ -39,7 +41,7 @@ def test_the_same_command_goes_on(
     assert "0 batches finished, 1 accepted, 0 in doubt" in printed.err
     assert counts(printed.out)["issued"] == 25
     assert run(command) == 2
-    assert "already complete: 25 issued on" in capsys.readouterr().err
+    assert "already complete: 25 issued, 0 failed, on" in capsys.readouterr().err
     assert served.reward_counts() == dict.fromkeys(guests(25), 1)
     assert run([*command, "--run-id", "once more"]) == 0
     assert served.reward_counts() == dict.fromkeys(guests(25), 2)
@@ -116,8 +118,16 @@ def test_revoke(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_doubt_cannot_be_taken_back(doubtful: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """What has no known job is reported with its place and key."""
+    assert run(["revoke", "march"]) == 2
+    assert "give `resume march` first" in capsys.readouterr().err
+    with closing(sqlite3.connect(own_ledger(), isolation_level=None)) as db:
+        db.execute("UPDATE batches SET recorded_at = 0")  # too old for that
     assert run(["revoke", "march"]) == 3
     assert "not taken back: it is not known which job issued it: positions 0 to 4" in capsys.readouterr().out
+    assert run(["ledger", "show", "march"]) == 0
+    assert "not sent again, since the run was revoked: settle it" in capsys.readouterr().out
+    assert run(["resume", "march"]) == 3
+    assert "What is in doubt in a revoked run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -160,14 +170,75 @@ def test_settling_by_a_wrong_job(
 ) -> None:
     """A job that Thanx does not know, or that has other guests, settles nothing."""
     other = written(tmp_path / "other.txt", *guests(7, start=50))
-    assert run(["issue", other, *TARGET]) == 0
+    assert run(["issue", other, *TARGET, "--no-ledger"]) == 0
+    recorded = written(tmp_path / "recorded.txt", *guests(5, start=80))
+    assert run(["issue", recorded, *TARGET, "--run-id", "april"]) == 0
     settle = ["ledger", "settle", "march", "0", "--job"]
     assert run([*settle, "nonsense"]) == 3
     assert "HTTP 404" in capsys.readouterr().err
     assert run([*settle, f"job{served.jobs_accepted:06}"]) == 2
+    assert "is batch 0 of run april already" in capsys.readouterr().err
+    assert run([*settle, f"job{served.jobs_accepted - 1:06}"]) == 2
     assert "has 7 guests of campaign camp_abc123; the batch has 5" in capsys.readouterr().err
     assert run([*settle, "job000001"]) == 0
     assert run(["resume", "march"]) == 0
+
+
+@pytest.mark.parametrize(("how", "issued"), [("--issued", 5), ("--not-issued", 0)])
+def test_settling_a_job_that_does_not_say(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str, issued: int
+) -> None:
+    """A job that has ended without its numbers leaves its guests in doubt, until that is settled."""
+    silent = ScriptedAnswer(200, b'{"issuance_job": {"id": "job000001", "state": "failed"}}')
+    served.script(ScriptedAnswer(), silent)
+    assert run(["issue", written(tmp_path / "a.txt", *guests(5)), *TARGET, "--run-id", "march"]) == 3
+    assert counts(capsys.readouterr().out)["in doubt"] == 5
+    served.script(silent)
+    assert run(["ledger", "settle", "march", "0", how]) == 0
+    assert run(["ledger", "runs"]) == 0
+    assert f"complete: {issued} issued" in capsys.readouterr().out
+    assert run(["ledger", "settle", "march", "0", how]) == 2
+
+
+def test_failures_of_a_run_that_is_complete(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are listed by `resume`; `issue` does not leave an empty list."""
+    command = ["issue", written(tmp_path / "a.txt", *guests(2), "unknown@example.com"), *TARGET]
+    assert run([*command, "--run-id", "march"]) == 1
+    listed = tmp_path / "late.csv"
+    assert run([*command, "--run-id", "march", "--failures", str(listed)]) == 2
+    assert "2 issued, 1 failed" in capsys.readouterr().err
+    assert not listed.exists()
+    assert run(["resume", "march", "--failures", str(listed)]) == 1
+    assert listed.read_text().splitlines() == ["position,value,reason", "2,,User not found"]
+
+
+def test_a_wrong_campaign_can_be_corrected(served: Emulator, tmp_path: Path) -> None:
+    """A run that has sent nothing takes other settings."""
+    file = written(tmp_path / "a.txt", *guests(2))
+    wrong = ["--campaign", "x", *TARGET[2:]]
+    assert run(["issue", file, *wrong, "--run-id", "march"]) == 3
+    assert run(["issue", file, *TARGET, "--run-id", "march"]) == 0
+    assert served.reward_counts() == dict.fromkeys(guests(2), 1)
+
+
+def test_a_revocation_that_was_broken_off(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run says how many jobs are left, until the same command has taken them back as well."""
+    assert run(["issue", written(tmp_path / "a.txt", *guests(2)), *TARGET, "--run-id", "march"]) == 0
+    with closing(sqlite3.connect(own_ledger(), isolation_level=None)) as db:
+        db.execute("UPDATE runs SET revoked_at = 1")
+    assert run(["ledger", "runs"]) == 0
+    assert "1 jobs not taken back yet: give `revoke` again" in capsys.readouterr().out
+    assert run(["revoke", "march"]) == 0
+    assert run(["ledger", "runs"]) == 0
+    assert "not taken back" not in capsys.readouterr().out
+
+
+def own_ledger() -> Path:
+    return platformdirs.user_state_path("thanx-async", appauthor=False) / "ledger.sqlite"
 
 
 def test_resuming_without_an_answer(

@@ -56,6 +56,7 @@ async def test_interrupting_a_run(tmp_path: Path) -> None:
         rewarded = len(emulator.reward_counts())
     assert process.returncode == 3, err
     assert "stopped as asked" in err
+    assert "Stopping: requests under way are finished first." in err
     fates = dict(re.findall(r"^  (\w+(?: \w+)?) +([\d,]+)$", out, re.MULTILINE))
     assert int(fates["in doubt"]) == 0
     assert int(fates["issued"]) + int(fates["unfinished"]) == rewarded
@@ -110,6 +111,34 @@ async def test_interrupting_what_only_looks() -> None:
             assert await asyncio.to_thread(process.wait, 30) == 3
             _, err = process.communicate()
             assert err == "thanx-async: interrupted; the same command can be given again\n"
+
+
+async def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
+    """Where standard output or error is closed, or its reader has gone, the run goes on, and its exit status
+    is the true one."""
+    (tmp_path / "guests.txt").write_text("\n".join(guests(30)))
+    async with Emulator(limits=[], speed=JobSpeed(1e6, 0.01)) as emulator:
+        issue = ["issue", str(tmp_path / "guests.txt"), *TARGET, "--no-ledger", "--batch-size", "10"]
+        for number, arguments in enumerate((issue, ["--help"], ["merchants"]), 1):
+            process = start(*arguments, url=emulator.url)
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            err = await asyncio.to_thread(process.stderr.read)
+            process.stderr.close()
+            assert (await asyncio.to_thread(process.wait, 30), err) == (0, ""), number
+        for closed in (">&-", "2>&-", "<&-"):
+            command = ["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, *issue]
+            environment = os.environ | {
+                "THANX_BASE_URL": emulator.url,
+                "THANX_CLIENT_ID": "c",
+                "THANX_ACCESS_TOKEN": "s3cret",
+            }
+            done = await asyncio.to_thread(
+                subprocess.run, command, env=environment, capture_output=True, text=True
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+    assert emulator.reward_counts() == dict.fromkeys(guests(30), 4)
 
 
 async def test_the_input_is_not_overwritten(tmp_path: Path) -> None:

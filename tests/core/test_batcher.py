@@ -448,6 +448,9 @@ async def test_no_more_than_allowed_are_under_way() -> None:
         ({"linger": -0.1}, "linger must be 0 or more seconds"),
         ({"linger": float("nan")}, "linger must be 0 or more seconds"),
         ({"max_waiting": 0}, "max_waiting must be at least 1"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number, not float"),
+        ({"guard": 5}, "guard must be a Guard"),
+        ({"on_progress": 5}, "on_progress must be callable"),
         ({"ledger": "runs.sqlite"}, r"not a path: use SQLiteLedger\(path\)"),
     ],
 )
@@ -464,6 +467,8 @@ async def test_a_single_guest_is_no_source(client: ThanxClient, source: object) 
         await batcher(client).issue(source)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigurationError, match="run_id is empty"):
         await batcher(client).issue([], run_id="")
+    with pytest.raises(ConfigurationError, match="run_id has a control character"):
+        await batcher(client).issue([], run_id="a\nb")
 
 
 ANSWERS = st.sampled_from(

@@ -25,6 +25,7 @@ from thanx_async import (
     RetryPolicy,
     ServerError,
     ThanxClient,
+    ThanxError,
     UnprocessableError,
 )
 from thanx_async.client import ClientOptions
@@ -311,6 +312,9 @@ async def test_wrong_identifiers_send_nothing(
         ({"base_url": "https://u:p@example.com"}, "just a scheme"),
         ({"base_url": "https://exa mple.com:x"}, "not a URL"),
         ({"client_id": 7}, "client_id must be text, not int"),
+        ({"timeout": 5}, "timeout must be"),
+        ({"retry": 3}, "retry must be"),
+        ({"hook": 3}, "hook must be"),
         ({"environment": "production"}, r"must be Environment\.SANDBOX or"),
     ],
 )
@@ -319,6 +323,21 @@ async def test_wrong_arguments(arguments: dict[str, object], phrase: str) -> Non
     settings = {"client_id": "c", "access_token": "t"} | arguments
     with pytest.raises(ConfigurationError, match=phrase):
         ThanxClient(**settings)  # type: ignore[arg-type]  # wrong on purpose
+
+
+async def test_an_echoed_token_is_masked(emulator: Emulator) -> None:
+    """A server that repeats the token in its refusal does not bring it into errors."""
+    async with ThanxClient("c", "sekrit-token", base_url=emulator.url) as client:
+        for body in (
+            b'{"error": {"code": "sekrit-token", "message": "bad token sekrit-token"}}',
+            b"<html>sekrit-token",
+        ):
+            emulator.script(ScriptedAnswer(401, body))
+            with pytest.raises(ThanxError) as caught:
+                await client.get_scopes()
+            shown = f"{caught.value} {caught.value!r} {vars(caught.value)}"
+            assert "sekrit" not in shown
+            assert "[masked]" in shown
 
 
 @pytest.mark.parametrize("key", ["", "a\nb", 5])

@@ -1,0 +1,107 @@
+"""Where runs are recorded, and how far they have come."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import nullcontext
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+from uuid import uuid4
+
+import platformdirs
+from cyclopts import Parameter
+
+from thanx_async._cli_output import Display
+from thanx_async.client import ThanxClient
+from thanx_async.errors import ConfigurationError
+from thanx_async.ledger import BatchRecord, BatchState, RunRecord, SQLiteLedger
+
+LedgerFile = Path | None
+Flag = Annotated[bool, Parameter(negative=())]
+
+
+def open_ledger(path: LedgerFile) -> SQLiteLedger:
+    """The ledger at a path, which must be there, or the user's own."""
+    if path is not None and not path.exists():
+        raise ConfigurationError(f"there is no ledger {path}")
+    if path is not None and path.is_file() and not path.stat().st_size:
+        raise ConfigurationError(f"{path} is an empty file, and no ledger")
+    return _ledger(path)
+
+
+def _ledger(path: LedgerFile) -> SQLiteLedger:
+    return SQLiteLedger(path or _own_folder() / "ledger.sqlite")
+
+
+def _own_folder() -> Path:
+    folder = platformdirs.user_state_path("thanx-async", appauthor=False)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write in {folder}, where runs are recorded ({error.strerror}): give --ledger PATH"
+        ) from error
+    return folder
+
+
+def optional_ledger(path: LedgerFile, *, wanted: bool) -> SQLiteLedger | nullcontext[None]:
+    return _ledger(path) if wanted else nullcontext()
+
+
+def run_id_of(file: str, client: ThanxClient, target: tuple[str, str, str]) -> str:
+    """The run of a file: the same for the same file, target and credential, whatever the file holds. What
+    comes through a pipe is a new run each time."""
+    path = Path(file).resolve()
+    if not path.is_file():
+        return uuid4().hex
+    identity = "\n".join((str(path), client.base_url, client.client_id, *target))
+    return f"{path.name}-{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()[:10]}"
+
+
+async def announce(ledger: SQLiteLedger, run_id: str | None, display: Display) -> None:
+    """Say how far a run has come before.
+
+    Raises:
+        ConfigurationError: it is complete, so that starting it again is not what was meant.
+    """
+    known = await ledger.run(run_id) if run_id else None
+    if known is None:
+        return
+    batches = await ledger.batches(known.run_id)
+    if known.revoked_at is None and known.is_complete(batches):
+        raise ConfigurationError(
+            f"run {known.run_id} is already complete: {issued_by(batches):,} issued,"
+            f" {guests(batches) - issued_by(batches):,} failed, on {date(known.changed_at)}; `resume"
+            f" {known.run_id}` reports on it. Nothing was sent. Put new guests in a file of their own: a new"
+            " --run-id issues to everybody in this one once more"
+        )
+    display.say(f"Continuing run {known.run_id} of {date(known.created_at)}: {states(batches)}")
+
+
+async def known_run(ledger: SQLiteLedger, run_id: str) -> RunRecord:
+    """A run that must be recorded."""
+    record = await ledger.run(run_id)
+    if record is None:
+        raise ConfigurationError(f"the ledger {ledger.path} knows no run {run_id!r}; see `ledger runs`")
+    return record
+
+
+def states(batches: list[BatchRecord]) -> str:
+    counts = {state: sum(1 for batch in batches if batch.state is state) for state in BatchState}
+    return (
+        f"{counts[BatchState.FINISHED]:,} batches finished, {counts[BatchState.ACCEPTED]:,} accepted,"
+        f" {counts[BatchState.IN_DOUBT]:,} in doubt"
+    )
+
+
+def guests(batches: list[BatchRecord]) -> int:
+    return sum(len(batch.positions) for batch in batches)
+
+
+def issued_by(batches: list[BatchRecord]) -> int:
+    return sum(batch.outcome.issued for batch in batches if batch.outcome)
+
+
+def date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
