@@ -162,6 +162,9 @@ def _json_items(text: TextIO, column: str | None) -> Iterator[object]:
         raise ConfigurationError(
             "the file is one JSON array; write each guest on a line of its own (jq -c '.[]' does it)"
         )
+    item = _json_item(first, None)
+    if column is None and isinstance(item, dict) and "value" not in item:
+        raise ConfigurationError(f"say with --column which key holds the guest: {_names(list(item))}")
     return (_json_item(line, column) for line in chain([first] if first else [], text))
 
 

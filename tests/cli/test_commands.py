@@ -205,6 +205,7 @@ def test_standard_input(
             ["job", "wait", "j", "--merchant", "m", "--timeout", "nan"],
             "--timeout must be more than 0 s, not nan",
         ),
+        (["plan", "keys.jsonl"], "which key holds the guest: name, mail"),
         (["plan", "twice.csv", "--column", "email"], "more than one column 'email'"),
         (["ledger", "runs", "--ledger", "empty.csv"], "is an empty file, and no ledger"),
         (["demo", "--guests", "-3"], "--guests must be 0 or more, not -3"),
@@ -229,6 +230,7 @@ def test_wrong_use(
     written(tmp_path / "empty.csv")
     written(tmp_path / "two.csv", "id,email")
     written(tmp_path / "twice.csv", "email,email")
+    written(tmp_path / "keys.jsonl", '{"name": "Jane", "mail": "jane@example.com"}')
     written(tmp_path / "plain.txt", "a@example.com")
     assert run(arguments) == 2
     printed = capsys.readouterr()
