@@ -96,6 +96,8 @@ async def settle(
                 raise ConfigurationError(
                     f"run {run!r} has no batch {batch} in doubt; see `ledger show {run}`"
                 )
+            if job is not None and found.job_id is not None:
+                raise ConfigurationError(f"it is job {found.job_id} already: say --issued or --not-issued")
             if job is not None:
                 await _check_job(job, record, found, opened)
                 await opened.accept(run, batch, job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -205,7 +206,7 @@ class FailureFile:
         listed = sorted([*report.failed, *report.rejected], key=lambda row: row.position)
         try:
             with self._file as file:
-                if file.seekable():
+                if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     file.truncate(0)
                 rows = csv.writer(file)
                 rows.writerow(("position", "value", "reason"))
@@ -231,12 +232,8 @@ def failure_file(path: Path | None, *, source: str, ledger: Path | None) -> Iter
     """The file, closed at the end in any case. It is neither what the guests are read from nor the ledger."""
     if path and _is_read_from(path, source):
         raise ConfigurationError(f"{path} is the file that the guests are read from; give --failures another")
-    if (
-        path
-        and ledger
-        and path.resolve()
-        in {ledger.resolve().with_name(ledger.name + end) for end in ("", "-wal", "-shm", "-bodies")}
-    ):
+    theirs = {f"{ledger.resolve()}{end}" for end in ("", "-wal", "-shm", "-bodies")} if ledger else set[str]()
+    if path and str(path.resolve()) in theirs:
         raise ConfigurationError(f"{path} is the ledger's; give --failures another file")
     file = FailureFile(path) if path else None
     try:

@@ -56,7 +56,8 @@ def run_id_of(file: str, client: ThanxClient, target: tuple[str, str, str]) -> s
     if not path.is_file():
         return uuid4().hex
     identity = "\n".join((str(path), client.base_url, client.client_id, *target))
-    return f"{path.name}-{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()[:10]}"
+    name = "".join(character if character.isprintable() else "_" for character in path.name)
+    return f"{name}-{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()[:10]}"
 
 
 async def announce(ledger: SQLiteLedger, run_id: str | None, display: Display) -> None:

@@ -125,15 +125,15 @@ def conclude(
     if listed:
         write(listed)
     if unlisted:
-        warn(f"{unlisted}; `resume {report.run_id} --failures FILE` lists who failed")
+        warn(f"{unlisted}; the report is true all the same")
     if problem:
         cause = problem.__cause__ if isinstance(problem, BatchError) else None
         warn(f"stopped: {cause or problem}")
     if stopped:
         warn("stopped as asked; the input was not read to its end, or jobs still run")
-    if unlisted or problem or stopped or report.unsent or report.in_doubt or report.unfinished:
+    if problem or stopped or report.unsent or report.in_doubt or report.unfinished:
         return STOPPED
-    return SOME_FAILED if report.failed or report.rejected else ISSUED
+    return SOME_FAILED if report.failed or report.rejected or unlisted else ISSUED
 
 
 @contextmanager

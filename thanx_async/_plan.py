@@ -29,6 +29,13 @@ def check_target(campaign_id: str, merchant_id: str, variant_id: str) -> None:
             raise ConfigurationError(f"{name} is empty")
 
 
+def check_run_id(run_id: str | None) -> None:
+    if run_id == "":
+        raise ConfigurationError("run_id is empty")
+    if run_id is not None and not run_id.isprintable():
+        raise ConfigurationError("run_id has a character that cannot be shown")
+
+
 def check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max_waiting: int) -> None:
     for name, value in (("batch_size", batch_size), ("max_waiting", max_waiting)):
         if not isinstance(value, int):

@@ -14,7 +14,7 @@ from thanx_async._collector import Collector
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
 from thanx_async._outcomes import Outcome
-from thanx_async._plan import IssuancePlan, check_parts, check_sizes, check_target, planned
+from thanx_async._plan import IssuancePlan, check_parts, check_run_id, check_sizes, check_target, planned
 from thanx_async._polling import in_flight
 from thanx_async._report import (
     BatchInDoubt,
@@ -151,8 +151,7 @@ class AsyncBatcher(MicroBatching):
         A slow consumer slows the reading. Leaving the block stops the run: nothing more is sent, and
         requests under way are finished. ``handles.run`` is the account at every moment.
         """
-        if run_id is not None and not (run_id and run_id.isprintable()):
-            raise ConfigurationError("run_id is empty" if not run_id else "run_id has a control character")
+        check_run_id(run_id)
         run = IssuanceRun(run_id or uuid4().hex, self._chunker())
         if self.guard.canary is not None:
             run.chunker.cut_first_at(self.guard.canary)

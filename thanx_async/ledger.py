@@ -47,7 +47,7 @@ class Ledger(Protocol):
     async def claim(self, run: RunRecord) -> RunRecord:
         """Take a run for this caller alone, until `release`; returns it as recorded.
 
-        An unknown run is recorded. A known one is refused when its settings differ
+        An unknown run is recorded. A known one is refused when it has batches and its settings differ
         (`RunRecord.differences`), or while another has it; who that is may be judged by a lease.
         """
 

@@ -274,6 +274,26 @@ def test_doubt_is_reported_with_its_key(
     assert run(command) == 0
 
 
+def test_odd_names(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run of a file whose name cannot be shown has a name that can, and the same each time."""
+    file = written(tmp_path / "gue\nsts.txt", "a@example.com")
+    assert run(["issue", file, *TARGET]) == 0
+    assert "Run gue_sts.txt-" in capsys.readouterr().out
+    assert run(["issue", file, *TARGET]) == 2
+    assert "run gue_sts.txt-" in capsys.readouterr().err
+
+
+def test_a_list_of_failures_that_cannot_be_written(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report is shown all the same, and the file is named."""
+    file = written(tmp_path / "a.txt", "a@example.com", "junk")
+    assert run(["issue", file, *TARGET, "--failures", "/dev/full"]) == 1
+    printed = capsys.readouterr()
+    assert counts(printed.out)["issued"] == 1
+    assert "cannot write /dev/full: No space left on device; the report is true" in printed.err
+
+
 def test_a_plan(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A plan tells what would be sent, and sends nothing."""
     assert run(["plan", written(tmp_path / "a.txt", *guests(25), "junk"), "--batch-size", "10"]) == 1

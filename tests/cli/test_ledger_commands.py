@@ -193,7 +193,9 @@ def test_settling_a_job_that_does_not_say(
     served.script(ScriptedAnswer(), silent)
     assert run(["issue", written(tmp_path / "a.txt", *guests(5)), *TARGET, "--run-id", "march"]) == 3
     assert counts(capsys.readouterr().out)["in doubt"] == 5
-    served.script(silent)
+    served.script(silent, silent)
+    assert run(["ledger", "settle", "march", "0", "--job", "job000002"]) == 2
+    assert "it is job job000001 already" in capsys.readouterr().err
     assert run(["ledger", "settle", "march", "0", how]) == 0
     assert run(["ledger", "runs"]) == 0
     assert f"complete: {issued} issued" in capsys.readouterr().out

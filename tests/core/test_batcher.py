@@ -467,7 +467,7 @@ async def test_a_single_guest_is_no_source(client: ThanxClient, source: object) 
         await batcher(client).issue(source)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigurationError, match="run_id is empty"):
         await batcher(client).issue([], run_id="")
-    with pytest.raises(ConfigurationError, match="run_id has a control character"):
+    with pytest.raises(ConfigurationError, match="run_id has a character that cannot be shown"):
         await batcher(client).issue([], run_id="a\nb")
 
 
