@@ -67,7 +67,7 @@ async def test_killed_again_and_again(tmp_path: Path) -> None:
         assert emulator.jobs_accepted == 40
         status, text = await ended(await start(emulator.url, path, *command))
         assert status == WRONG_USE
-        assert "already complete: 200 issued on" in text
+        assert "already complete: 200 issued, 0 failed, on" in text
     async with SQLiteLedger(path) as ledger:
         [run] = await ledger.runs()
         records = await ledger.batches(run.run_id)
