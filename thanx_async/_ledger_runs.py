@@ -115,6 +115,8 @@ class Runs:
 
     def renew_all(self) -> None:
         """Those that are still this process's own; of another the next record tells."""
+        if not self._owners:
+            return
         now = time()
         with explained(self._path), transaction(self._db):
             for run_id, owner in self._owners.items():
