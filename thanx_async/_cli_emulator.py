@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated
@@ -131,7 +130,6 @@ async def run_emulator(
                 "\nand any THANX_CLIENT_ID and THANX_ACCESS_TOKEN; it has the campaign camp_abc123, the"
                 " merchant k2lye10h32l5wzo and the variant var_treat1"
             )
-            sys.stdout.flush()
             await stop.wait()
             _show(emulator.statistics())
     return ISSUED

@@ -158,11 +158,11 @@ def _swallows(cell: str, separator: str) -> bool:
 
 def _json_items(text: TextIO, column: str | None) -> Iterator[object]:
     first = text.readline()
-    if first.lstrip().startswith("[") and not _is_pair(_json_item(first, column)):
+    item = _json_item(first, None)
+    if first.lstrip().startswith("[") and not _is_pair(item):
         raise ConfigurationError(
             "the file is one JSON array; write each guest on a line of its own (jq -c '.[]' does it)"
         )
-    item = _json_item(first, None)
     if column is None and isinstance(item, dict) and "value" not in item:
         raise ConfigurationError(f"say with --column which key holds the guest: {_names(list(item))}")
     return (_json_item(line, column) for line in chain([first] if first else [], text))

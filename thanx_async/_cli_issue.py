@@ -10,10 +10,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from thanx_async._cli_input import Format, reading
-from thanx_async._cli_output import Display, failure_file, show_plan, warn, write
+from thanx_async._cli_output import Display, failure_file, show_plan, write
 from thanx_async._cli_recorded import Flag, LedgerFile, announce, optional_ledger, run_id_of
 from thanx_async._cli_run import connect, drive
-from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED
+from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.batcher import AsyncBatcher, Guard
 from thanx_async.client import ThanxClient
 from thanx_async.errors import ConfigurationError

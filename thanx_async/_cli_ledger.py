@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from time import time
-
 import cyclopts
 
 from thanx_async._cli_output import write
@@ -168,7 +166,7 @@ def _batch(batch: BatchRecord, replay_within: float, run: RunRecord) -> str:
     if batch.outcome:
         text += f"{batch.outcome.state}: {batch.outcome.issued:,} issued"
     elif batch.state is BatchState.IN_DOUBT:
-        old = time() - batch.recorded_at > replay_within
+        old = batch.is_older_than(replay_within)
         then = "too old to be sent again: settle it" if old else "will be sent again"
         then = "not sent again, since the run was revoked: settle it" if run.revoked_at else then
         text += f"in doubt since {date(batch.recorded_at)} ({then}), key {batch.key}"

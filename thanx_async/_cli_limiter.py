@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from pathlib import Path
 
 from platformdirs import user_state_path
 
+from thanx_async._cli_status import warn
 from thanx_async.client import ThanxClient
 from thanx_async.limiter import LocalRateLimiter, RateLimiter, SQLiteRateLimiter
 
@@ -24,9 +24,9 @@ async def shared_limiter(client: ThanxClient) -> RateLimiter:
     try:
         path = _made(directory, f"{os.environ.get('THANX_CLIENT_ID')}\n{client.base_url}")
     except OSError as error:
-        sys.stderr.write(
-            f"thanx-async: warning: cannot write in {directory} ({error.strerror}), so this run does not know"
-            " what others spend of the rate limits; XDG_STATE_HOME can name another directory\n"
+        warn(
+            f"warning: cannot write in {directory} ({error.strerror}), so this run does not know what others"
+            " spend of the rate limits; XDG_STATE_HOME can name another directory"
         )
         return LocalRateLimiter()
     limiter = SQLiteRateLimiter(path)

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -120,12 +120,6 @@ def write(text: str) -> None:
         unread()
     except OSError as error:
         raise OSError(f"cannot write to standard output: {error.strerror}") from None
-
-
-def warn(text: str) -> None:
-    """A line on standard error."""
-    with suppress(OSError):
-        sys.stderr.write(f"thanx-async: {text}\n")
 
 
 def show_report(report: IssuanceReport, *, of: str) -> None:

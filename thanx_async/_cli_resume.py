@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import time
 
 from thanx_async._cli_output import Display, failure_file, show_revocation, write
 from thanx_async._cli_recorded import LedgerFile, known_run, open_ledger
@@ -79,10 +78,8 @@ async def _check_doubts(ledger: SQLiteLedger, run: str) -> None:
     Raises:
         ConfigurationError: there is something in doubt that `resume` would find out about.
     """
-    oldest = time() - ledger.replay_within
-    young = [
-        batch for batch in await ledger.in_doubt() if batch.run_id == run and batch.recorded_at >= oldest
-    ]
+    doubts = [batch for batch in await ledger.in_doubt() if batch.run_id == run]
+    young = [batch for batch in doubts if not batch.is_older_than(ledger.replay_within)]
     if young and (await known_run(ledger, run)).revoked_at is None:
         raise ConfigurationError(
             f"{len(young):,} batches of run {run} are in doubt, and cannot be taken back before their jobs"

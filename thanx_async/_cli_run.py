@@ -8,8 +8,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from contextlib import asynccontextmanager, contextmanager
 
 from thanx_async._cli_limiter import shared_limiter
-from thanx_async._cli_output import Display, FailureFile, show_report, warn, write
-from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED
+from thanx_async._cli_output import Display, FailureFile, show_report, write
+from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
 from thanx_async.client import ThanxClient
 from thanx_async.emulator import Emulator

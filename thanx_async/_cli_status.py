@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 ISSUED, SOME_FAILED, WRONG_USE, STOPPED = range(4)
+
+
+def warn(text: str) -> None:
+    """A line on standard error."""
+    with suppress(OSError):
+        sys.stderr.write(f"thanx-async: {text}\n")
 
 
 def unread() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from time import time
 
 import attrs
 
@@ -67,19 +66,17 @@ class Journal:
 
     async def left_in_doubt(self, prefix: str) -> list[str]:
         """The runs of this campaign, with ids that begin so, that have batches to be sent again."""
-        oldest = time() - self._ledger.replay_within
-        batches = await self._ledger.in_doubt()
+        newest = {batch.run_id: batch for batch in await self._ledger.in_doubt()}
         found = []
-        for run_id in dict.fromkeys(batch.run_id for batch in batches if batch.run_id.startswith(prefix)):
-            run = await self._ledger.run(run_id)
+        for run_id, batch in newest.items():
+            run = await self._ledger.run(run_id) if run_id.startswith(prefix) else None
             if run is None or run.target != self._settings.target:
                 continue
-            young = [batch for batch in batches if batch.run_id == run_id and batch.recorded_at >= oldest]
             if differences := self._as_recorded(run).differences(run):
                 _log.warning("run %s is left in doubt: it has %s", run_id, "; ".join(differences))
             elif run.revoked_at is not None:
                 _log.warning("run %s is left in doubt: it was revoked", run_id)
-            elif not young:
+            elif batch.is_older_than(self._ledger.replay_within):
                 _log.warning("run %s is left in doubt: it is too old to be sent again; settle it", run_id)
             else:
                 found.append(run_id)
@@ -123,7 +120,7 @@ class Journal:
         """Give an entry the fate that is recorded."""
         entry.key = record.key
         in_doubt = record.state is BatchState.IN_DOUBT
-        entry.held = in_doubt and time() - record.recorded_at > self._ledger.replay_within
+        entry.held = in_doubt and record.is_older_than(self._ledger.replay_within)
         if not self._keep_values and (entry.held or not in_doubt):
             entry.values = None
         if record.job_id is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from enum import StrEnum
+from time import time
 
 import attrs
 
@@ -34,6 +35,10 @@ class BatchRecord:
     recorded_at: float = 0.0
     job_id: str | None = None
     outcome: BatchOutcome | None = None
+
+    def is_older_than(self, seconds: float) -> bool:
+        """Whether it was recorded longer ago than that."""
+        return time() - self.recorded_at > seconds
 
     def job(self) -> IssuanceJob | None:
         """The last snapshot of its job, as far as it was kept; None while the job goes on."""

@@ -57,7 +57,8 @@ class Store:
     def in_doubt(self) -> list[BatchRecord]:
         with explained(self._path):
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM batches WHERE state = 'in_doubt' ORDER BY recorded_at"  # noqa: S608
+                f"SELECT {_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
+                " WHERE state = 'in_doubt' ORDER BY recorded_at"
             ).fetchall()
         return [_batch(row) for row in rows]
 
@@ -158,8 +159,7 @@ class Store:
         with explained(self._path):
             try:
                 with transaction(self._db):
-                    self._forget_used(self._used_slots())
-                    self._measure_freed()
+                    self._review_freed(self._used_slots())
                     self._wipe_freed()
             finally:
                 self.runs.release(run_id)
@@ -172,8 +172,7 @@ class Store:
     def _free_slot(self) -> tuple[int, int]:
         """Within a transaction, a slot that nobody uses, and how many stale bytes are in it; what else this
         process has freed is wiped. Overwriting such a slot saves wiping it."""
-        self._forget_used(used := self._used_slots())
-        self._measure_freed()
+        self._review_freed(used := self._used_slots())
         if self._freed:
             slot, stale = self._freed.popitem()
         else:
@@ -182,18 +181,16 @@ class Store:
         self._wipe_freed()
         return slot, stale
 
-    def _measure_freed(self) -> None:
-        """Another process that has written since may have used a slot, and freed it again; what somebody has
-        used since it does not wipe."""
+    def _review_freed(self, used: set[int]) -> None:
+        """A slot may be wiped only once its freeing is committed: it must not be in doubt again. And another
+        process that has written since may have used a slot, and freed it again; what somebody has used since
+        it does not wipe."""
+        for slot in used.intersection(self._freed):
+            del self._freed[slot]
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         if version != self._version:
             self._version = version
             self._freed = {slot: max(size, self._bodies.length(slot)) for slot, size in self._freed.items()}
-
-    def _forget_used(self, used: set[int]) -> None:
-        """A slot may be wiped only once its freeing is committed: it must not be in doubt again."""
-        for slot in used.intersection(self._freed):
-            del self._freed[slot]
 
     def _wipe_freed(self) -> None:
         while self._freed:

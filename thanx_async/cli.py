@@ -6,12 +6,11 @@ A command's module is imported when the command runs: the help needs none of the
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 
 import cyclopts
 
-from thanx_async._cli_status import ISSUED, STOPPED, WRONG_USE, unread
+from thanx_async._cli_status import ISSUED, STOPPED, WRONG_USE, unread, warn
 from thanx_async._version import __version__
 from thanx_async.errors import ConfigurationError, ThanxError
 
@@ -92,5 +91,5 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    sys.stderr.write(f"thanx-async: {message}\n")
+    warn(message)
     return status

@@ -19,15 +19,14 @@ pytestmark = pytest.mark.realtime
 COMMAND = [sys.executable, "-m", "thanx_async"]
 
 
+def environment(url: str) -> dict[str, str]:
+    return os.environ | {"THANX_BASE_URL": url, "THANX_CLIENT_ID": "c", "THANX_ACCESS_TOKEN": "s3cret"}
+
+
 def start(*arguments: str, url: str = "", stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
-    environment = os.environ | {
-        "THANX_BASE_URL": url,
-        "THANX_CLIENT_ID": "c",
-        "THANX_ACCESS_TOKEN": "s3cret",
-    }
     return subprocess.Popen(
         [*COMMAND, *arguments],
-        env=environment,
+        env=environment(url),
         text=True,
         stdin=stdin,
         stdout=subprocess.PIPE,
@@ -129,13 +128,8 @@ async def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
             assert (await asyncio.to_thread(process.wait, 30), err) == (0, ""), number
         for closed in (">&-", "2>&-", "<&-"):
             command = ["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, *issue]
-            environment = os.environ | {
-                "THANX_BASE_URL": emulator.url,
-                "THANX_CLIENT_ID": "c",
-                "THANX_ACCESS_TOKEN": "s3cret",
-            }
             done = await asyncio.to_thread(
-                subprocess.run, command, env=environment, capture_output=True, text=True
+                subprocess.run, command, env=environment(emulator.url), capture_output=True, text=True
             )
             assert (done.returncode, done.stderr) == (0, "")
     assert emulator.reward_counts() == dict.fromkeys(guests(30), 4)

@@ -47,6 +47,13 @@ async def only(ledger: SQLiteLedger) -> BatchRecord:
     return found
 
 
+async def record(ledger: SQLiteLedger, count: int) -> None:
+    """Claim the run, and record so many batches of it."""
+    await ledger.claim(RUN)
+    for number in range(count):
+        await ledger.record(batch(number), BODY)
+
+
 async def test_a_batch_and_its_states(ledger: SQLiteLedger, path: Path) -> None:
     """A batch is in doubt with its bytes, then accepted, then finished, and never goes back."""
     created = await ledger.claim(RUN)
@@ -84,9 +91,7 @@ async def test_two_jobs_for_one_batch_are_an_alarm(ledger: SQLiteLedger) -> None
 
 async def test_guests_are_forgotten(ledger: SQLiteLedger, path: Path) -> None:
     """The bytes are wiped as soon as the batch is no longer in doubt, and nobody but the owner could read."""
-    await ledger.claim(RUN)
-    for number in range(3):
-        await ledger.record(batch(number), BODY)
+    await record(ledger, 3)
     assert bodies(path).count(BODY) == 3
     for file in path.parent.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
@@ -107,9 +112,7 @@ async def test_nothing_of_a_body_outlasts_the_one_that_takes_its_place(
     ledger: SQLiteLedger, path: Path, body: bytes
 ) -> None:
     """A freed slot is used again without being wiped first; other freed slots are wiped at the same time."""
-    await ledger.claim(RUN)
-    for number in range(2):
-        await ledger.record(batch(number), BODY)
+    await record(ledger, 2)
     for number in range(2):
         await ledger.accept("march", number, f"job{number}")
     await ledger.record(batch(2, body), body)
@@ -152,9 +155,7 @@ async def test_nothing_outlasts_a_place_that_was_used_meanwhile(ledger: SQLiteLe
 async def test_what_was_wiped_in_part_is_wiped(path: Path) -> None:
     """A process that is killed at wiping leaves zeros and then guests."""
     async with SQLiteLedger(path) as ledger:
-        await ledger.claim(RUN)
-        for number in range(2):
-            await ledger.record(batch(number), BODY)
+        await record(ledger, 2)
         await ledger.accept("march", 0, "job1")
     with path.with_name(path.name + "-bodies").open("r+b") as file:
         file.write(b"\0" * 10 + BODY)
@@ -165,9 +166,7 @@ async def test_what_was_wiped_in_part_is_wiped(path: Path) -> None:
 async def test_what_a_killed_process_left_is_wiped(path: Path) -> None:
     """Bytes in slots that no batch in doubt uses are gone after the next opening."""
     async with SQLiteLedger(path) as ledger:
-        await ledger.claim(RUN)
-        for number in range(3):
-            await ledger.record(batch(number), BODY)
+        await record(ledger, 3)
         await ledger.accept("march", 0, "job1")
         await ledger.accept("march", 2, "job3")
         left = bodies(path)
