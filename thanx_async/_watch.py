@@ -62,7 +62,7 @@ class Watch:
     """Looks at the newest jobs while a run goes on; when polls are scarce, old ones tell nothing new.
 
     A few are waited for at once, each for some time only, since some may hang: a few times as long as any
-    job has taken, and longer again as long as none ends.
+    job has taken, and longer again as long as none ends. Each is looked at before it is given up.
 
     Args:
         entries: the batches of the run, as it goes on.
@@ -118,10 +118,13 @@ class Watch:
     async def _look(self, entry: Entry, handle: JobHandle) -> None:
         patience, ended, began = self._patience, self._ended, asyncio.get_running_loop().time()
         try:
-            await handle.wait(timeout=patience)
-            self._ended += 1
+            job = await handle.wait(timeout=patience)
             self._patience = max(self._patience, 4 * (asyncio.get_running_loop().time() - began))
         except JobTimeoutError:
+            job = await handle.refresh()  # it may not have been due, next to one that hangs
+        if job.is_finished:
+            self._ended += 1
+        else:
             self._given_up.add(entry)
             if self._ended == ended:
                 self._patience = max(self._patience, 2 * patience)

@@ -171,7 +171,7 @@ async def test_failures_are_watched_during_the_run() -> None:
         assert sum(run.report().counts.values()) == run.total
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(8))
 async def test_jobs_that_hang_do_not_blind_the_guard(seed: int) -> None:
     """Where some jobs never end, those that do are seen in time."""
     async with (
@@ -182,7 +182,7 @@ async def test_jobs_that_hang_do_not_blind_the_guard(seed: int) -> None:
         unknown = (f"unknown{number}@example.com" for number in range(100_000))
         with pytest.raises(BatchError, match=r"max_failure_rate is 25\.0%") as caught:
             await sender.issue(unknown)
-        assert len(caught.value.run.handles) < 600  # of 10,000
+        assert len(caught.value.run.handles) < 300  # of 10,000
 
 
 async def test_jobs_that_others_look_at_are_seen(emulator: Emulator, client: ThanxClient) -> None:
