@@ -8,7 +8,7 @@ PACKAGE = Path(thanx_async.__file__).parent
 FLOORS = [
     ["_version", "_waits"],
     ["errors"],
-    ["models"],
+    ["models", "_checks"],
     [
         "_structure",
         "identifiers",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
-from urllib.parse import quote
 
 import attrs
 import orjson
 
+from thanx_async import _checks
 from thanx_async._structure import enveloped
 from thanx_async.models import Campaign, Merchant, NewCampaign, RewardTemplate, Variant
 from thanx_async.wire import Request
@@ -32,12 +32,14 @@ _decode_pagination = enveloped(_Pagination, "pagination")
 
 
 def campaign(campaign_id: str) -> Request:
-    return Request("GET", f"/partner/campaigns/{quote(campaign_id, safe='')}")
+    return Request("GET", f"/partner/campaigns/{_checks.segment('campaign_id', campaign_id)}")
 
 
 def template(template_id: str, merchant_id: str) -> Request:
     return Request(
-        "GET", f"/partner/reward_templates/{quote(template_id, safe='')}", {"merchant_id": merchant_id}
+        "GET",
+        f"/partner/reward_templates/{_checks.segment('template_id', template_id)}",
+        {"merchant_id": _checks.text("merchant_id", merchant_id)},
     )
 
 
@@ -79,6 +81,7 @@ async def pages(
     path: str, merchant_id: str, fetch: Callable[[Request], Awaitable[tuple[list[T], int]]]
 ) -> AsyncIterator[T]:
     """All rows of a list, page by page; an empty page ends it whatever the number of pages is."""
+    _checks.text("merchant_id", merchant_id)
     number = 1
     while True:
         params = {"merchant_id": merchant_id, "page": str(number), "per_page": str(_PAGE_SIZE)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from thanx_async import _checks
 from thanx_async.errors import ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
 
@@ -29,18 +30,18 @@ class Guard:
     max_failure_rate: float | None = attrs.field(default=None)
 
     @max_rewards.validator
-    def _check_rewards(self, _: object, value: int | None) -> None:
-        if value is not None and value < 0:
-            raise ConfigurationError(f"Guard.max_rewards must be 0 or more, not {value}")
+    def _check_rewards(self, _: object, value: object) -> None:
+        if value is not None:
+            _checks.number("Guard.max_rewards", value, 0, whole=True)
 
     @canary.validator
-    def _check_canary(self, _: object, value: int | None) -> None:
-        if value is not None and not 1 <= value <= MAX_BATCH:
-            raise ConfigurationError(f"Guard.canary must be 1 to {MAX_BATCH:,} guests, not {value}")
+    def _check_canary(self, _: object, value: object) -> None:
+        if value is not None:
+            _checks.number("Guard.canary", value, 1, MAX_BATCH, whole=True)
 
     @max_failure_rate.validator
-    def _check_rate(self, _: object, value: float | None) -> None:
-        if value is not None and not 0 <= value <= 1:
-            raise ConfigurationError(f"Guard.max_failure_rate must be from 0 to 1, not {value:g}")
-        if value is None and self.canary is not None:
+    def _check_rate(self, _: object, value: object) -> None:
+        if value is not None:
+            _checks.number("Guard.max_failure_rate", value, 0, 1)
+        elif self.canary is not None:
             raise ConfigurationError("Guard.canary needs max_failure_rate, such as 0.1")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import inf
 
 import attrs
 
+from thanx_async import _checks
 from thanx_async.errors import ConfigurationError
 
 
@@ -19,13 +19,11 @@ class RateLimit:
 
     @requests.validator
     def _check_requests(self, _: object, value: object) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigurationError(f"RateLimit.requests must be a whole number from 1, not {value!r}")
+        _checks.number("RateLimit.requests", value, 1, whole=True)
 
     @seconds.validator
     def _check_seconds(self, _: object, value: object) -> None:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < inf:
-            raise ConfigurationError(f"RateLimit.seconds must be a number above 0, not {value!r}")
+        _checks.number("RateLimit.seconds", value, 0.001)
 
     def __str__(self) -> str:
         return f"{self.requests:,} in {self.seconds:g} s"

@@ -1,31 +1,36 @@
-"""The checks of what a client is made of."""
+"""The checks of what a client is made of, and is given."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from ipaddress import ip_address
+from itertools import islice
 
-from aiohttp import ClientTimeout
+from aiohttp import ClientSession, ClientTimeout
 from yarl import URL
 
+from thanx_async import _checks
 from thanx_async._version import __version__
-from thanx_async.errors import ConfigurationError
+from thanx_async.errors import ConfigurationError, InvalidIdentifierError
+from thanx_async.identifiers import MAX_BATCH, normalise_all
+from thanx_async.limiter import RateLimiter
 from thanx_async.models import Environment
 from thanx_async.retry import RetryPolicy
 
 USER_AGENT = f"thanx-async/{__version__}"
 
 
-def checked_url(text: str) -> str:
+def checked_url(base_url: str) -> str:
     try:
-        url = URL(text)
+        url = URL(_checks.text("base_url", base_url))
     except ValueError as error:
         raise ConfigurationError("base_url is not a URL") from error
     if url.user or url.password or url.query_string or url.fragment:
         raise ConfigurationError("base_url must be just a scheme, a host and perhaps a path")
     if not url.host or not (url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.host))):
         raise ConfigurationError("base_url must begin with https:// (http:// only on a loopback address)")
-    return text.rstrip("/")
+    return base_url.rstrip("/")
 
 
 def _is_loopback(host: str) -> bool:
@@ -41,20 +46,18 @@ def url_of(environment: Environment) -> str:
     return environment.value
 
 
-def check_parts(timeout: object, retry: object, hook: object) -> None:
-    if not isinstance(timeout, ClientTimeout):
-        raise ConfigurationError("timeout must be an aiohttp.ClientTimeout, such as ClientTimeout(total=60)")
-    if not isinstance(retry, RetryPolicy):
-        raise ConfigurationError("retry must be a RetryPolicy, such as RetryPolicy(max_attempts=3)")
-    if not callable(hook):
-        raise ConfigurationError("hook must be callable with a record")
+def check_parts(session: object, timeout: object, retry: object, limiter: object, hook: object) -> None:
+    if session is not None:
+        _checks.kind("session", isinstance(session, ClientSession), "an aiohttp.ClientSession", session)
+    _checks.kind("timeout", isinstance(timeout, ClientTimeout), "an aiohttp.ClientTimeout(total=60)", timeout)
+    _checks.kind("retry", isinstance(retry, RetryPolicy), "a RetryPolicy(max_attempts=3)", retry)
+    if limiter is not None:
+        _checks.kind("limiter", isinstance(limiter, RateLimiter), "a RateLimiter", limiter)
+    _checks.kind("hook", callable(hook), "callable with a record", hook)
 
 
 def header(name: str, value: str, *, spaces: bool = False) -> str:
-    if not isinstance(value, str | None):
-        raise ConfigurationError(f"{name} must be text, not {type(value).__name__}")
-    if not value:
-        raise ConfigurationError(f"{name} is empty")
+    _checks.text(name, value)
     if not value.isascii() or not value.isprintable() or (not spaces and " " in value):
         raise ConfigurationError(f"{name} has a character that a header may not hold, such as a line end")
     return value
@@ -72,3 +75,28 @@ def environment(name: str) -> Environment:
         return Environment[name.upper()]
     except KeyError:
         raise ConfigurationError("THANX_ENVIRONMENT must be sandbox or production") from None
+
+
+def checked_values(identifiers: object) -> list[str]:
+    """The normalised identifiers of one request.
+
+    Raises:
+        InvalidIdentifierError: with the position.
+        ConfigurationError: there are none, too many, or something else was given.
+    """
+    if not isinstance(identifiers, Iterable) or isinstance(identifiers, str | bytes):
+        raise ConfigurationError(
+            f"identifiers must be several, such as a list, not {type(identifiers).__name__}"
+        )
+    items = list(islice(identifiers, MAX_BATCH + 1))
+    if not items:
+        raise ConfigurationError("identifiers is empty: a request needs at least one")
+    if len(items) > MAX_BATCH:
+        raise ConfigurationError(
+            f"more than {MAX_BATCH:,} identifiers, which one request may not hold: use AsyncBatcher"
+        )
+    values, refused = normalise_all(items)
+    if refused:
+        position, reason = next(iter(refused.items()))
+        raise InvalidIdentifierError(f"identifiers[{position}]: {reason}")
+    return values

@@ -7,14 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from thanx_async import wire
+from thanx_async import _checks, wire
 from thanx_async._accounts import IssuanceRun
 from thanx_async._chunking import Chunker
 from thanx_async._collector import Collector
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
 from thanx_async._outcomes import Outcome
-from thanx_async._plan import IssuancePlan, check_parts, check_run_id, check_sizes, check_target, planned
+from thanx_async._plan import IssuancePlan, check_parts, check_run_id, check_sizes, planned
 from thanx_async._polling import in_flight
 from thanx_async._report import (
     BatchInDoubt,
@@ -94,8 +94,9 @@ class AsyncBatcher(MicroBatching):
         max_waiting: int = 100_000,
         on_progress: Callable[[IssuanceRun], None] | None = None,
     ) -> None:
-        check_target(campaign_id, merchant_id, variant_id)
+        _checks.target(campaign_id, merchant_id, variant_id)
         check_sizes(batch_size, max_concurrency, linger, max_waiting)
+        _checks.kind("client", isinstance(client, ThanxClient), "a ThanxClient", client)
         check_parts(guard, ledger, on_progress)
         self._client = client
         self._merchant_id = merchant_id
@@ -105,7 +106,7 @@ class AsyncBatcher(MicroBatching):
         self._deduplicate = deduplicate
         self._keep_values = keep_values
         self.guard = guard
-        self._journal = self._recording(ledger) if ledger else None
+        self._journal = None if ledger is None else self._recording(ledger)
         self._linger = linger
         self._max_waiting = max_waiting
         self._on_progress = on_progress

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
-from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 import aiohttp
 
-from thanx_async import _catalogue, wire
+from thanx_async import _catalogue, _checks, wire
 from thanx_async._delivery import Delivery
-from thanx_async._settings import USER_AGENT, check_parts, checked_url, environment, header, url_of, variable
+from thanx_async._settings import (
+    USER_AGENT,
+    check_parts,
+    checked_url,
+    checked_values,
+    environment,
+    header,
+    url_of,
+    variable,
+)
 from thanx_async._transport import Transport
 from thanx_async._watching import JobWatches
-from thanx_async.errors import ConfigurationError, InvalidIdentifierError
-from thanx_async.identifiers import MAX_BATCH, normalise_all
 from thanx_async.instrumentation import Hook, log_record
 from thanx_async.jobs import JobHandle
 from thanx_async.limiter import Lane, LocalRateLimiter, RateLimiter
@@ -88,10 +94,10 @@ class ThanxClient:
         limiter: RateLimiter | None = None,
         hook: Hook = log_record,
     ) -> None:
-        self.base_url = checked_url(base_url or url_of(environment))
-        check_parts(timeout, retry, hook)
+        self.base_url = checked_url(url_of(environment) if base_url is None else base_url)
+        check_parts(session, timeout, retry, limiter, hook)
         self.client_id = client_id
-        self.limiter: RateLimiter = limiter or LocalRateLimiter()
+        self.limiter: RateLimiter = LocalRateLimiter() if limiter is None else limiter
         self.hook = hook
         headers = {
             "Authorization": f"Bearer {header('access_token', access_token)}",
@@ -164,7 +170,8 @@ class ThanxClient:
             ConfigurationError: no identifiers, or too many; nothing was sent.
             APIError, TransportError: what the last attempt ended in.
         """
-        values = _values(identifiers)
+        _checks.target(campaign_id, merchant_id, variant_id)
+        values = checked_values(identifiers)
         body = wire.issue_body(campaign_id, merchant_id, variant_id, values)
         key = str(uuid4()) if idempotency_key is None else header("idempotency_key", idempotency_key)
         request = wire.issue_rewards(body, key)
@@ -189,6 +196,8 @@ class ThanxClient:
 
     def job(self, job_id: str, *, merchant_id: str) -> JobHandle:
         """Attach to a job by its id; no request is made."""
+        _checks.text("job_id", job_id)
+        _checks.text("merchant_id", merchant_id)
         return JobHandle(job_id, merchant_id, watch=self._watches.get(job_id, merchant_id))
 
     def accepted(self, job: IssuanceJob, *, merchant_id: str, start: int = 0, total: int = 0) -> JobHandle:
@@ -200,6 +209,9 @@ class ThanxClient:
     def notify(self, event: Event) -> None:
         """Tell of a webhook's event, on the event loop: who waits for its job looks at it at once. Events
         may come twice, late, or before the job's handle exists; once they come, polls only make sure."""
+        from thanx_async._webhook_events import Event  # loaded by who made the event
+
+        _checks.kind("event", isinstance(event, Event), "an event, from webhooks.verify", event)
         self._watches.notify(event)
 
     def list_campaigns(self, *, merchant_id: str) -> AsyncIterator[Campaign]:
@@ -241,20 +253,3 @@ class ThanxClient:
 
     async def _get(self, request: wire.Request, decoder: Callable[[object], T]) -> T:
         return await self._transport.call(request, decoder, lane=Lane.POLL)
-
-
-def _values(identifiers: Iterable[object]) -> list[str]:
-    if isinstance(identifiers, str | bytes):
-        raise ConfigurationError("identifiers must be several, such as a list, not one text")
-    items = list(islice(identifiers, MAX_BATCH + 1))
-    if not items:
-        raise ConfigurationError("identifiers is empty: a request needs at least one")
-    if len(items) > MAX_BATCH:
-        raise ConfigurationError(
-            f"more than {MAX_BATCH:,} identifiers, which one request may not hold: use AsyncBatcher"
-        )
-    values, refused = normalise_all(items)
-    if refused:
-        position, reason = next(iter(refused.items()))
-        raise InvalidIdentifierError(f"identifiers[{position}]: {reason}")
-    return values

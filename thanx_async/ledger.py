@@ -7,13 +7,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, runtime_checkable
 
 import anyio.to_thread
 from anyio import CapacityLimiter
 
+from thanx_async import _checks
 from thanx_async._ledger_records import BatchRecord, BatchState, RunRecord, digest_of
 from thanx_async._report import BatchOutcome
 from thanx_async._shield import to_its_end
@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 _BEAT = 60.0
 
 
+@runtime_checkable
 class Ledger(Protocol):
     """Where runs are recorded. `SQLiteLedger` is one; a store of your own needs these methods.
 
@@ -113,9 +114,8 @@ class SQLiteLedger:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, replay_within: float = KEYS_LAST) -> None:
-        if replay_within < 0:
-            raise ConfigurationError(f"replay_within must be 0 s or more, not {replay_within:g}")
-        self.path = Path(path)
+        _checks.number("replay_within", replay_within, 0)
+        self.path = _checks.path("path", path)
         self.replay_within = replay_within
         self._store: Store | None = None
         self._turn: CapacityLimiter | None = None

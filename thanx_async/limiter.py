@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
+from thanx_async import _checks
 from thanx_async._limiter_queue import QueuedLimiter
 from thanx_async._limiter_store import MemoryStore
 from thanx_async._limiter_types import Lane, LimiterStatus, RateLimiter, Slot, WindowStatus
@@ -77,7 +77,7 @@ class SQLiteRateLimiter(QueuedLimiter):
     ) -> None:
         from thanx_async._limiter_sqlite import SQLiteStore  # who has no file has no use for sqlite3
 
-        self.path = Path(path).absolute()
+        self.path = _checks.path("path", path).absolute()
         super().__init__(Pacing(limits, strict=strict), SQLiteStore(self.path))
 
     def __repr__(self) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import attrs
 
+from thanx_async import _checks
 from thanx_async.errors import (
-    ConfigurationError,
     InvalidResponseError,
     ServerError,
     ThanxError,
@@ -35,14 +35,10 @@ class RetryPolicy:
     jitter: float = 1.0
 
     def __attrs_post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigurationError(f"max_attempts must be at least 1, not {self.max_attempts}")
-        if not 0 <= self.base_delay <= self.max_delay:
-            raise ConfigurationError(
-                f"base_delay must be between 0 and max_delay ({self.max_delay} s), not {self.base_delay}"
-            )
-        if not 0 <= self.jitter <= 1:
-            raise ConfigurationError(f"jitter must be between 0 and 1, not {self.jitter}")
+        _checks.number("RetryPolicy.max_attempts", self.max_attempts, 1, whole=True)
+        _checks.number("RetryPolicy.max_delay", self.max_delay, 0)
+        _checks.number("RetryPolicy.base_delay", self.base_delay, 0, self.max_delay)
+        _checks.number("RetryPolicy.jitter", self.jitter, 0, 1)
 
     def delay(
         self, attempt: int, error: ThanxError, *, draw: Callable[[], float] = random.random

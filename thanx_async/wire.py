@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TypeVar
-from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
 import attrs
 import cattrs
 import orjson
 
+from thanx_async import _checks
 from thanx_async._structure import enveloped, masked
 from thanx_async.errors import (
     APIError,
@@ -114,12 +114,16 @@ def issue_rewards(body: bytes, idempotency_key: str) -> Request:
 
 
 def get_issuance_job(job_id: str, merchant_id: str) -> Request:
-    return Request("GET", f"/partner/issuance_jobs/{quote(job_id, safe='')}", {"merchant_id": merchant_id})
+    return Request(
+        "GET",
+        f"/partner/issuance_jobs/{_checks.segment('job_id', job_id)}",
+        {"merchant_id": _checks.text("merchant_id", merchant_id)},
+    )
 
 
 def revoke_issuance_job(job_id: str, merchant_id: str) -> Request:
-    body = orjson.dumps({"merchant_id": merchant_id})
-    return Request("POST", f"/partner/issuance_jobs/{quote(job_id, safe='')}/revoke", body=body)
+    body = orjson.dumps({"merchant_id": _checks.text("merchant_id", merchant_id)})
+    return Request("POST", f"/partner/issuance_jobs/{_checks.segment('job_id', job_id)}/revoke", body=body)
 
 
 def decode(answer: Answer, decoder: Callable[[object], T]) -> T:

@@ -288,7 +288,8 @@ async def test_large_bodies_go_out_without_warnings(emulator: Emulator, client: 
     [
         ([], ConfigurationError, "at least one"),
         (guests(10_001), ConfigurationError, "AsyncBatcher"),
-        ("jane@example.com", ConfigurationError, "not one text"),
+        ("jane@example.com", ConfigurationError, "identifiers must be several, such as a list, not str"),
+        (None, ConfigurationError, "identifiers must be several, such as a list, not NoneType"),
         (["a@example.com", "junk"], InvalidIdentifierError, r"identifiers\[1\]: neither"),
     ],
 )

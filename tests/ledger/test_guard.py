@@ -34,11 +34,15 @@ def guarded(client: ThanxClient, guard: Guard) -> AsyncBatcher:
 @pytest.mark.parametrize(
     ("fields", "phrase"),
     [
-        ({"max_rewards": -1}, "max_rewards must be 0 or more, not -1"),
-        ({"canary": 0, "max_failure_rate": 0.1}, "canary must be 1 to 10,000 guests, not 0"),
-        ({"canary": 10_001, "max_failure_rate": 0.1}, "canary must be 1 to 10,000"),
-        ({"max_failure_rate": 1.5}, "max_failure_rate must be from 0 to 1, not 1.5"),
+        ({"max_rewards": -1}, r"Guard\.max_rewards must be a whole number from 0, not -1"),
+        ({"canary": 0, "max_failure_rate": 0.1}, "canary must be a whole number from 1 to 10,000, not 0"),
+        (
+            {"canary": 10_001, "max_failure_rate": 0.1},
+            "canary must be a whole number from 1 to 10,000, not 10,001",
+        ),
+        ({"max_failure_rate": 1.5}, "max_failure_rate must be a number from 0 to 1, not 1.5"),
         ({"canary": 10}, "canary needs max_failure_rate"),
+        ({"max_rewards": "many"}, "max_rewards must be a whole number from 0, not str"),
     ],
 )
 def test_wrong_guards(fields: dict[str, float], phrase: str) -> None:

@@ -426,7 +426,7 @@ async def test_wrong_use(path: Path) -> None:
     assert "not open" in repr(ledger)
     with pytest.raises(ConfigurationError, match="async with SQLiteLedger"):
         await ledger.runs()
-    with pytest.raises(ConfigurationError, match="replay_within must be 0 s or more"):
+    with pytest.raises(ConfigurationError, match="replay_within must be a number from 0, not -"):
         SQLiteLedger(path, replay_within=-1)
 
 

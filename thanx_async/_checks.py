@@ -1,0 +1,58 @@
+"""Checks of arguments: each error names the argument, and says what it must be."""
+
+from __future__ import annotations
+
+import os
+from math import inf
+from pathlib import Path
+from urllib.parse import quote
+
+from thanx_async.errors import ConfigurationError
+
+
+def text(name: str, value: object) -> str:
+    """Text that is not empty."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be text, not {type(value).__name__}")
+    if not value:
+        raise ConfigurationError(f"{name} is empty")
+    return value
+
+
+def segment(name: str, value: object) -> str:
+    """Text as one segment of a URL's path."""
+    return quote(text(name, value), safe="")
+
+
+def number(name: str, value: object, least: float, most: float = inf, *, whole: bool = False) -> None:
+    """A finite number within bounds."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+    if not fits or value == inf or (whole and not isinstance(value, int)):
+        bounds = f"from {least:,}" + ("" if most == inf else f" to {most:,}")
+        raise ConfigurationError(f"{name} must be a {'whole ' * whole}number {bounds}, not {_shown(value)}")
+
+
+def target(campaign_id: object, merchant_id: object, variant_id: object) -> None:
+    """What to issue."""
+    text("campaign_id", campaign_id)
+    text("merchant_id", merchant_id)
+    text("variant_id", variant_id)
+
+
+def path(name: str, value: object) -> Path:
+    """A path of a file."""
+    if not isinstance(value, os.PathLike):
+        return Path(text(name, value))
+    return Path(value)
+
+
+def kind(name: str, right: bool, what: str, value: object) -> None:
+    """What was found right or wrong, and what it must be."""
+    if not right:
+        raise ConfigurationError(f"{name} must be {what}, not {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    """Numbers as they are, and of all else the type: texts may be guests or secrets."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:,}" if is_number else type(value).__name__
