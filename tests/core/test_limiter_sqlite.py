@@ -30,7 +30,7 @@ from thanx_async import (
     ThanxClient,
     _limiter_sqlite,
 )
-from thanx_async._limiter_sqlite import load_state
+from thanx_async._limiter_sqlite import SQLiteStore, load_state
 from thanx_async._limiter_state import LimiterState
 from thanx_async.emulator import Counter, Emulator
 
@@ -210,6 +210,14 @@ async def locked(path: Path) -> AsyncIterator[None]:
         connection.execute("ROLLBACK")
 
 
+async def in_transaction(limiter: SQLiteRateLimiter) -> None:
+    """Until its thread is at the file, where it waits for the lock."""
+    store = limiter._store
+    assert isinstance(store, SQLiteStore)
+    while not store._lock.locked():
+        await asyncio.sleep(0.001)
+
+
 @pytest.mark.realtime
 async def test_cancelled_during_the_transaction(path: Path) -> None:
     """A booking that was made while its caller was cancelled is given back, and the cancellation goes on."""
@@ -218,10 +226,11 @@ async def test_cancelled_during_the_transaction(path: Path) -> None:
     sent: list[float] = []
     async with locked(path):
         task = asyncio.create_task(send(limiter, sent))
-        await asyncio.sleep(0.05)
+        await in_transaction(limiter)
         task.cancel()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         task.cancel()
+        await asyncio.sleep(0)
         assert not task.done()
     await asyncio.wait([task])
     assert task.cancelled()
@@ -235,20 +244,22 @@ async def test_cancelled_during_the_transaction(path: Path) -> None:
 async def test_cancelled_while_recording(path: Path) -> None:
     """A cancellation that comes while an answer is recorded does not lose the record."""
     limiter = SQLiteRateLimiter(path, SHORT)
-    ended = asyncio.Event()
+    began, ended = asyncio.Event(), asyncio.Event()
 
     async def request() -> None:
         async with limiter.slot() as slot:
+            began.set()
             await ended.wait()
             slot.answered(200, {})
 
     task = asyncio.create_task(request())
-    await asyncio.sleep(0.1)
+    await began.wait()
     async with locked(path):
         ended.set()
-        await asyncio.sleep(0.05)
+        await in_transaction(limiter)
         task.cancel()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
+        assert not task.done()
     await asyncio.wait([task])
     assert task.cancelled()
     assert stored(path).windows[0].total == 1
