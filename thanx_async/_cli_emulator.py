@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated
@@ -11,6 +12,7 @@ from typing import Annotated
 import attrs
 from cyclopts import Group, Parameter
 
+from thanx_async._cli_options import Whole
 from thanx_async._cli_output import write
 from thanx_async._cli_run import on_signals
 from thanx_async._cli_status import ISSUED
@@ -18,20 +20,33 @@ from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, Webhooks
 from thanx_async.errors import ConfigurationError
 
 _SECRET = "THANX_WEBHOOK_SECRET"  # noqa: S105 - the variable's name
-_HIGHEST_PORT = 65_535
+_NAME = re.compile(r"\b(Counter|Emulator|Faults|JobSpeed|Webhooks)\.(\w+)(?:\[\d+\])?")
+_OPTIONS = {
+    "Counter.LEAKY": "--counter leaky",
+    "Emulator.burst": "--leaky-burst",
+    "JobSpeed.identifiers_per_second": "--speed",
+}
 _FAULTS = Group.create_ordered("Faults, at every endpoint (rates are from 0 to 1)")
 _WEBHOOKS = Group.create_ordered(f"Webhooks, signed with the secret in {_SECRET}")
 
 
-@attrs.frozen
+def _in_order(_: type, fields: list[attrs.Attribute[object]]) -> list[attrs.Attribute[object]]:
+    order = list(attrs.fields_dict(Faults))
+    return sorted(fields, key=lambda field: order.index(field.name))
+
+
+@attrs.frozen(field_transformer=_in_order)
 class FaultOptions(Faults):
     __doc__ = Faults.__doc__
+
+    seed: Whole = 0
+    burst_requests: Whole = 3
 
     def __attrs_post_init__(self) -> None:
         try:
             super().__attrs_post_init__()
         except ValueError as error:
-            raise ConfigurationError(str(error).replace("_", "-")) from None
+            raise _as_typed(error) from None
 
 
 @attrs.frozen
@@ -79,10 +94,10 @@ class WebhookOptions:
 
 async def run_emulator(
     *,
-    port: int = 8086,
+    port: Whole = 8086,
     counter: Counter = Counter.FIXED,
     limits: str = "5/1,2000/900",
-    leaky_burst: int | None = None,
+    leaky_burst: Whole | None = None,
     speed: float = 5000.0,
     faults: Annotated[FaultOptions, Parameter(name="*", group=_FAULTS)] = FaultOptions(),
     webhooks: Annotated[WebhookOptions, Parameter(name="*", group=_WEBHOOKS)] = WebhookOptions(),
@@ -102,8 +117,6 @@ async def run_emulator(
     speed:
         Identifiers a second that a job processes.
     """
-    if not 0 <= port <= _HIGHEST_PORT:
-        raise ConfigurationError(f"--port must be 0 to {_HIGHEST_PORT}, not {port}")
     try:
         emulator = Emulator(
             port=port,
@@ -115,7 +128,7 @@ async def run_emulator(
             webhooks=webhooks.settings(faults.seed),
         )
     except ValueError as error:
-        raise ConfigurationError(str(error)) from None
+        raise _as_typed(error) from None
     stop = asyncio.Event()
     with on_signals(stop.set):
         async with AsyncExitStack() as stack:
@@ -141,6 +154,16 @@ def _show(statistics: Mapping[str, object]) -> None:
         if isinstance(value, dict):
             value = ", ".join(f"{kind} {count:,}" for kind, count in sorted(value.items())) or "none"
         write(f"{name.replace('_', ' '):<20}{value:,}" if isinstance(value, int) else f"{name:<20}{value}")
+
+
+def _as_typed(error: ValueError) -> ConfigurationError:
+    """The same, where each setting is named by its option."""
+    return ConfigurationError(_NAME.sub(_option, str(error)))
+
+
+def _option(name: re.Match[str]) -> str:
+    prefix = "--webhook-" if name[1] == "Webhooks" else "--"
+    return _OPTIONS.get(name[0]) or prefix + name[2].replace("_", "-")
 
 
 def _limits(text: str) -> list[tuple[int, float]]:

@@ -13,6 +13,8 @@ from tests.emulator.conftest import HEADERS, ISSUE, SECRET, Receiver, body
 from thanx_async.cli import app, run
 from thanx_async.emulator import Faults
 
+URL = ["--webhook-url", "http://127.0.0.1:9"]
+
 
 @pytest.mark.realtime
 async def test_faults_and_webhooks(
@@ -51,15 +53,23 @@ async def test_faults_and_webhooks(
 @pytest.mark.parametrize(
     ("options", "phrase"),
     [
-        (["--reset-before", "0.6", "--reset-after", "0.6"], "at most 1 in all"),
-        (["--burst", "2"], "burst must be 0 or more"),
-        (["--leaky-burst", "4"], "belongs to the leaky counter only"),
-        (["--speed", "0"], "positive speed"),
-        (["--limits", "0/1"], "at least 1 request"),
+        (
+            ["--reset-before", "0.6", "--html-504", "0.6"],
+            "--reset-before + --html-504 must be at most 1 in all, not 1.2",
+        ),
+        (["--burst", "2"], "--burst must be a rate from 0 to 1, not 2.0"),
+        (["--burst", "1", "--burst-requests", "0"], "--burst needs --burst-requests or --burst-seconds"),
+        (["--html-502", "-1"], "--html-502 must be a rate from 0 to 1, not -1.0"),
+        (["--delay", "nan"], "--delay must be from 0 to 1,000,000,000 s, not nan"),
+        (["--leaky-burst", "4"], "--leaky-burst goes with --counter leaky only"),
+        (["--counter", "leaky", "--leaky-burst", "-2"], "--leaky-burst must be a whole number from 0"),
+        (["--speed", "0"], "--speed must be a finite number above 0, not 0.0"),
+        (["--limits", "5/1,0/1"], "--limits must be 1 to 1,000,000,000 requests in 0.001 to"),
+        (["--limits", "5/nan"], "not 5 in nan s"),
         (["--webhook-url", "http://127.0.0.1:9"], "in THANX_WEBHOOK_SECRET"),
         (["--webhook-lost", "0.5"], "need --webhook-url"),
-        (["--port", "65536"], "--port must be 0 to 65535, not 65536"),
-        (["--port", "-1"], "--port must be 0 to 65535, not -1"),
+        (["--port", "65536"], "--port must be a whole number from 0 to 65,535, not 65536"),
+        (["--port", "-1"], "--port must be a whole number from 0 to 65,535, not -1"),
     ],
 )
 def test_wrong_use(
@@ -74,6 +84,30 @@ def test_wrong_use(
     assert phrase in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--port", "--leaky-burst", "--seed", "--burst-requests"])
+def test_whole_numbers(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    """A fraction is refused, and not rounded."""
+    assert run(["emulator", "--counter", "leaky", option, "80.9"]) == 2
+    assert f"{option}: '80.9' is no whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--webhook-url", "ftp://x"], "--webhook-url must begin with http:// or https://"),
+        ([*URL, "--webhook-lost", "2"], "--webhook-lost must be a rate from 0 to 1, not 2.0"),
+        ([*URL, "--webhook-late-by", "-1"], "--webhook-late-by must be from 0 to 1,000,000,000 s, not -1.0"),
+    ],
+)
+def test_wrong_webhooks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    """What is wrong is called as it was typed."""
+    monkeypatch.setenv("THANX_WEBHOOK_SECRET", SECRET)
+    assert run(["emulator", *options]) == 2
+    assert capsys.readouterr().err == f"thanx-async: {message}\n"
+
+
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     """The message names the port and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -83,9 +117,8 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_shows_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each rate and number that Python has is an option as well."""
-
+    """Each rate and number that Python has is an option as well, in the same order."""
     run(["emulator", "--help"])
     shown = capsys.readouterr().out
-    for field in fields(Faults):
-        assert f"--{field.name.replace('_', '-')} " in shown
+    places = [shown.index(f"--{field.name.replace('_', '-')} ") for field in fields(Faults)]
+    assert places == sorted(places)

@@ -1,4 +1,3 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,13 +80,6 @@ def test_the_burst_of_a_leaky_bucket(gaps: list[float], burst: int) -> None:
             assert count <= 1 + burst + 5 * (later - first) + 1e-6
     assert len(admitted(Counter.LEAKY, [0.0] * 50, burst)) == 1 + burst
     assert len(admitted(Counter.LEAKY, [0.2] * 50, 0)) == 50
-
-
-def test_only_a_leaky_bucket_has_a_burst() -> None:
-    """Where it would do nothing it is refused."""
-    for counter, burst in ((Counter.FIXED, 4), (Counter.LEAKY, -1)):
-        with pytest.raises(ValueError, match="burst must be"):
-            referee(counter, 5, 1.0, burst=burst)
 
 
 def test_no_counter_admits_everything() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import MERCHANT
 from tests.emulator.conftest import HEADERS, ISSUE, call, code
-from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed
+from thanx_async.emulator import Emulator, JobSpeed
 
 BODY = """{
     "campaign_id": "camp_abc123",
@@ -331,13 +331,3 @@ async def test_too_many_requests_are_refused() -> None:
     assert code(answers[5][1]) == "TOO_MANY_REQUESTS"
     assert emulator.refused == 1
     assert "6 requests, 1 refused" in repr(emulator)
-
-
-def test_impossible_settings() -> None:
-    """Settings that cannot be are refused at once."""
-    with pytest.raises(ValueError, match="JobSpeed"):
-        JobSpeed(identifiers_per_second=0)
-    with pytest.raises(ValueError, match="Faults"):
-        Faults(reset_before=0.6, reset_after=0.6)
-    with pytest.raises(ValueError, match="at least 1 request"):
-        Emulator(limits=[(0, 1.0)], counter=Counter.LEAKY)

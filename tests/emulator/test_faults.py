@@ -254,8 +254,6 @@ async def test_time_can_be_skipped(http: aiohttp.ClientSession, emulator: Emulat
         emulator.advance(1e6)
     assert late.result() == 200
     assert loop.time() - start < 5
-    with pytest.raises(ValueError, match="only goes forward"):
-        emulator.advance(-1)
 
 
 async def test_skipped_time_frees_the_limits() -> None:
@@ -306,10 +304,14 @@ async def test_any_loopback_address() -> None:
 @pytest.mark.parametrize(
     ("settings", "phrase"),
     [
-        ({"reset_before": 0.6, "html_504": 0.6}, "faults of a request"),
-        ({"job_fails": -0.1}, "job_"),
-        ({"burst": 2}, "burst must"),
-        ({"burst": 0.5, "burst_requests": 0}, "burst needs"),
+        (
+            {"reset_before": 0.6, "html_504": 0.6},
+            r"Faults.reset_before \+ Faults.html_504 must be at most 1 in all",
+        ),
+        ({"job_fails": 0.6, "job_hangs": 0.6}, r"Faults.job_hangs \+ Faults.job_fails must be at most 1"),
+        ({"job_fails": -0.1}, "Faults.job_fails must be a rate from 0 to 1, not -0.1"),
+        ({"burst": 2}, "Faults.burst must"),
+        ({"burst": 0.5, "burst_requests": 0}, "Faults.burst needs Faults.burst_requests or"),
         ({"delay_rate": 1.5}, "delay_rate"),
         ({"retry_after": -1}, "retry_after"),
     ],

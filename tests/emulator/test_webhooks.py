@@ -200,7 +200,7 @@ async def test_closing_drops_what_is_not_sent(receiver: Receiver) -> None:
     [
         ({"url": "example.com"}, "begin with http"),
         ({"secret": ""}, "secret is empty"),
-        ({"lost": 1.5}, "Webhooks.lost must be from 0 to 1"),
+        ({"lost": 1.5}, "Webhooks.lost must be a rate from 0 to 1, not 1.5"),
         ({"late_by": -1.0}, "late_by"),
     ],
 )

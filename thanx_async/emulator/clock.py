@@ -6,6 +6,8 @@ import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from thanx_async.emulator import checks
+
 _RESOLUTION = 1e-6
 
 
@@ -34,8 +36,7 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Skip some time; whoever sleeps until then wakes at once."""
-        if seconds < 0:
-            raise ValueError(f"time only goes forward, not by {seconds:g} s")
+        checks.seconds("seconds of Emulator.advance()", seconds)
         self._skipped += seconds
         jumped, self._jumped = self._jumped, asyncio.Event()
         jumped.set()

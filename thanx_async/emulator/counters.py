@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
+
+from thanx_async.emulator import checks
+
+_SHORTEST = 0.001
 
 
 class Counter(StrEnum):
@@ -114,12 +119,6 @@ class Unlimited:
 
 def referee(counter: Counter, requests: int, seconds: float, *, burst: int | None = None) -> Referee:
     """The judge of one limit; ``burst`` is the leaky bucket's, by default a limit's worth."""
-    if requests < 1 or seconds <= 0:
-        raise ValueError(
-            f"a limit needs at least 1 request in more than 0 s, not {requests} in {seconds:g} s"
-        )
-    if burst is not None and (burst < 0 or counter is not Counter.LEAKY):
-        raise ValueError("burst must be 0 or more, and belongs to the leaky counter only")
     match counter:
         case Counter.FIXED:
             return Fixed(requests, seconds)
@@ -133,3 +132,29 @@ def referee(counter: Counter, requests: int, seconds: float, *, burst: int | Non
             return Leaky(requests, seconds, requests - 1 if burst is None else burst)
         case Counter.NONE:
             return Unlimited()
+
+
+def referees(counter: str, limits: object, burst: int | None) -> list[Referee]:
+    """The judges of all limits of an emulator, whose settings are checked here."""
+    if counter not in list(Counter):
+        raise ValueError(f"Emulator.counter must be one of {', '.join(Counter)}, not {counter!r}")
+    if burst is not None:
+        checks.whole("Emulator.burst", burst)
+        if counter != Counter.LEAKY:
+            raise ValueError("Emulator.burst goes with Counter.LEAKY only")
+    if not isinstance(limits, Sequence) or isinstance(limits, str):
+        raise ValueError(f"Emulator.limits must be a sequence of pairs, not {type(limits).__name__}")  # noqa: TRY004 - as all that is wrong
+    pairs = [_pair(f"Emulator.limits[{place}]", limit) for place, limit in enumerate(limits)]
+    return [referee(Counter(counter), *pair, burst=burst) for pair in pairs]
+
+
+def _pair(name: str, limit: object) -> tuple[int, float]:
+    match limit:
+        case [int(requests), int(seconds) | float(seconds)]:
+            if 1 <= requests <= checks.MOST and _SHORTEST <= seconds <= checks.MOST:
+                return requests, seconds
+            given = f"{requests} in {seconds} s"
+        case _:
+            given = type(limit).__name__
+    most = f"{checks.MOST:,}"
+    raise ValueError(f"{name} must be 1 to {most} requests in {_SHORTEST} to {most} s, not {given}")

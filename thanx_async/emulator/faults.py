@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import attrs
 
+from thanx_async.emulator import checks
 from thanx_async.emulator.jobs import UNKNOWN_STATE, Fate
 
 
@@ -76,20 +77,24 @@ class Faults:
     job_unknown: float = 0
 
     def __attrs_post_init__(self) -> None:
-        self._check_rates("the rates of faults of a request", [str(fault) for fault in Fault])
-        self._check_rates("the rates of job_...", list(_JOB_STATES))
-        for name in ("delay_rate", "burst"):
-            self._check_rates(name, [name])
-        for name in ("delay", "burst_requests", "burst_seconds", "retry_after", "forget_keys_after"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"Faults: {name} must be 0 or more")
+        for name in (*Fault, *_JOB_STATES, "delay_rate", "burst"):
+            checks.rate(f"Faults.{name}", getattr(self, name))
+        for rates in (Fault, _JOB_STATES):
+            self._check_sum([name for name in rates if getattr(self, name)])
+        for name in ("delay", "burst_seconds", "retry_after", "forget_keys_after"):
+            value = getattr(self, name)
+            if value is not None or name.startswith(("delay", "burst")):
+                checks.seconds(f"Faults.{name}", value)
+        checks.whole("Faults.seed", self.seed, None)
+        checks.whole("Faults.burst_requests", self.burst_requests)
         if self.burst and not (self.burst_requests or self.burst_seconds):
-            raise ValueError("Faults: a burst needs burst_requests or burst_seconds")
+            raise ValueError("Faults.burst needs Faults.burst_requests or Faults.burst_seconds")
 
-    def _check_rates(self, what: str, names: list[str]) -> None:
-        rates = [getattr(self, name) for name in names]
-        if min(rates) < 0 or sum(rates) > 1 + 1e-9:
-            raise ValueError(f"Faults: {what} must be 0 or more, and at most 1 in all")
+    def _check_sum(self, names: list[str]) -> None:
+        total = sum(getattr(self, name) for name in names)
+        if total > 1 + 1e-9:
+            given = " + ".join(f"Faults.{name}" for name in names)
+            raise ValueError(f"{given} must be at most 1 in all, not {total:g}")
 
 
 @attrs.frozen
@@ -111,6 +116,11 @@ class ScriptedAnswer:
     headers: dict[str, str] = attrs.field(factory=dict)
     fault: Fault | None = attrs.field(default=None, converter=attrs.converters.optional(Fault))
     delay: float = 0
+
+    def __attrs_post_init__(self) -> None:
+        if self.status is not None:
+            checks.whole("ScriptedAnswer.status", self.status, 100, 999)
+        checks.seconds("ScriptedAnswer.delay", self.delay)
 
 
 @attrs.frozen

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from thanx_async.emulator import checks
 from thanx_async.emulator.clock import Clock
 from thanx_async.emulator.guests import Failure
 
@@ -23,8 +24,9 @@ class JobSpeed:
     revoke_seconds: float = 0.5
 
     def __attrs_post_init__(self) -> None:
-        if self.identifiers_per_second <= 0 or min(self.start_delay, self.revoke_seconds) < 0:
-            raise ValueError("JobSpeed needs a positive speed and delays of 0 s or more")
+        checks.positive("JobSpeed.identifiers_per_second", self.identifiers_per_second)
+        checks.seconds("JobSpeed.start_delay", self.start_delay)
+        checks.seconds("JobSpeed.revoke_seconds", self.revoke_seconds)
 
 
 @attrs.frozen
@@ -79,7 +81,8 @@ class Job:
     def processed(self, now: float) -> int:
         if now >= self.ended > self.created:
             return self.fate.processed
-        return max(0, min(self.fate.processed, int((now - self.started) * self.speed.identifiers_per_second)))
+        reached = (now - self.started) * self.speed.identifiers_per_second
+        return int(max(0, min(self.fate.processed, reached)))
 
     def failed(self, processed: int) -> int:
         """How many of the first so many identifiers got no reward."""

@@ -8,15 +8,16 @@ from collections import Counter as Tally
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import format_datetime
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Self
 
 import attrs
 from aiohttp import web
 
+from thanx_async.emulator import checks
 from thanx_async.emulator.answers import Refused
 from thanx_async.emulator.clock import Clock
-from thanx_async.emulator.counters import Counter, referee
+from thanx_async.emulator.counters import Counter, referees
 from thanx_async.emulator.faults import BEFORE, Dice, Faults, ScriptedAnswer, Trouble
 from thanx_async.emulator.guests import FailureRule, unknown_guests
 from thanx_async.emulator.jobs import JobSpeed
@@ -29,6 +30,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 THANX_LIMITS = ((5, 1.0), (2000, 900.0))
 _LARGEST_BODY = 16 * 2**20
+_HIGHEST_PORT = 65_535
 _CLOSING = 0.2
 
 
@@ -81,6 +83,16 @@ class Emulator:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
+        checks.instance("Emulator.client_id", client_id, str, NoneType)
+        checks.instance("Emulator.access_token", access_token, str, NoneType)
+        checks.instance("Emulator.track_guests", track_guests, bool)
+        checks.texts("Emulator.scopes", scopes)
+        checks.kind("Emulator.fails", callable(fails), "a function of an identifier's type and value", fails)
+        checks.text("Emulator.host", host)
+        checks.whole("Emulator.port", port, 0, _HIGHEST_PORT)
+        checks.instance("Emulator.speed", speed, JobSpeed)
+        checks.instance("Emulator.faults", faults, Faults)
+        checks.instance("Emulator.webhooks", webhooks, Webhooks, NoneType)
         self.url = ""
         self.requests: list[RequestLog] = []
         self.refused = 0
@@ -92,7 +104,7 @@ class Emulator:
         self._routes = Routes(
             self._state, self._post, client_id=client_id, access_token=access_token, scopes=scopes
         )
-        self._referees = [referee(counter, *limit, burst=burst) for limit in limits]
+        self._referees = referees(counter, limits, burst)
         self._script: deque[ScriptedAnswer] = deque()
         self._host, self._port = host, port
         self._runner: web.AppRunner | None = None
@@ -107,6 +119,7 @@ class Emulator:
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
+        checks.instance("Emulator.faults", faults, Faults)
         self._dice.faults = faults
 
     @property
@@ -115,6 +128,7 @@ class Emulator:
 
     @speed.setter
     def speed(self, speed: JobSpeed) -> None:
+        checks.instance("Emulator.speed", speed, JobSpeed)
         self._state.speed = speed
 
     @property
@@ -123,6 +137,7 @@ class Emulator:
 
     @webhooks.setter
     def webhooks(self, webhooks: Webhooks | None) -> None:
+        checks.instance("Emulator.webhooks", webhooks, Webhooks, NoneType)
         self._post.settings = webhooks
 
     @property
@@ -136,6 +151,8 @@ class Emulator:
 
     def script(self, *answers: ScriptedAnswer) -> None:
         """Give the next requests these answers, one each."""
+        for answer in answers:
+            checks.instance("an answer of Emulator.script()", answer, ScriptedAnswer)
         self._script.extend(answers)
 
     def advance(self, seconds: float) -> None:

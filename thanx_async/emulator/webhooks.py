@@ -13,6 +13,7 @@ import aiohttp
 import attrs
 import orjson
 
+from thanx_async.emulator import checks
 from thanx_async.emulator.clock import Clock
 from thanx_async.emulator.guests import Guests
 from thanx_async.emulator.jobs import Job
@@ -53,15 +54,15 @@ class Webhooks:
     early: float = 0
 
     def __attrs_post_init__(self) -> None:
+        checks.text("Webhooks.url", self.url)
         if not self.url.startswith(("http://", "https://")):
             raise ValueError("Webhooks.url must begin with http:// or https://")
-        if not self.secret:
-            raise ValueError("Webhooks.secret is empty")
+        checks.text("Webhooks.secret", self.secret)
+        checks.instance("Webhooks.reward_issued", self.reward_issued, bool)
+        checks.whole("Webhooks.seed", self.seed, None)
         for name in ("lost", "duplicated", "late", "early"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"Webhooks.{name} must be from 0 to 1")
-        if self.late_by < 0:
-            raise ValueError("Webhooks.late_by must be 0 s or more")
+            checks.rate(f"Webhooks.{name}", getattr(self, name))
+        checks.seconds("Webhooks.late_by", self.late_by)
 
 
 class Post:

@@ -1,0 +1,61 @@
+"""Checks of settings: each error names the setting, and says what it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from math import inf
+from types import NoneType
+from typing import TypeGuard
+
+MOST = 10**9
+
+
+def rate(name: str, value: object) -> None:
+    """A part of all."""
+    kind(name, _number(value) and 0 <= value <= 1, "a rate from 0 to 1", value)
+
+
+def seconds(name: str, value: object) -> None:
+    """A time that the clock can add."""
+    kind(name, _number(value) and 0 <= value <= MOST, f"from 0 to {MOST:,} s", value)
+
+
+def positive(name: str, value: object) -> None:
+    """What others are divided by."""
+    kind(name, _number(value) and 0 < value < inf, "a finite number above 0", value)
+
+
+def whole(name: str, value: object, least: int | None = 0, most: int = MOST) -> None:
+    """A count; without a least one, any whole number."""
+    right = _number(value) and isinstance(value, int) and (least is None or least <= value <= most)
+    kind(name, right, "a whole number" + ("" if least is None else f" from {least} to {most:,}"), value)
+
+
+def text(name: str, value: object) -> None:
+    """Text that is not empty."""
+    kind(name, isinstance(value, str), "text", value)
+    if not value:
+        raise ValueError(f"{name} is empty")
+
+
+def texts(name: str, value: object) -> None:
+    """A set of texts."""
+    right = isinstance(value, AbstractSet) and all(isinstance(item, str) for item in value)
+    kind(name, right, "a set of texts", value)
+
+
+def instance(name: str, value: object, *kinds: type) -> None:
+    """Of one of these types."""
+    names = ["None" if own is NoneType else own.__name__ for own in kinds]
+    kind(name, isinstance(value, kinds), " or ".join(names), value)
+
+
+def kind(name: str, right: bool, what: str, value: object) -> None:
+    """What was found right or wrong, and what it must be."""
+    if not right:
+        shown = str(value) if value is None or _number(value) else type(value).__name__
+        raise ValueError(f"{name} must be {what}, not {shown}")
+
+
+def _number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
