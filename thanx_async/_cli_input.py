@@ -7,8 +7,9 @@ import csv
 import io
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
 from enum import StrEnum
 from functools import partial
 from itertools import chain, islice
@@ -16,14 +17,20 @@ from pathlib import Path
 from typing import TextIO
 
 import anyio.to_thread
+import attrs
 import orjson
 
-from thanx_async.errors import ConfigurationError
+from thanx_async.errors import ConfigurationError, InvalidIdentifierError
 
 _SLICE = 2_000
 # Also what is no valid guest: neither a header nor the rest of a note is such a thing.
 _GUEST = re.compile(r"\S+@\S+|^[\s+().\-/]*(?:\d[\s+().\-/]*){7,}$")
 _SHOWN, _LONGEST = 10, 40
+_HEAD = 100
+_NO_JSON = (orjson.JSONDecodeError, UnicodeEncodeError)
+_NO_UTF8 = re.compile(r"[\udc80-\udcff]")
+_MEMBER = re.compile(r',?\s*"[^"]*"\s*:')
+_KINDS = {bool: "true or false", int: "a number", float: "a number", list: "an array", dict: "an object"}
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 
 
@@ -113,10 +120,13 @@ def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
     if not header:
         raise ConfigurationError("the CSV file is empty: its first line must name the columns")
     if column is None and len(header) > 1:
-        raise ConfigurationError(f"say with --column which column to read: {_names(header)}")
-    if column is not None and header.count(column) != 1:
-        found = "more than one" if column in header else "no"
-        raise ConfigurationError(f"there is {found} column {column!r}; the header names: {_names(header)}")
+        twins = [name for name, count in Counter(header).items() if name and count > 1]
+        rename = f"; more than one is called {_names(twins)}: rename all but one, to read it" if twins else ""
+        raise ConfigurationError(f"say with --column which column to read: {_names(header)}{rename}")
+    if column is not None and column not in header:
+        raise ConfigurationError(f"there is no column {column!r}; the header names: {_names(header)}")
+    if column is not None and header.count(column) > 1:
+        raise ConfigurationError(f"there is more than one column {column!r}: rename all but one of them")
     index = header.index(column) if column else 0
     return (row[index] if index < len(row) else "" for row in rows)
 
@@ -156,16 +166,62 @@ def _swallows(cell: str, separator: str) -> bool:
     )
 
 
+@attrs.frozen
+class _Unread(Mapping[str, object]):
+    """A line that holds no guest: it reads as the line, and who looks into it is told the reason."""
+
+    _line: str = attrs.field(repr=False)
+    _reason: str
+
+    def __getitem__(self, key: str) -> object:
+        raise InvalidIdentifierError(self._reason)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return self._line.strip()
+
+
 def _json_items(text: TextIO, column: str | None) -> Iterator[object]:
-    first = text.readline()
-    item = _json_item(first, None)
-    if first.lstrip().startswith("[") and not _is_pair(item):
+    lines, item = _head(text)
+    full = list(filter(None, map(str.strip, lines)))
+    if full and full[0].startswith("[") and not (len(full) == 1 and _is_pair(item)):
         raise ConfigurationError(
             "the file is one JSON array; write each guest on a line of its own (jq -c '.[]' does it)"
         )
-    if column is None and isinstance(item, dict) and "value" not in item:
-        raise ConfigurationError(f"say with --column which key holds the guest: {_names(list(item))}")
-    return (_json_item(line, column) for line in chain([first] if first else [], text))
+    if len(full) > 1 and full[0].startswith("{") and _MEMBER.match(full[1]):
+        raise ConfigurationError(
+            "the first JSON object goes on over several lines; write one object a line (jq -c . does it)"
+        )
+    if isinstance(item, dict):
+        _check_keys(list(item), column)
+    return (_json_item(line, column) for line in chain(lines, text))
+
+
+def _head(text: TextIO) -> tuple[list[str], object]:
+    """The lines up to the first that is JSON, and what that one holds: None where there is none soon."""
+    lines = []
+    for line in islice(text, _HEAD):
+        lines.append(line)
+        with suppress(*_NO_JSON):
+            return lines, orjson.loads(line)
+    return lines, None
+
+
+def _check_keys(keys: list[str], column: str | None) -> None:
+    if not keys or (column or "value") in keys:
+        return
+    if any(map(_GUEST.search, keys)):
+        raise ConfigurationError(
+            "the keys of the first JSON object are guests, not names: write each guest on a line of its own"
+        )
+    if column is None:
+        raise ConfigurationError(f"say with --column which key holds the guest: {_names(keys)}")
+    raise ConfigurationError(f"there is no key {column!r}; the keys of the first object: {_names(keys)}")
 
 
 def _is_pair(item: object) -> bool:
@@ -175,6 +231,23 @@ def _is_pair(item: object) -> bool:
 def _json_item(line: str, column: str | None) -> object:
     try:
         item: object = orjson.loads(line)
-    except (orjson.JSONDecodeError, UnicodeEncodeError):
-        return line.strip()  # rejected under its position, like any other that is no guest
-    return item.get(column) if column and isinstance(item, dict) else item
+    except _NO_JSON:
+        what = "UTF-8" if _NO_UTF8.search(line) else "valid JSON"
+        return _Unread(line, f"the line is not {what}") if line.strip() else ""
+    held = item.get(column) if column and isinstance(item, dict) else item
+    if isinstance(held, str):
+        return held
+    if isinstance(held, dict):
+        value = held.get("value")
+    else:
+        value = held[-1] if isinstance(held, list) and len(held) == 2 else None
+    return held if isinstance(value, str) else _Unread(line, _reason(item, column or "value"))
+
+
+def _reason(item: object, key: str) -> str:
+    where = "the line"
+    if isinstance(item, dict):
+        if key not in item:
+            return f"there is no key {key!r}"
+        where, item = f"the key {key!r}", item[key]
+    return f"{where} is null" if item is None else f"{where} is {_KINDS[type(item)]}, not text"
