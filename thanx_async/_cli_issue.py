@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from thanx_async._cli_input import Format, reading
+from thanx_async._cli_options import FileName, Flag, Whole
 from thanx_async._cli_output import Display, failure_file, show_plan, write
-from thanx_async._cli_recorded import Flag, LedgerFile, announce, optional_ledger, run_id_of
+from thanx_async._cli_recorded import earlier, optional_ledger, run_id_of
 from thanx_async._cli_run import connect, drive
 from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.batcher import AsyncBatcher, Guard
@@ -33,13 +33,13 @@ async def issue(
     variant: str | None = None,
     column: str | None = None,
     format: Format | None = None,  # noqa: A002 - the option's name
-    failures: Path | None = None,
+    failures: FileName | None = None,
     run_id: str | None = None,
-    batch_size: int = 10_000,
-    ledger: LedgerFile = None,
+    batch_size: Whole = 10_000,
+    ledger: FileName | None = None,
     no_ledger: Flag = False,
-    max_rewards: int | None = None,
-    canary: int | None = None,
+    max_rewards: Whole | None = None,
+    canary: Whole | None = None,
     max_failure_rate: float | None = None,
     emulator: Flag = False,
 ) -> int:
@@ -94,14 +94,15 @@ async def issue(
     ):
         display.watch(client)
         batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)
+        before = ""
         if opened is not None:
             run_id = run_id or run_id_of(file, client, target)
-            await announce(opened, run_id, display)
+            before = await earlier(opened, run_id)
         with failure_file(failures, source=file, ledger=path) as rows:
-            status = await drive(batcher, display, guests, run_id=run_id, failures=rows)
+            status = await drive(batcher, display, guests, run_id=run_id, before=before, failures=rows)
     if status == STOPPED and path is not None:
         again = f"--run-id {quote(run_id or '')}"
-        warn(f"to go on, once what stopped it is mended: the same command and guests, with {again}")
+        warn(f"to go on: the same command and guests, with {again}")
     return status
 
 
@@ -111,7 +112,7 @@ async def plan(
     *,
     column: str | None = None,
     format: Format | None = None,  # noqa: A002 - the option's name
-    batch_size: int = 10_000,
+    batch_size: Whole = 10_000,
 ) -> int:
     """Read and check FILE without sending anything: guests, rejects, duplicates, requests, duration.
 
@@ -136,7 +137,7 @@ async def plan(
     return SOME_FAILED if planned.rejected else ISSUED
 
 
-async def demo(*, guests: int = 25_000) -> int:
+async def demo(*, guests: Whole = 25_000) -> int:
     """Issue generated guests against the emulator, under Thanx's rate limits.
 
     Parameters

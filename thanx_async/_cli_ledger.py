@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import cyclopts
 
+from thanx_async._cli_options import FileName, Flag, Whole
 from thanx_async._cli_output import write
-from thanx_async._cli_recorded import Flag, LedgerFile, date, issued_by, known_run, open_ledger, states
+from thanx_async._cli_recorded import command, date, issued_by, known_run, open_ledger, states
 from thanx_async._cli_run import connect
 from thanx_async._cli_status import ISSUED
 from thanx_async._report import outcome_of
@@ -16,7 +17,7 @@ ledger_app = cyclopts.App(name="ledger", help="Look at recorded runs, and settle
 
 
 @ledger_app.command
-async def runs(*, ledger: LedgerFile = None) -> int:
+async def runs(*, ledger: FileName | None = None) -> int:
     """List the recorded runs, oldest first.
 
     Parameters
@@ -35,7 +36,7 @@ async def runs(*, ledger: LedgerFile = None) -> int:
 
 
 @ledger_app.command
-async def show(run: str, /, *, ledger: LedgerFile = None) -> int:
+async def show(run: str, /, *, ledger: FileName | None = None) -> int:
     """Show a run and its batches.
 
     Parameters
@@ -59,13 +60,13 @@ async def show(run: str, /, *, ledger: LedgerFile = None) -> int:
 @ledger_app.command
 async def settle(
     run: str,
-    batch: int,
+    batch: Whole,
     /,
     *,
     issued: Flag = False,
     not_issued: Flag = False,
     job: str | None = None,
-    ledger: LedgerFile = None,
+    ledger: FileName | None = None,
 ) -> int:
     """Decide by hand what became of a batch in doubt, once you know it from Thanx.
 
@@ -92,7 +93,7 @@ async def settle(
             found = next((row for row in await opened.batches(run) if row.number == batch), None)
             if found is None or not await _is_in_doubt(found, record):
                 raise ConfigurationError(
-                    f"run {run!r} has no batch {batch} in doubt; see `ledger show {run}`"
+                    f"run {run!r} has no batch {batch} in doubt; see {command('ledger show', opened, run)}"
                 )
             if job is not None and found.job_id is not None:
                 raise ConfigurationError(f"it is job {found.job_id} already: say --issued or --not-issued")

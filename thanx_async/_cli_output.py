@@ -136,7 +136,10 @@ def show_report(report: IssuanceReport, *, of: str) -> None:
 
 def show_revocation(report: RevocationReport) -> None:
     """What was taken back, and what was not."""
-    write(f"Run {report.run_id}: {report.rewards:,} rewards of {len(report.revoked):,} jobs taken back")
+    what = f"{report.rewards:,} rewards of {len(report.revoked):,} jobs taken back"
+    if report.revoked and not report.rewards:
+        what = f"none of its {len(report.revoked):,} jobs has rewards left to take back"
+    write(f"Run {report.run_id}: {what}")
     for left in report.not_revoked:
         _show_batches(f"not taken back: {left.reason}", [left.batch])
 

@@ -6,22 +6,19 @@ import hashlib
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from shlex import quote
 from uuid import uuid4
 
 import platformdirs
-from cyclopts import Parameter
 
-from thanx_async._cli_output import Display
 from thanx_async.client import ThanxClient
 from thanx_async.errors import ConfigurationError
 from thanx_async.ledger import BatchRecord, BatchState, RunRecord, SQLiteLedger
 
-LedgerFile = Path | None
-Flag = Annotated[bool, Parameter(negative=())]
+_OWN = "ledger.sqlite"
 
 
-def open_ledger(path: LedgerFile) -> SQLiteLedger:
+def open_ledger(path: Path | None) -> SQLiteLedger:
     """The ledger at a path, which must be there, or the user's own."""
     if path is not None and not path.exists():
         raise ConfigurationError(f"there is no ledger {path}")
@@ -30,8 +27,8 @@ def open_ledger(path: LedgerFile) -> SQLiteLedger:
     return _ledger(path)
 
 
-def _ledger(path: LedgerFile) -> SQLiteLedger:
-    return SQLiteLedger(path or _own_folder() / "ledger.sqlite")
+def _ledger(path: Path | None) -> SQLiteLedger:
+    return SQLiteLedger(path or _own_folder() / _OWN)
 
 
 def _own_folder() -> Path:
@@ -45,7 +42,7 @@ def _own_folder() -> Path:
     return folder
 
 
-def optional_ledger(path: LedgerFile, *, wanted: bool) -> SQLiteLedger | nullcontext[None]:
+def optional_ledger(path: Path | None, *, wanted: bool) -> SQLiteLedger | nullcontext[None]:
     return _ledger(path) if wanted else nullcontext()
 
 
@@ -56,35 +53,46 @@ def run_id_of(file: str, client: ThanxClient, target: tuple[str, str, str]) -> s
     if not path.is_file():
         return uuid4().hex
     identity = "\n".join((str(path), client.base_url, client.client_id, *target))
-    name = "".join(character if character.isprintable() else "_" for character in path.name)
+    name = "".join(character if character.isprintable() else "_" for character in path.name).lstrip("-")
     return f"{name}-{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()[:10]}"
 
 
-async def announce(ledger: SQLiteLedger, run_id: str | None, display: Display) -> None:
-    """Say how far a run has come before.
+def command(words: str, ledger: SQLiteLedger, run_id: str = "") -> str:
+    """A command about a recorded run, as it can be typed."""
+    if run_id:
+        words += f" {quote(run_id)}"
+    if ledger.path != _own_folder() / _OWN:
+        words += f" --ledger {quote(str(ledger.path))}"
+    return f"`{words}`"
+
+
+async def earlier(ledger: SQLiteLedger, run_id: str | None) -> str:
+    """How far a run has come before, "" if it is new.
 
     Raises:
         ConfigurationError: it is complete, so that starting it again is not what was meant.
     """
     known = await ledger.run(run_id) if run_id else None
     if known is None:
-        return
+        return ""
     batches = await ledger.batches(known.run_id)
     if known.revoked_at is None and known.is_complete(batches):
         raise ConfigurationError(
             f"run {known.run_id} is already complete: {issued_by(batches):,} issued,"
-            f" {guests(batches) - issued_by(batches):,} failed, on {date(known.changed_at)}; `resume"
-            f" {known.run_id}` reports on it. Nothing was sent. Put new guests in a file of their own: a new"
-            " --run-id issues to everybody in this one once more"
+            f" {guests(batches) - issued_by(batches):,} failed, on {date(known.changed_at)};"
+            f" {command('resume', ledger, known.run_id)} reports on it. Nothing was sent. Put new guests in a"
+            " file of their own: a new --run-id issues to everybody in this one once more"
         )
-    display.say(f"Continuing run {known.run_id} of {date(known.created_at)}: {states(batches)}")
+    return f"Continuing run {known.run_id} of {date(known.created_at)}: {states(batches)}"
 
 
 async def known_run(ledger: SQLiteLedger, run_id: str) -> RunRecord:
     """A run that must be recorded."""
     record = await ledger.run(run_id)
     if record is None:
-        raise ConfigurationError(f"the ledger {ledger.path} knows no run {run_id!r}; see `ledger runs`")
+        raise ConfigurationError(
+            f"the ledger {ledger.path} knows no run {run_id!r}; see {command('ledger runs', ledger)}"
+        )
     return record
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+from thanx_async._cli_options import FileName
 from thanx_async._cli_output import Display, failure_file, show_revocation, write
-from thanx_async._cli_recorded import LedgerFile, known_run, open_ledger
+from thanx_async._cli_recorded import command, known_run, open_ledger
 from thanx_async._cli_run import conclude, connect
 from thanx_async._cli_status import ISSUED, STOPPED
 from thanx_async.batcher import AsyncBatcher
@@ -15,7 +16,7 @@ from thanx_async.errors import BatchError, ConfigurationError, ThanxError
 from thanx_async.ledger import SQLiteLedger
 
 
-async def resume(run: str, /, *, failures: Path | None = None, ledger: LedgerFile = None) -> int:
+async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileName | None = None) -> int:
     """Take up a run that was stopped, without its file: send again what is in doubt, wait, and report.
 
     Parameters
@@ -27,20 +28,21 @@ async def resume(run: str, /, *, failures: Path | None = None, ledger: LedgerFil
     ledger:
         The ledger's file; by default the user's own.
     """
-    with Display() as display:
-        async with _recorded(run, ledger, display) as (opened, batcher):
-            problem: ThanxError | None = None
-            try:
-                resumed = await batcher.resume(run)
-            except BatchError as error:
-                resumed, problem = error.run, error
-            try:
-                report = resumed.report() if problem else await resumed.wait()
-            except ThanxError as error:
-                report, problem = resumed.report(), error
-            record = await known_run(opened, run)
-            unsent = record.batches is None or record.batches > len(await opened.batches(run))
-    with failure_file(failures, source="", ledger=opened.path) as rows:
+    with ExitStack() as files:
+        with Display() as display:
+            async with _recorded(run, ledger, display) as (opened, batcher):
+                rows = files.enter_context(failure_file(failures, source="", ledger=opened.path))
+                problem: ThanxError | None = None
+                try:
+                    resumed = await batcher.resume(run)
+                except BatchError as error:
+                    resumed, problem = error.run, error
+                try:
+                    report = resumed.report() if problem else await resumed.wait()
+                except ThanxError as error:
+                    report, problem = resumed.report(), error
+                record = await known_run(opened, run)
+                unsent = record.batches is None or record.batches > len(await opened.batches(run))
         status = conclude(report, problem, rows, of="sent and recorded")
     if report.in_doubt and problem is None:
         old = f"for longer than {opened.replay_within / 3600:g} h"
@@ -54,7 +56,7 @@ async def resume(run: str, /, *, failures: Path | None = None, ledger: LedgerFil
     return status
 
 
-async def revoke(run: str, /, *, ledger: LedgerFile = None) -> int:
+async def revoke(run: str, /, *, ledger: FileName | None = None) -> int:
     """Take back the rewards of all jobs of a run, waiting for those that still run.
 
     Parameters
@@ -66,8 +68,9 @@ async def revoke(run: str, /, *, ledger: LedgerFile = None) -> int:
     """
     with Display() as display:
         async with _recorded(run, ledger, display) as (opened, batcher):
+            resumed = await batcher.resume(run, replay=False)
             await _check_doubts(opened, run)
-            report = await (await batcher.resume(run, replay=False)).revoke()
+            report = await resumed.revoke()
     show_revocation(report)
     return STOPPED if report.not_revoked else ISSUED
 
@@ -83,13 +86,13 @@ async def _check_doubts(ledger: SQLiteLedger, run: str) -> None:
     if young and (await known_run(ledger, run)).revoked_at is None:
         raise ConfigurationError(
             f"{len(young):,} batches of run {run} are in doubt, and cannot be taken back before their jobs"
-            f" are known: give `resume {run}` first, or settle them"
+            f" are known: give {command('resume', ledger, run)} first, or settle them"
         )
 
 
 @asynccontextmanager
 async def _recorded(
-    run_id: str, path: LedgerFile, display: Display
+    run_id: str, path: Path | None, display: Display
 ) -> AsyncIterator[tuple[SQLiteLedger, AsyncBatcher]]:
     """The ledger and a batcher for a recorded run."""
     async with open_ledger(path) as ledger, connect() as client:

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from contextlib import asynccontextmanager, contextmanager
 
 from thanx_async._cli_limiter import shared_limiter
+from thanx_async._cli_options import as_typed
 from thanx_async._cli_output import Display, FailureFile, show_report, write
 from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
 from thanx_async.client import ThanxClient
 from thanx_async.emulator import Emulator
-from thanx_async.errors import BatchError, ThanxError
+from thanx_async.errors import APIError, BatchError, ThanxError
 
 
 async def drive(
@@ -22,9 +23,10 @@ async def drive(
     guests: Iterable[object] | AsyncIterable[object],
     *,
     run_id: str | None = None,
+    before: str = "",
     failures: FailureFile | None = None,
 ) -> int:
-    """Issue to all guests and report; returns the exit status.
+    """Issue to all guests and report; returns the exit status. ``before``: how far the run had come.
 
     Raises:
         LedgerError: the run cannot be started, and nothing was sent.
@@ -34,17 +36,19 @@ async def drive(
     with display, on_signals(stopper):
         showing = asyncio.create_task(display.keep_showing(stream.run))
         try:
-            problem = await _run(stream, stopper)
+            problem = await _run(stream, stopper, before)
         finally:
             showing.cancel()
             await asyncio.wait([showing])
     return conclude(stream.run.report(), problem, failures, stopped=stopper.asked)
 
 
-async def _run(stream: IssuanceStream, stopper: _Stopper) -> ThanxError | None:
+async def _run(stream: IssuanceStream, stopper: _Stopper, before: str) -> ThanxError | None:
     """Send and wait; returns what stopped the run, if anything but a signal did."""
     try:
         async with stream as handles:
+            if before:
+                stopper.display.say(before)
             async for _ in handles:
                 pass
         if not stopper.asked:
@@ -80,7 +84,7 @@ class _Stopper:
 
     def __init__(self, stream: IssuanceStream, display: Display) -> None:
         self.asked = False
-        self._display = display
+        self.display = display
         self._stream = stream
         self._task = asyncio.current_task()
         self._waiting: asyncio.Timeout | None = None
@@ -91,7 +95,7 @@ class _Stopper:
         elif self._waiting is not None:
             self._waiting.reschedule(0)
         else:
-            self._display.say(
+            self.display.say(
                 "Stopping: requests under way are finished first. Ctrl-C again ends now, and leaves them"
                 " in doubt"
             )
@@ -127,8 +131,8 @@ def conclude(
     if unlisted:
         warn(f"{unlisted}; the report is true all the same")
     if problem:
-        cause = problem.__cause__ if isinstance(problem, BatchError) else None
-        warn(f"stopped: {cause or problem}")
+        cause = (problem.__cause__ if isinstance(problem, BatchError) else None) or problem
+        warn(f"stopped: {cause if isinstance(cause, APIError) else as_typed(str(cause))}")
     if stopped:
         warn("stopped as asked; the input was not read to its end, or jobs still run")
     if problem or stopped or report.unsent or report.in_doubt or report.unfinished:

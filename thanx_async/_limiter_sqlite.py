@@ -124,7 +124,7 @@ class SQLiteStore:
                 raise self._unusable(f"another process has locked it for {_BUSY:g} s", "end that") from error
             raise self._unusable(str(error), "give a file on a local disk that can be written") from error
         except sqlite3.DatabaseError as error:
-            raise self._unusable(str(error), "move it away, or give another path") from error
+            raise self._unusable(str(error), "move it away, and it is made anew") from error
         except OSError as error:
             raise self._unusable(error.strerror or str(error), "give a path that can be written") from error
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import cyclopts
 
+from thanx_async._cli_options import as_typed
 from thanx_async._cli_status import ISSUED, STOPPED, WRONG_USE, unread, warn
 from thanx_async._version import __version__
-from thanx_async.errors import ConfigurationError, ThanxError
+from thanx_async.errors import ConfigurationError, LedgerError, ThanxError
 
 COMMANDS = {
     "issue": (
@@ -65,7 +66,8 @@ app = cyclopts.App(
         "Credentials come from THANX_CLIENT_ID and THANX_ACCESS_TOKEN; THANX_ENVIRONMENT is sandbox (the"
         " default) or production, and THANX_BASE_URL overrides it. THANX_USER_AGENT names you to Thanx, as"
         " partner/1.0.0.\n\n"
-        "Exit status: 0 all issued, 1 some failed or rejected, 2 wrong use, 3 stopped or in doubt."
+        "Exit status: 0 all issued, 1 some failed or rejected, 2 wrong use, and nothing was sent,"
+        " 3 stopped or in doubt."
     ),
 )
 for name, (home, text) in COMMANDS.items():
@@ -78,8 +80,8 @@ def run(arguments: Sequence[str]) -> int:
         status = app(arguments, exit_on_error=False, result_action="return_value")
     except cyclopts.CycloptsError:
         return WRONG_USE
-    except ConfigurationError as error:
-        return _fail(str(error), WRONG_USE)
+    except (ConfigurationError, LedgerError) as error:
+        return _fail(as_typed(str(error)), WRONG_USE)
     except (BrokenPipeError, SystemExit):  # who read the help has gone, which rich makes the latter of
         unread()
         return ISSUED

@@ -170,7 +170,7 @@ def test_broken_lines_are_rejected(
     table.write_bytes(b"id,email\n1\n2,caf\xe9@example.com\n3,a@example.com\n")
     assert run(["issue", str(table), "--column", "email", *TARGET]) == 1
     assert counts(capsys.readouterr().out)["rejected"] == 2
-    rows = written(tmp_path / "guests.jsonl", "{", '{"other": 1}', '{"email": "b@example.com"}')
+    rows = written(tmp_path / "guests.jsonl", "{", '{"email": "b@example.com"}', '{"other": 1}')
     assert run(["issue", rows, "--column", "email", *TARGET]) == 1
     assert counts(capsys.readouterr().out)["rejected"] == 2
     assert served.reward_counts() == {"a@example.com": 1, "b@example.com": 1}
@@ -196,7 +196,27 @@ def test_standard_input(
         (["issue", "two.csv", *TARGET], "say with --column which column to read: id, email"),
         (["issue", "two.csv", "--column", "mail", *TARGET], "no column 'mail'; the header names: id, email"),
         (["issue", "plain.txt", "--column", "mail", *TARGET, "--format", "lines"], "--column goes with"),
-        (["issue", "plain.txt", *TARGET, "--batch-size", "0"], "batch_size must be 1 to 10,000"),
+        (
+            ["issue", "plain.txt", *TARGET, "--batch-size", "0"],
+            "--batch-size must be a whole number from 1 to",
+        ),
+        (
+            ["issue", "plain.txt", *TARGET, "--max-rewards", "-1"],
+            "--max-rewards must be a whole number from 0",
+        ),
+        (["issue", "plain.txt", *TARGET, "--canary", "3"], "--canary needs --max-failure-rate, such as 0.1"),
+        (["issue", "plain.txt", *TARGET, "--max-failure-rate", "2"], "--max-failure-rate must be a number"),
+        (
+            ["issue", "plain.txt", *TARGET, "--run-id", "a\nb"],
+            "--run-id has a character that cannot be shown",
+        ),
+        (["issue", "plain.txt", *TARGET, "--max-rewards", "2.9"], "--max-rewards: '2.9' is no whole number"),
+        (["issue", "plain.txt", *TARGET, "--batch-size", "1.5"], "--batch-size: '1.5' is no whole number"),
+        (["demo", "--guests", "10.7"], "--guests: '10.7' is no whole number"),
+        (["ledger", "settle", "march", "0.6", "--issued"], "'0.6' is no whole number"),
+        (["ledger", "runs", "--ledger", ""], "--ledger: the name is empty"),
+        (["issue", "plain.txt", *TARGET, "--failures", ""], "--failures: the name is empty"),
+        (["job", "show", "", "--merchant", "m"], "job_id is empty"),
         (["issue", "plain.txt", *TARGET, "--failures", "no/where.csv"], "cannot write no/where.csv"),
         (["plan", "plain.txt", "--format", "xml"], "xml"),
         (["plan", ""], "FILE is empty"),

@@ -1,5 +1,6 @@
 """The commands for recorded runs."""
 
+import shlex
 import sqlite3
 import stat
 from contextlib import closing
@@ -56,9 +57,60 @@ def test_a_changed_file(served: Emulator, tmp_path: Path, capsys: pytest.Capture
     served.script(ScriptedAnswer(), UNAUTHORIZED)
     assert run(command) == 3
     written(tmp_path / "a.txt", *guests(25, start=100))
-    assert run(command) == 3
+    assert run(command) == 2
     assert "batch 0, recorded as positions 0 to 9 (10 guests), now holds other" in capsys.readouterr().err
     assert served.jobs_accepted == 1
+
+
+def test_a_refused_run_does_not_go_on(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other settings than those of the run are named as they were typed, and nothing is said to go on."""
+    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *TARGET, "--run-id", "march"]
+    served.script(UNAUTHORIZED)
+    assert run([*command, "--batch-size", "10"]) == 3
+    served.script(ScriptedAnswer(), UNAUTHORIZED)
+    assert run([*command, "--batch-size", "10"]) == 3
+    capsys.readouterr()
+    assert run([*command, "--batch-size", "5"]) == 2
+    printed = capsys.readouterr().err
+    assert "was started with other settings: --batch-size 5 instead of 10" in printed
+    assert "or another --run-id" in printed
+    assert "Continuing" not in printed
+    monkeypatch.setenv("THANX_CLIENT_ID", "another")
+    assert run(["resume", "march"]) == 2
+    assert "other settings: THANX_CLIENT_ID 'another' instead of 'client'" in capsys.readouterr().err
+    monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret\n")
+    assert run(["resume", "march"]) == 2
+    assert "THANX_ACCESS_TOKEN has a character that a header may not hold" in capsys.readouterr().err
+    assert served.jobs_accepted == 1
+
+
+def test_what_is_advised_can_be_typed(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands in messages name the ledger, and are quoted for the shell."""
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "-my guests.txt", *guests(3))
+    command = ["issue", "-my guests.txt", *TARGET, "--ledger", "my runs.sqlite"]
+    assert run(command) == 0
+    assert run(command) == 2
+    printed = capsys.readouterr().err
+    advised = printed.partition("`")[2].partition("`")[0]
+    assert advised.startswith("resume 'my guests.txt-")
+    assert advised.endswith("' --ledger 'my runs.sqlite'")
+    assert run(shlex.split(advised)) == 0
+    assert "issued                3" in capsys.readouterr().out
+    assert run(["resume", "april", "--ledger", "my runs.sqlite"]) == 2
+    assert "see `ledger runs --ledger 'my runs.sqlite'`" in capsys.readouterr().err
+
+
+def test_a_list_that_cannot_be_written_stops_in_time(served: Emulator, doubtful: list[str]) -> None:
+    """`resume` sends nothing when its --failures cannot be written."""
+    asked = len(served.requests)
+    assert run(["resume", "march", "--failures", "no/where.csv"]) == 2
+    assert len(served.requests) == asked
+    assert run(["resume", "march"]) == 0
 
 
 def test_without_a_ledger(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,8 +164,24 @@ def test_revoke(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert sum(served.reward_counts().values()) == 0
     assert run(["ledger", "runs"]) == 0
     assert "revoked on" in capsys.readouterr().out
-    assert run(command) == 3
-    assert "was revoked; give another run_id" in capsys.readouterr().err
+    assert run(command) == 2
+    assert "was revoked; give another --run-id" in capsys.readouterr().err
+    assert run(["revoke", "march"]) == 0
+    assert "none of its 1 jobs has rewards left to take back" in capsys.readouterr().out
+
+
+def test_who_had_failed_is_not_called_revoked(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A guest who never had a reward keeps the reason."""
+    file = written(tmp_path / "a.txt", *guests(2), "unknown1@example.com")
+    assert run(["issue", file, *TARGET, "--run-id", "march"]) == 1
+    assert run(["revoke", "march"]) == 0
+    capsys.readouterr()
+    assert run(["resume", "march"]) == 1
+    printed = capsys.readouterr().out
+    assert "2 failed: reward revoked (positions 0, 1)" in printed
+    assert "1 failed: User not found (position 2)" in printed
 
 
 def test_a_doubt_cannot_be_taken_back(doubtful: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,8 +350,8 @@ def test_guard_rails(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFix
     file = written(tmp_path / "a.txt", *guests(2), *[f"unknown{n}@example.com" for n in range(20)])
     command = ["issue", file, *TARGET, "--batch-size", "5"]
     assert run([*command, "--run-id", "a", "--max-rewards", "8"]) == 3
-    assert "stopped: max_rewards is 8: 5 guests may have a reward" in capsys.readouterr().err
+    assert "stopped: --max-rewards is 8: 5 guests may have a reward" in capsys.readouterr().err
     assert run([*command, "--run-id", "b", "--canary", "4", "--max-failure-rate", "0.4"]) == 3
-    assert "max_failure_rate is 40.0%: 2 of 4 guests" in capsys.readouterr().err
+    assert "--max-failure-rate is 40.0%: 2 of 4 guests" in capsys.readouterr().err
     assert run([*command, "--run-id", "c", "--canary", "4"]) == 2
-    assert "canary needs max_failure_rate" in capsys.readouterr().err
+    assert "--canary needs --max-failure-rate" in capsys.readouterr().err

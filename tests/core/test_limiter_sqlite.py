@@ -380,7 +380,7 @@ def torn(path: Path) -> None:
         (newer, r"a newer thanx_async wrote it \(version 2\); update thanx_async"),
         (damaged, "its content is damaged; move it away"),
         (absurd, "its content is damaged"),
-        (no_database, "file is not a database; move it away, or give another path"),
+        (no_database, "file is not a database; move it away, and it is made anew"),
         (torn, "malformed; move it away"),
         (Path.mkdir, "Is a directory; give a path that can be written"),
     ],
