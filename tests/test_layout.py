@@ -8,7 +8,8 @@ PACKAGE = Path(thanx_async.__file__).parent
 FLOORS = [
     ["_version", "_waits"],
     ["errors"],
-    ["models", "_checks"],
+    ["_checks"],
+    ["models"],
     [
         "_structure",
         "identifiers",
@@ -39,7 +40,7 @@ FLOORS = [
     ["_service"],
     ["batcher"],
     ["pytest_plugin"],
-    ["_cli_status"],
+    ["_cli_status", "_cli_options"],
     ["_cli_input", "_cli_limiter", "_cli_output"],
     ["_cli_run", "_cli_recorded"],
     ["_cli_catalogue", "_cli_job", "_cli_emulator", "_cli_ledger"],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import time
 from typing import TYPE_CHECKING
 
 import attrs
 
+from thanx_async import _checks
 from thanx_async._chunking import Chunker, Dropped
 from thanx_async._entry import Entry, is_in_doubt, is_unfinished, is_unsent
 from thanx_async._report import BatchRange, GuestRow, IssuanceReport, RevocationReport
@@ -119,6 +120,7 @@ class IssuanceRun:
             ThanxError: a poll failed, after its retries; `report` says what is known, and `wait` can be
                 called again.
         """
+        _checks.timeout(timeout)
         try:
             async with asyncio.timeout(timeout) as scope:
                 await self._follow_all()
@@ -131,10 +133,7 @@ class IssuanceRun:
         try:
             await self._poll_all()
         except BaseException as error:
-            try:
-                await self.record_outcomes()
-            except ThanxError as failure:  # what is raised already, such as a cancellation, goes first
-                error.add_note(f"meanwhile: {failure}")
+            await _after(error, self.record_outcomes())
             raise
         await self.record_outcomes()
 
@@ -147,10 +146,8 @@ class IssuanceRun:
                     if entry.handle and not entry.settled:
                         group.create_task(self._follow(entry, entry.handle, lost))
         except ExceptionGroup as errors:
-            thanx, others = errors.split(ThanxError)
-            if thanx is None or others is not None:
-                raise
-            raise _first(thanx) from None
+            thanx, _ = errors.split(ThanxError)
+            raise _first(thanx or errors) from None
         if lost:
             raise lost[0]
 
@@ -206,9 +203,12 @@ class IssuanceRun:
             self.record = attrs.evolve(self.record, revoked_at=time())
             await self.ledger.save_run(self.record)
             report = await revoke_batches(self.run_id, self._entries)
-            await self.record_outcomes()
-        finally:
-            await self.ledger.release(self.run_id)
+        except BaseException as error:
+            for entry in self._entries:
+                entry.look()
+            await _after(error, self.release())
+            raise
+        await self.release()
         return report
 
     @property
@@ -236,7 +236,15 @@ def _restored(
     return run
 
 
-def _first(group: BaseExceptionGroup[ThanxError]) -> ThanxError:
+async def _after(error: BaseException, step: Awaitable[None]) -> None:
+    """A step that is due although something is raised already, such as a cancellation, which goes first."""
+    try:
+        await step
+    except ThanxError as failure:
+        error.add_note(f"meanwhile: {failure}")
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 

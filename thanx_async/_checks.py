@@ -32,6 +32,26 @@ def number(name: str, value: object, least: float, most: float = inf, *, whole: 
         raise ConfigurationError(f"{name} must be a {'whole ' * whole}number {bounds}, not {_shown(value)}")
 
 
+def flags(**values: object) -> None:
+    """Truth values; a text such as "no" would be taken for true."""
+    for name, value in values.items():
+        kind(name, isinstance(value, bool), "True or False", value)
+
+
+def timeout(value: object) -> None:
+    """Seconds, or None."""
+    if value is not None:
+        number("timeout", value, 0)
+
+
+def secret(value: object) -> None:
+    """What signs webhooks."""
+    if not isinstance(value, str | bytes):
+        raise ConfigurationError(f"the webhook secret must be text or bytes, not {type(value).__name__}")
+    if not value:
+        raise ConfigurationError("the webhook secret is empty")
+
+
 def target(campaign_id: object, merchant_id: object, variant_id: object) -> None:
     """What to issue."""
     text("campaign_id", campaign_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from thanx_async._chunking import Batch, Positions
 from thanx_async._delivery import Delivery
@@ -97,6 +98,14 @@ class Entry:
         self.look()
         return not self.settled and bool(self.handle and self.handle.job and self.handle.job.is_finished)
 
+    @property
+    def least_failed(self) -> int:
+        """How many of its guests have certainly got no reward, also where it is not known who."""
+        job = self.handle.job if self.handle else None
+        if self.settled or job is None or not self.is_unclear or not job.is_counted:
+            return len(self.rows)
+        return max(0, len(self.positions) - (job.summary or job).success_count)
+
     def range(self) -> BatchRange:
         job_id = self.handle.id if self.handle else None
         return BatchRange(self.positions.first, self.positions.last, len(self.positions), self.key, job_id)
@@ -114,6 +123,8 @@ class Entry:
             return
         failures = outcome_of(job, len(self.positions))
         if failures is not None:
+            if self.settled:  # who has failed before had no reward that could be revoked
+                failures = sorted({**dict(failures), **dict(self.outcome().failures)}.items())
             self.settle(BatchOutcome(job.state, len(self.positions) - len(failures), tuple(failures)))
 
     def settle(self, outcome: BatchOutcome) -> None:
@@ -134,6 +145,15 @@ class Entry:
         """What `settle` was given, to be written down."""
         failures = tuple((self.positions.index(row.position), row.reason) for row in self.rows)
         return BatchOutcome(self.state, self.issued, failures)
+
+
+class Sender(Protocol):
+    """What sends batches."""
+
+    @property
+    def concurrency(self) -> int: ...
+
+    async def deliver(self, entry: Entry) -> None: ...
 
 
 def is_unsent(entry: Entry) -> bool:

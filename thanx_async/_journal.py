@@ -52,8 +52,7 @@ class Journal:
                     f"run {run.run_id!r} was revoked; give another run_id to issue its guests again"
                 )
             run.ledger, run.record = self._ledger, known
-            if known.canary is not None:
-                run.chunker.cut_first_at(known.canary)
+            run.chunker.cut_first_at(known.canary or known.batch_size)
             run.recorded = {record.number: record for record in await self._ledger.batches(run.run_id)}
             return Past(run.recorded, self._encode, self.adopt)
 
@@ -97,12 +96,12 @@ class Journal:
         if known is None:
             raise LedgerError(f"the ledger knows no run {run.run_id!r}")
         if differences := self._as_recorded(known).differences(known):
-            raise LedgerError(f"run {run.run_id!r} issues something else: {'; '.join(differences)}")
+            raise LedgerError(f"run {run.run_id!r} was started with other settings: {'; '.join(differences)}")
         async with _claimed(self._ledger, known) as run.record:
             run.ledger = self._ledger
             for record in await self._recorded(run.run_id, decided=decided):
                 entry = Entry(Batch(record.number, record.positions, []), record.key, run.run_id)
-                self.adopt(entry, record)
+                self.adopt(entry, record, revoked=run.record.revoked_at is not None)
                 if replay and not entry.is_decided and run.record.revoked_at is None:
                     entry.body = await self._ledger.body(run.run_id, record.number)
                 else:
@@ -116,8 +115,14 @@ class Journal:
             return await self._ledger.batches(run_id)
         return [record for record in await self._ledger.in_doubt() if record.run_id == run_id]
 
-    def adopt(self, entry: Entry, record: BatchRecord) -> None:
-        """Give an entry the fate that is recorded."""
+    def adopt(self, entry: Entry, record: BatchRecord, *, revoked: bool = False) -> None:
+        """Give an entry the fate that is recorded.
+
+        Of a ``revoked`` run a job that was completed may have been revoked by who was killed before it could
+        write that down: it is looked at anew.
+        """
+        if revoked and record.job_id is not None and record.outcome and record.outcome.state != "revoked":
+            record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
         entry.key = record.key
         in_doubt = record.state is BatchState.IN_DOUBT
         entry.held = in_doubt and record.is_older_than(self._ledger.replay_within)

@@ -32,7 +32,7 @@ class Runs:
         now, owner = time(), Owner.new().packed()
         with explained(self._path), transaction(self._db):
             known = self.find(run.run_id)
-            if known is not None and run.differences(known) and self._is_empty(run.run_id):
+            if known is not None and self._may_change(known, run):
                 self._check_free(run.run_id, now)
                 self._db.execute("DELETE FROM runs WHERE run_id = ?", (run.run_id,))
                 known = None
@@ -53,10 +53,12 @@ class Runs:
         self._owners[run.run_id] = owner
         return known
 
-    def _is_empty(self, run_id: str) -> bool:
-        """Whether nothing was sent, as with a wrong campaign: then the run can be another."""
+    def _may_change(self, known: RunRecord, run: RunRecord) -> bool:
+        """Whether a run is to be another, and can be, since nothing was sent, as with a wrong campaign."""
+        if known.revoked_at is not None or not (run.differences(known) or run.canary != known.canary):
+            return False
         query = "SELECT 1 FROM batches WHERE run_id = ? LIMIT 1"
-        return self._db.execute(query, (run_id,)).fetchone() is None
+        return self._db.execute(query, (run.run_id,)).fetchone() is None
 
     def _check_free(self, run_id: str, now: float) -> None:
         text, until = self._owner(run_id)
@@ -104,7 +106,8 @@ class Runs:
     def save(self, run: RunRecord) -> None:
         with explained(self._path), transaction(self._db):
             self._db.execute(
-                "UPDATE runs SET total = ?, batches = ?, revoked_at = ?, changed_at = ? WHERE run_id = ?",
+                "UPDATE runs SET total = ?, batches = ?, revoked_at = COALESCE(?, revoked_at), changed_at = ?"
+                " WHERE run_id = ?",
                 (run.total, run.batches, run.revoked_at, time(), run.run_id),
             )
 

@@ -13,7 +13,7 @@ from math import inf
 
 import attrs
 
-from thanx_async import _refusal
+from thanx_async import _checks, _refusal
 from thanx_async._limiter_state import Booking, LimiterState, Ticket
 from thanx_async._rate_limit import RateLimit, checked_limits, without_implied
 from thanx_async._refusal import Answer
@@ -62,6 +62,7 @@ class Pacing:
         self, limits: Sequence[RateLimit], *, strict: bool, draw: Callable[[], float] = random.random
     ) -> None:
         self.limits = checked_limits(limits)
+        _checks.flags(strict=strict)
         self._adaptive = not strict
         self._draw = draw
         self._kept = without_implied(self.limits)

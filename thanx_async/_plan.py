@@ -12,6 +12,7 @@ from thanx_async._chunking import Chunker
 from thanx_async._guard import Guard
 from thanx_async._report import GuestRow
 from thanx_async._source import Source
+from thanx_async.client import ThanxClient
 from thanx_async.errors import ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.limiter import RateLimit, least_duration
@@ -31,7 +32,8 @@ def check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max
     _checks.number("max_waiting", max_waiting, 1, whole=True)
 
 
-def check_parts(guard: object, ledger: object, on_progress: object) -> None:
+def check_parts(client: object, guard: object, ledger: object, on_progress: object) -> None:
+    _checks.kind("client", isinstance(client, ThanxClient), "a ThanxClient", client)
     _checks.kind("guard", isinstance(guard, Guard), "a Guard, such as Guard(max_rewards=1000)", guard)
     if ledger is not None:
         from thanx_async.ledger import Ledger  # who has no ledger has no use for it

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from thanx_async._rate_limit import RateLimit
-from thanx_async._speed import REACH, Speeds, Track
+from thanx_async._speed import Speeds, Track
 from thanx_async.models import IssuanceJob
 
 _SOONEST = 0.5
@@ -92,7 +92,7 @@ class PollSchedule:
         if next(iter(self._unknown)) is not track:
             return math.inf
         if track.done > 0:
-            return track.looked + max(_SOONEST, min(slowest, (REACH - 1) * (track.looked - track.mark[0])))
+            return track.looked + max(_SOONEST, min(slowest, track.looked - track.mark[0]))
         return max(self._next_scout, track.looked + min(slowest, 1.0 + track.total / 10_000))
 
     def seen(self, track: Track, job: IssuanceJob, now: float) -> None:
@@ -109,7 +109,8 @@ class PollSchedule:
             if self._missed == _MISSED:
                 self._wake()
         elif not job.is_finished and (track.done <= 0 or track.vain) and track in self._unknown:
-            self._next_scout = now + min(_SLOW, now - track.since)
+            if track.done <= 0:
+                self._next_scout = now + min(_SLOW, now - track.since)
             self._unknown.move_to_end(track)
             self._wake()
 

@@ -132,10 +132,10 @@ def _count(batches: Iterable[BatchRange]) -> int:
 
 def outcome_of(job: IssuanceJob, count: int) -> list[tuple[int, str]] | None:
     """The failures by index; None where Thanx's numbers leave open who got a reward."""
-    if job.state == "revoked":
-        return [(index, "reward revoked") for index in range(count)]
     failures: tuple[IssuanceFailure, ...] = job.summary.failures if job.summary else ()
     reasons = {row.identifier_index: row.error for row in failures}
+    if job.state == "revoked":
+        return [(index, reasons.get(index, "reward revoked")) for index in range(count)]
     successes = job.summary.success_count if job.summary else job.success_count
     if successes + len(reasons) == count and all(0 <= index < count for index in reasons):
         return sorted(reasons.items())

@@ -38,8 +38,8 @@ async def _revoke(entry: Entry, handle: JobHandle) -> tuple[int, str | None]:
         if job.state != "revoked":
             await _request(handle)
             job = await handle.wait()
-    except ThanxError as error:
-        return 0, str(error)
+    except Exception as error:  # noqa: BLE001 - of a rate limiter of the user's own as well
+        return 0, str(error) if isinstance(error, ThanxError) else type(error).__name__
     entry.look()
     return rewards, None if job.state == "revoked" else f"the job is {job.state}"
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
+from thanx_async import _checks
 from thanx_async._accounts import IssuanceRun
 from thanx_async._collector import Collector
 from thanx_async._outcomes import Outcome
@@ -94,6 +95,7 @@ class MicroBatching(ABC):
             ConfigurationError: no such guest is remembered.
             JobTimeoutError, ThanxError: as from `JobHandle.wait`; ask again.
         """
+        _checks.timeout(timeout)
         return await self._opened.outcomes.of(normalise(identifier), timeout=timeout)
 
     async def aclose(self, *, timeout: float | None = None) -> CloseReport:
@@ -103,6 +105,7 @@ class MicroBatching(ABC):
             timeout: seconds, 0 for none, after which nothing more is sent and what is under way is broken
                 off: the callers get a `BatcherClosedError`, which is ``in_doubt`` for those who were sent.
         """
+        _checks.timeout(timeout)
         return await self._opened.aclose(timeout)
 
     async def recover(self) -> list[IssuanceRun]:

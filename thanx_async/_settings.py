@@ -13,7 +13,7 @@ from yarl import URL
 from thanx_async import _checks
 from thanx_async._version import __version__
 from thanx_async.errors import ConfigurationError, InvalidIdentifierError
-from thanx_async.identifiers import MAX_BATCH, normalise_all
+from thanx_async.identifiers import MAX_BATCH, is_single, normalise_all
 from thanx_async.limiter import RateLimiter
 from thanx_async.models import Environment
 from thanx_async.retry import RetryPolicy
@@ -84,7 +84,7 @@ def checked_values(identifiers: object) -> list[str]:
         InvalidIdentifierError: with the position.
         ConfigurationError: there are none, too many, or something else was given.
     """
-    if not isinstance(identifiers, Iterable) or isinstance(identifiers, str | bytes):
+    if not isinstance(identifiers, Iterable) or is_single(identifiers):
         raise ConfigurationError(
             f"identifiers must be several, such as a list, not {type(identifiers).__name__}"
         )

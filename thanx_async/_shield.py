@@ -1,10 +1,13 @@
-"""Letting work run to its end although its caller is cancelled."""
+"""Cancellations: work that runs to its end all the same, and those that are nobody's wish."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
+
+from thanx_async.errors import ThanxError
 
 T = TypeVar("T")
 
@@ -26,3 +29,19 @@ async def to_its_end(work: Coroutine[object, object, T]) -> T:
     if not task.cancelled() and (failure := task.exception()):
         cancelled.add_note(f"meanwhile: {failure}")
     raise cancelled
+
+
+@contextmanager
+def only_own_cancellation(of: str) -> Iterator[None]:
+    """Where something that is waited for was cancelled, and not this task, that is an error like any other.
+
+    Raises:
+        ThanxError: in place of such a cancellation, which would end the task without a word.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ThanxError(f"something that {of} waits for was cancelled") from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from itertools import islice
 from time import perf_counter
 
 from thanx_async.errors import ConfigurationError
-from thanx_async.identifiers import Identifier
+from thanx_async.identifiers import is_single
 
 _MOST = 1_000
 _LONG = 0.004
@@ -22,7 +22,7 @@ class Source:
         self._slice = 100
         self._sync: Iterator[object] | None = None
         self._async: AsyncIterator[object] | None = None
-        if isinstance(items, str | bytes | Identifier) or (isinstance(items, Mapping) and "value" in items):
+        if is_single(items):
             raise ConfigurationError("identifiers must be several, such as a list, not a single one")
         if isinstance(items, AsyncIterable):
             self._async = aiter(items)

@@ -129,7 +129,7 @@ class Speeds:
         self._see_start(track, job, now)
         if job.state == "completed":
             self._learn(track, self._run_time(track, job, before) / max(1, track.total), math.inf)
-        elif track.done > 0 and not job.is_finished:
+        elif track.done > 0 and not track.vain and not job.is_finished:
             self._learn(track, (now - track.mark[0]) / track.done, now - track.mark[0])
 
     def _see_start(self, track: Track, job: IssuanceJob, now: float) -> None:
@@ -165,7 +165,7 @@ class Speeds:
         if not size or value <= 0:
             return
         if known is None or known.evidence < math.inf:
-            if known is None or evidence >= known.evidence:
+            if known is None or self._tells_more(known, track, value, evidence):
                 self._paces[size] = _Pace(value, evidence, track, value)
                 self._changed()
         elif evidence == math.inf:
@@ -174,6 +174,13 @@ class Speeds:
             if known.value < 0.9 * known.announced:
                 known.announced = known.value
                 self._changed()
+
+    @staticmethod
+    def _tells_more(known: _Pace, track: Track, value: float, evidence: float) -> bool:
+        """Another job that still runs makes nobody slower: it may be one that hangs."""
+        return evidence >= known.evidence and (
+            evidence == math.inf or known.source is track or value < known.value
+        )
 
     def _accepted_at(self, job: IssuanceJob, now: float) -> float:
         """The loop's time at which the job was made: long ago, if its answer was lost at first."""

@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from thanx_async._accounts import IssuanceRun
 from thanx_async._chunking import Batch
-from thanx_async._entry import Entry
+from thanx_async._entry import Entry, Sender
 from thanx_async._guard import Guard
+from thanx_async._shield import only_own_cancellation
 from thanx_async._source import Source
 from thanx_async._watch import Watch, check_rewards, is_too_much, try_canary
-from thanx_async.errors import BatchError, InputChangedError, ThanxError
+from thanx_async.errors import BatchError, ConfigurationError, InputChangedError, ThanxError
 from thanx_async.jobs import JobHandle
 from thanx_async.wire import batch_key
 
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
     from thanx_async._past import Past
 
 Begin = Callable[[IssuanceRun], Awaitable["Past | None"]]
-
-
-class Sender(Protocol):
-    """What sends the batches."""
-
-    @property
-    def concurrency(self) -> int: ...
-
-    async def deliver(self, entry: Entry) -> None: ...
 
 
 class IssuanceStream:
@@ -52,7 +44,6 @@ class IssuanceStream:
         self._sender = sender
         self._source = source
         self._guard = guard
-        self._chunker = run.chunker
         self._begin = begin
         self._past: Past | None = None
         self._group = asyncio.TaskGroup()
@@ -101,6 +92,10 @@ class IssuanceStream:
             error.add_note(f"{self.run!r}; in doubt: {self.run.in_doubt}")
 
     def __aiter__(self) -> Self:
+        if self._pump is None:
+            raise ConfigurationError(
+                "the stream is not open: use `async with batcher.stream(...) as handles`"
+            )
         return self
 
     async def __anext__(self) -> JobHandle:
@@ -130,7 +125,10 @@ class IssuanceStream:
         if isinstance(error, InputChangedError) and not self._sent:
             raise error
         if error is not None:
-            raise BatchError(f"the run stopped: {error}; {self.run!r}", run=self.run) from error
+            what = (
+                error if isinstance(error, ThanxError) else type(error).__name__
+            )  # its text may be a guest's
+            raise BatchError(f"the run stopped: {what}; {self.run!r}", run=self.run) from error
 
     async def _changed(self) -> None:
         self._change.clear()
@@ -139,30 +137,31 @@ class IssuanceStream:
     async def _read(self) -> None:
         """Read, cut and send, until the input ends or the run stops."""
         try:
-            if self._source is not None:
-                await self._read_source(self._source)
+            with only_own_cancellation(of="the source of the guests"):
+                if self._source is not None:
+                    await self._read_source(self._source)
             await self._send_registered()
         except Exception as error:  # noqa: BLE001 - whatever the user's source raises ends the run
             self._stop(error)
         finally:
             if self._source is not None:
                 with suppress(InputChangedError):  # something else has stopped the run, and nothing is sent
-                    self._register(self._chunker.feed(self._source.take()))
+                    self._register(self.run.chunker.feed(self._source.take()))
             self._pumped = True
             self._close_watch()
             self._change.set()
 
     async def _read_source(self, source: Source) -> None:
         while not self._stopping and await source.fill():
-            self._register(self._chunker.feed(source.take()))
+            self._register(self.run.chunker.feed(source.take()))
             if self._past is None or len(self.run.entries) > self._past.last:
                 await self._send_registered()
         if not self._stopping:
-            self._register(self._chunker.flush())
+            self._register(self.run.chunker.flush())
             if self._past is not None:
                 self._past.check_end(len(self.run.entries))
             await self.run.input_ended()
-            for _ in self._chunker.free():
+            for _ in self.run.chunker.free():
                 await asyncio.sleep(0)
 
     def _register(self, batches: list[Batch]) -> None:
@@ -229,10 +228,10 @@ class IssuanceStream:
         return not (self._sending and undecided)
 
     async def _send(self, entry: Entry) -> None:
-        failure: ThanxError | None = None
+        failure: Exception | None = None
         try:
             await self._sender.deliver(entry)
-        except ThanxError as error:
+        except Exception as error:  # noqa: BLE001 - of a ledger or a rate limiter of the user's own as well
             failure = error
         self._seen(failure)
 

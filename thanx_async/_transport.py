@@ -72,7 +72,9 @@ class _Call(Generic[T]):
         return error
 
     def note(self, error: BaseException) -> None:
-        if self.delivery.in_doubt and self.request.idempotency_key:
+        if self.delivery.job is not None:
+            error.add_note(f"Accepted: these identifiers have their rewards by job {self.delivery.job.id}.")
+        elif self.delivery.in_doubt and self.request.idempotency_key:
             error.add_note(
                 "In doubt: Thanx may have acted on this. Repeat it with the same identifiers and idempotency"
                 f" key {self.request.idempotency_key}."

@@ -49,8 +49,8 @@ def check_failures(guard: Guard, entries: Sequence[Entry]) -> None:
     """
     for entry in entries:
         entry.look()
-    failed = sum(len(entry.rows) for entry in entries if entry.settled)
-    ended = sum(len(entry.positions) for entry in entries if entry.settled)
+    failed = sum(entry.least_failed for entry in entries)
+    ended = sum(len(entry.positions) for entry in entries if entry.settled or entry.is_unclear)
     if guard.max_failure_rate is not None and failed > guard.max_failure_rate * ended:
         raise GuardError(
             f"max_failure_rate is {guard.max_failure_rate:.1%}: {failed:,} of {ended:,} guests in finished"

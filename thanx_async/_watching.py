@@ -173,6 +173,8 @@ class JobWatch:
 
     def saw(self, job: IssuanceJob, *, accepted: bool = False) -> None:
         """Take in a snapshot, wherever it came from; ``accepted``: from the answer that made the job."""
+        if accepted and self.job and self.job.is_finished and not job.is_finished:
+            return  # an answer that was given again, of how the job began
         now = asyncio.get_running_loop().time()
         if self._track is None:
             self._track = self._schedule.track(job, now, accepted=accepted)

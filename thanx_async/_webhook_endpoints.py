@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from thanx_async import _checks
 from thanx_async._webhook_events import MAX_BODY, SIGNATURE, Event, verify
-from thanx_async.errors import ConfigurationError, SignatureError, WebhookError
+from thanx_async.errors import SignatureError, WebhookError
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -37,14 +38,22 @@ class Notified(Protocol):
 class _Endpoint:
     """What both kinds of endpoint do with a request."""
 
-    client: Notified
+    client: Notified = attrs.field()
     secret: str | bytes = attrs.field(repr=False)
-    on_event: Listener | None
+    on_event: Listener | None = attrs.field()
+
+    @client.validator
+    def _check_client(self, _: object, value: object) -> None:
+        _checks.kind("client", hasattr(value, "notify"), "a ThanxClient", value)
+
+    @on_event.validator
+    def _check_listener(self, _: object, value: object) -> None:
+        if value is not None:
+            _checks.kind("on_event", callable(value), "callable with an event", value)
 
     @secret.validator
     def _check_secret(self, _: object, value: str | bytes) -> None:
-        if not value:
-            raise ConfigurationError("the webhook secret is empty")
+        _checks.secret(value)
 
     async def answer(
         self, method: str, chunks: AsyncIterable[bytes], signature: str | None

@@ -15,6 +15,7 @@ import cattrs
 import orjson
 from attrs import NOTHING
 
+from thanx_async import _checks
 from thanx_async._structure import enveloped
 from thanx_async.errors import ConfigurationError, SignatureError, WebhookError
 from thanx_async.models import counted
@@ -101,8 +102,7 @@ def verify(body: bytes, signature: str | None, secret: str | bytes) -> Event:
     """
     if not isinstance(body, bytes | bytearray):
         raise ConfigurationError("body must be the raw bytes of the request, not text or parsed JSON")
-    if not secret:
-        raise ConfigurationError("the webhook secret is empty")
+    _checks.secret(secret)
     if len(body) > MAX_BODY:
         raise WebhookError(f"the body has more than {MAX_BODY:,} bytes")
     key = secret.encode() if isinstance(secret, str) else secret
@@ -114,6 +114,7 @@ def verify(body: bytes, signature: str | None, secret: str | bytes) -> Event:
 def _given(signature: str | None) -> bytes:
     if not signature:
         raise SignatureError(f"the header {SIGNATURE} is missing")
+    _checks.text("signature", signature)
     try:
         digest = bytes.fromhex(signature)
     except ValueError:

@@ -26,6 +26,7 @@ from thanx_async._report import (
     RevocationReport,
 )
 from thanx_async._service import MicroBatching
+from thanx_async._shield import only_own_cancellation
 from thanx_async._source import Source
 from thanx_async._stream import IssuanceStream
 from thanx_async.client import ThanxClient
@@ -95,9 +96,9 @@ class AsyncBatcher(MicroBatching):
         on_progress: Callable[[IssuanceRun], None] | None = None,
     ) -> None:
         _checks.target(campaign_id, merchant_id, variant_id)
+        _checks.flags(deduplicate=deduplicate, keep_values=keep_values)
         check_sizes(batch_size, max_concurrency, linger, max_waiting)
-        _checks.kind("client", isinstance(client, ThanxClient), "a ThanxClient", client)
-        check_parts(guard, ledger, on_progress)
+        check_parts(client, guard, ledger, on_progress)
         self._client = client
         self._merchant_id = merchant_id
         self._target = campaign_id, merchant_id, variant_id
@@ -221,18 +222,18 @@ class AsyncBatcher(MicroBatching):
         Raises:
             ThanxError: what should stop the run.
         """
-        hook = self._client.hook
-        emit(hook, entry.event(BatchFate.SENDING))
+        emit(self._client.hook, entry.event(BatchFate.SENDING))
         body = entry.body or self._body(entry.values or [])
         try:
-            if self._journal:
-                await self._journal.deliver(entry, body, self._send)
-            else:
-                await self._send(entry, body)
+            with only_own_cancellation(of="a batch"):
+                if self._journal:
+                    await self._journal.deliver(entry, body, self._send)
+                else:
+                    await self._send(entry, body)
         except BaseException as error:
-            emit(hook, entry.event(entry.fate, error))
+            emit(self._client.hook, entry.event(entry.fate, error))
             raise
-        emit(hook, entry.event(entry.fate, entry.delivery.refused))
+        emit(self._client.hook, entry.event(entry.fate, entry.delivery.refused))
 
     async def _send(self, entry: Entry, body: bytes) -> None:
         entry.body = None

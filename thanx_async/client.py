@@ -229,6 +229,7 @@ class ThanxClient:
     async def create_campaign(self, campaign: NewCampaign) -> Campaign:
         """Create a campaign. It has no idempotency key: after an error that is ``in_doubt``, list the
         campaigns before you repeat it."""
+        _checks.kind("campaign", isinstance(campaign, NewCampaign), "a NewCampaign", campaign)
         return await self._transport.call(_catalogue.create_campaign(campaign), _catalogue.decode_campaign)
 
     def list_reward_templates(self, *, merchant_id: str) -> AsyncIterator[RewardTemplate]:

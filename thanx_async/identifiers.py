@@ -36,7 +36,7 @@ class Identifier:
     """How Thanx knows a guest: an e-mail address or a phone number in E.164 form."""
 
     type: IdentifierType
-    value: str
+    value: str = attrs.field(repr=False)
 
     @classmethod
     def parse(cls, item: object) -> Identifier:
@@ -56,6 +56,14 @@ class Identifier:
 def type_of(value: str) -> IdentifierType:
     """The type of a normalised value: only an e-mail address holds an ``@``."""
     return IdentifierType.EMAIL if "@" in value else IdentifierType.PHONE
+
+
+def is_single(item: object) -> bool:
+    """Whether it looks like one guest, where several are expected."""
+    match item:
+        case str() | bytes() | Identifier() | {"value": _} | (("email" | "phone"), str()):
+            return True
+    return False
 
 
 def normalise(item: object) -> str:

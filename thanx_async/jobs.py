@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Generator
 
+from thanx_async import _checks
 from thanx_async._watching import JobWatch
 from thanx_async.errors import ConfigurationError, JobTimeoutError
 from thanx_async.models import IssuanceJob
@@ -64,6 +65,7 @@ class JobHandle:
             JobTimeoutError: with the last snapshot; the job goes on and can be waited for again.
             ThanxError: what a poll ended in, after its retries.
         """
+        _checks.timeout(timeout)
         watch = self._attached
         try:
             async with asyncio.timeout(timeout) as scope:

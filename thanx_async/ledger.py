@@ -48,8 +48,9 @@ class Ledger(Protocol):
     async def claim(self, run: RunRecord) -> RunRecord:
         """Take a run for this caller alone, until `release`; returns it as recorded.
 
-        An unknown run is recorded. A known one is refused when it has batches and its settings differ
-        (`RunRecord.differences`), or while another has it; who that is may be judged by a lease.
+        An unknown run is recorded, and so are new settings of one that has no batches. A known one is
+        refused when it has batches and its settings differ (`RunRecord.differences`), or while another has
+        it; who that is may be judged by a lease. A run stays revoked, whoever saves it.
         """
 
     async def release(self, run_id: str) -> None:

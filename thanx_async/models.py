@@ -6,12 +6,13 @@ Thanx may add any of them at any time.
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from datetime import datetime
 from enum import StrEnum
 
 import attrs
 
+from thanx_async import _checks
 from thanx_async.errors import ConfigurationError
 
 
@@ -119,32 +120,46 @@ class Campaign:
     variants: tuple[Variant, ...] = ()
 
 
+def _tuple(variants: Iterable[Variant]) -> tuple[Variant, ...]:
+    _checks.kind("NewCampaign.variants", isinstance(variants, Iterable), "several, such as a list", variants)
+    return tuple(variants)
+
+
 @attrs.frozen
 class NewCampaign:
     """A campaign to create: one to four variants, and aware datetimes."""
 
-    merchant_id: str
-    name: str
+    merchant_id: str = attrs.field()
+    name: str = attrs.field()
     start_at: datetime = attrs.field()
     end_at: datetime = attrs.field()
     redeemable_from: datetime = attrs.field()
     redeemable_to: datetime = attrs.field()
-    variants: tuple[Variant, ...] = attrs.field(converter=tuple)
+    variants: tuple[Variant, ...] = attrs.field(converter=_tuple)
     objective: str | None = None
     fine_print: str | None = None
+
+    @merchant_id.validator
+    @name.validator
+    def _check_text(self, field: attrs.Attribute[str], value: object) -> None:
+        _checks.text(f"NewCampaign.{field.name}", value)
 
     @start_at.validator
     @end_at.validator
     @redeemable_from.validator
     @redeemable_to.validator
     def _check_moment(self, field: attrs.Attribute[datetime], value: datetime) -> None:
+        name = f"NewCampaign.{field.name}"
+        _checks.kind(name, isinstance(value, datetime), "a datetime", value)
         if value.utcoffset() is None:
-            raise ConfigurationError(f"NewCampaign.{field.name} needs a time zone, such as datetime.UTC")
+            raise ConfigurationError(f"{name} needs a time zone, such as datetime.UTC")
 
     @variants.validator
     def _check_variants(self, _: object, value: tuple[Variant, ...]) -> None:
         if not 1 <= len(value) <= 4:
             raise ConfigurationError(f"NewCampaign.variants must be 1 to 4, not {len(value)}")
+        for place, row in enumerate(value):
+            _checks.kind(f"NewCampaign.variants[{place}]", isinstance(row, Variant), "a Variant", row)
 
 
 @attrs.frozen

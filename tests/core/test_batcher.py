@@ -1,6 +1,7 @@
 import asyncio
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import orjson
 import pytest
@@ -25,6 +26,7 @@ from thanx_async import (
     ThanxClient,
 )
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, ScriptedAnswer
+from thanx_async.limiter import Lane, Slot
 
 UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
 BAD = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "not like this"}}')
@@ -195,11 +197,91 @@ async def test_an_exception_in_the_source(
         for item in failing():
             yield item
 
-    with pytest.raises(BatchError, match="cursor is gone") as caught:
+    with pytest.raises(BatchError, match="the run stopped: LookupError; <IssuanceRun") as caught:
         await batcher(client).issue(failing_later() if asynchronous else failing())
     assert isinstance(caught.value.__cause__, LookupError)
     assert caught.value.run.total == 25
     assert sums(caught.value.run)
+
+
+@pytest.mark.parametrize("error", [BatchError, asyncio.CancelledError])
+async def test_a_cancellation_within_the_source(
+    emulator: Emulator, client: ThanxClient, error: type[BaseException]
+) -> None:
+    """What a source waits for may be cancelled by others: that stops the run, and does not cancel it."""
+
+    async def source() -> AsyncIterator[str]:
+        for guest in guests(25):
+            yield guest
+        reached.set()
+        await upstream
+
+    async def consume() -> None:
+        async with stream as handles:
+            async for _ in handles:
+                pass
+
+    reached = asyncio.Event()
+    upstream = asyncio.create_task(asyncio.Event().wait())
+    stream = batcher(client).stream(source())
+    run = asyncio.create_task(consume())
+    await reached.wait()
+    (upstream if error is BatchError else run).cancel()
+    with pytest.raises(error):
+        await run
+    assert stream.run.report().counts["unsent"] == stream.run.total == 25
+    assert emulator.requests == []
+
+
+class Leaving(LocalRateLimiter):
+    """A limiter of the user's own whose second slot fails while the first request is under way."""
+
+    def __init__(self, error: BaseException, fails_at: tuple[Lane, int]) -> None:
+        super().__init__()
+        self.calls = dict.fromkeys(Lane, 0)
+        self._error = error
+        self._fails_at = fails_at
+
+    @asynccontextmanager
+    async def slot(self, lane: Lane = Lane.ISSUE) -> AsyncIterator[Slot]:
+        self.calls[lane] += 1
+        if (lane, self.calls[lane]) == self._fails_at:
+            await asyncio.sleep(0.5)
+            raise self._error
+        async with super().slot(lane) as slot:
+            yield slot
+
+
+@pytest.mark.parametrize(
+    ("error", "phrase"),
+    [
+        (OSError("the store is away"), "stopped: OSError"),
+        (asyncio.CancelledError(), "stopped: something that a batch waits for was cancelled"),
+    ],
+)
+async def test_a_broken_limiter_ends_the_run(error: BaseException, phrase: str) -> None:
+    """An exception of the limiter's leaves a true account, and what is on the wire is finished."""
+    async with (
+        Emulator(faults=Faults(delay=1.0)) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url, limiter=Leaving(error, (Lane.ISSUE, 2))) as client,
+    ):
+        with pytest.raises(BatchError, match=phrase) as caught:
+            await batcher(client).issue(guests(50))
+    run = caught.value.run
+    assert len(run.handles) == 1
+    assert emulator.reward_counts() == dict.fromkeys(guests(10), 1)
+    counts = run.report().counts
+    assert (counts["unfinished"], counts["unsent"], run.total) == (10, 40, 50)
+
+
+async def test_a_broken_limiter_ends_the_waiting(emulator: Emulator) -> None:
+    """Its exception comes out as it is, and the run can be waited for again."""
+    limiter = Leaving(OSError("the store is away"), (Lane.POLL, 2))
+    async with ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as client:
+        run = await batcher(client).issue(guests(30))
+        with pytest.raises(OSError, match="the store is away"):
+            await run.wait()
+        assert (await run.wait()).issued == 30
 
 
 async def test_a_broken_progress_callback_ends_the_run(emulator: Emulator, client: ThanxClient) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from unittest.mock import Mock
 
 import aiohttp
@@ -19,6 +20,7 @@ from thanx_async import (
     InvalidIdentifierError,
     InvalidResponseError,
     JobHandle,
+    LocalRateLimiter,
     NotFoundError,
     PermissionDeniedError,
     RequestTimeoutError,
@@ -30,6 +32,7 @@ from thanx_async import (
 )
 from thanx_async.client import ClientOptions
 from thanx_async.emulator import Emulator, Fault, Faults, ScriptedAnswer
+from thanx_async.limiter import Lane, Slot
 
 PATIENT = RetryPolicy(max_attempts=3, base_delay=0.01)
 
@@ -62,6 +65,35 @@ async def test_a_cancelled_request_says_how_to_repeat_it(emulator: Emulator, cli
     (note,) = caught.value.__notes__
     key = note.split("idempotency key ")[1].rstrip(".")
     await issue(client, key=key)
+    assert emulator.reward_counts() == {"jane@example.com": 1}
+
+
+class Stuck(LocalRateLimiter):
+    """A limiter that does not come to an end with writing an answer down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writing = asyncio.Event()
+
+    @asynccontextmanager
+    async def slot(self, lane: Lane = Lane.ISSUE) -> AsyncIterator[Slot]:
+        async with super().slot(lane) as slot:
+            yield slot
+        self.writing.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_request_cancelled_after_its_answer_names_the_job(emulator: Emulator) -> None:
+    """Who is cancelled when Thanx has accepted is told the job, though no handle comes back."""
+    limiter = Stuck()
+    async with ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as client:
+        task = asyncio.create_task(issue(client))
+        await limiter.writing.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+    (note,) = caught.value.__notes__
+    assert "have their rewards by job job000001" in note
     assert emulator.reward_counts() == {"jane@example.com": 1}
 
 

@@ -78,6 +78,13 @@ def test_normalising_is_stable_and_never_repeats_the_value(text: str) -> None:
         assert not set(parsed.value) & set('"\\\n')
 
 
+def test_a_value_is_not_shown() -> None:
+    """Neither an identifier's representation nor that of what holds it says who the guest is."""
+    shown = repr([Identifier(EMAIL, "jane@example.com"), Identifier.parse("+14155551234")])
+    assert "jane" not in shown
+    assert "555" not in shown
+
+
 class Text(str):
     """A text that is not quite one."""
 

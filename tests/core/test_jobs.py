@@ -97,6 +97,17 @@ async def test_attaching_by_id(emulator: Emulator, client: ThanxClient) -> None:
         await other
 
 
+async def test_an_answer_that_is_given_again(emulator: Emulator, client: ThanxClient) -> None:
+    """A repeated key is answered with how the job began, which does not unsay that it is over."""
+    first = await client.issue_rewards(**TARGET, identifiers=guests(10), idempotency_key="k")
+    finished = await first
+    again = await client.issue_rewards(**TARGET, identifiers=guests(10), idempotency_key="k")
+    assert (again.id, again.job) == (first.id, finished)
+    asked = polls(emulator)
+    assert (await again).state == "completed"
+    assert polls(emulator) == asked
+
+
 async def test_a_pickled_handle_says_how_to_attach(client: ThanxClient) -> None:
     """A handle crosses processes with its numbers, but without a connection."""
     handle = await issue(client)

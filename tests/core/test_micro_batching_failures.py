@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import TARGET, guests
+from tests.core.test_batcher import Leaving
 from thanx_async import (
     APIError,
     AsyncBatcher,
@@ -33,6 +34,7 @@ from thanx_async._waiting import Guest, tell_in_slices
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.emulator.answers import Refused
 from thanx_async.errors import LedgerError
+from thanx_async.limiter import Lane
 
 UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
 BAD = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "not like this"}}')
@@ -547,3 +549,16 @@ def check(results: list[tuple[str, object]], emulator: Emulator) -> None:
             assert rewards.get(guest, 0) == 0
         else:
             assert len(jobs) <= rewards.get(guest, 0) <= len(jobs) + len(doubts) + gone
+
+
+async def test_a_cancellation_of_the_limiters_own(emulator: Emulator) -> None:
+    """Its callers get an error, and the service goes on for others."""
+    limiter = Leaving(asyncio.CancelledError(), (Lane.ISSUE, 1))
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as client,
+        AsyncBatcher(client, **TARGET) as batcher,
+    ):
+        with pytest.raises(ThanxError, match="something that a batch waits for was cancelled"):
+            await batcher.add("a@example.com")
+        await batcher.add("b@example.com")
+    assert emulator.reward_counts() == {"b@example.com": 1}

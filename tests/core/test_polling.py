@@ -61,12 +61,16 @@ class Course:
         )
 
 
+@attrs.frozen
 class Hanging(Course):
-    """A job that stands still from its second identifier in a hundred to its end."""
+    """A job that comes to ``part`` of its identifiers, so many a second, and stands still until its end."""
+
+    part: float = 0.02
+    speed: float = 100.0
 
     def snapshot(self, now: float) -> IssuanceJob:
         job = super().snapshot(now)
-        done = min(self.total // 50, int(100 * max(0.0, now - self.start)))
+        done = min(int(self.part * self.total), int(self.speed * max(0.0, now - self.start)))
         return job if job.is_finished else attrs.evolve(job, processed_count=done)
 
 
@@ -188,6 +192,20 @@ def test_a_job_that_hangs_after_little_progress_keeps_nobody_waiting() -> None:
     hanging = Hanging(10_000, 0.0, 0.0, 5000.0, dated=False)
     rows = simulate([hanging, *[Course(5000, 25.0 + n, 25.1 + n, 25.2 + n) for n in range(3)]])
     assert max(row.lag for row in rows[1:]) <= 65
+
+
+@pytest.mark.parametrize("dated", [False, True])
+@pytest.mark.parametrize("count", [1, 3, 5])
+@pytest.mark.parametrize("part", [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.9])
+def test_jobs_that_hang_partway_keep_nobody_waiting(part: float, count: int, *, dated: bool) -> None:
+    """However far they have come: nobody waits for the end that their progress seems to tell of."""
+    hung = [
+        Hanging(10_000, 0.2 * n, 0.2 * n + 0.2, 3600.0, dated=dated, part=part, speed=5000.0)
+        for n in range(count)
+    ]
+    good = [attrs.evolve(course, dated=dated) for course in steady(count + 4, 2.2)[count:]]
+    rows = simulate([*hung, *good])
+    assert max(row.lag for row in rows[count:]) <= max(20, 13 * count)
 
 
 def test_other_sizes_are_predicted_by_size() -> None:

@@ -24,6 +24,7 @@ from thanx_async import (
 from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 
 LOST = ScriptedAnswer(fault="reset_after")
+SECOND_HANGS = Faults(seed=5, job_hangs=0.5)
 UNKNOWN = [f"unknown{number}@example.com" for number in range(100)]
 
 
@@ -189,6 +190,20 @@ async def test_jobs_that_hang_do_not_blind_the_guard(seed: int) -> None:
         assert len(caught.value.run.handles) < 300  # of 10,000
 
 
+async def test_jobs_that_fail_partway_count() -> None:
+    """Where a job tells how many got no reward, and not who, they are in doubt, and failures all the same."""
+    async with (
+        Emulator(speed=JobSpeed(1000, 0.1), faults=Faults(job_fails=1)) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url) as client,
+    ):
+        sender = recording(client, None, batch_size=100, guard=Guard(max_failure_rate=0.25))
+        with pytest.raises(BatchError, match=r"max_failure_rate is 25\.0%") as caught:
+            await sender.issue(guests(10_000))
+        run = caught.value.run
+        assert len(run.handles) < 50  # of 100
+        assert run.report().counts["in_doubt"]
+
+
 async def test_jobs_that_others_look_at_are_seen(emulator: Emulator, client: ThanxClient) -> None:
     """The guard counts what the consumer has looked at, also while all of its own looks hang."""
     unknown = (f"unknown{number}@example.com" for number in range(10_000))
@@ -272,6 +287,34 @@ async def test_a_revoked_run_is_not_issued_further(
 def report_of(*, revoked: int, in_doubt: int) -> dict[str, int]:
     empty = dict.fromkeys(("issued", "rejected", "duplicates", "unsent", "unfinished"), 0)
     return {**empty, "failed": revoked, "in_doubt": in_doubt}
+
+
+async def states(ledger: SQLiteLedger) -> list[str | None]:
+    """How the jobs of the run have ended, as is recorded."""
+    return [row.outcome.state if row.outcome else None for row in await ledger.batches("march")]
+
+
+@pytest.mark.realtime
+async def test_a_revocation_that_is_broken_off(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """What was taken back until then is written down, and the run can be taken up again."""
+    emulator.faults = SECOND_HANGS
+    run = await recording(client, ledger, max_concurrency=1).issue(guests(20), run_id="march")
+    job = await run.handles[0]
+    assert run.report().issued == 10
+    await run.wait(timeout=0)
+    assert await states(ledger) == ["completed", None]
+    revoking = asyncio.create_task(run.revoke())
+    while job.state != "revoked":
+        await asyncio.sleep(0.01)
+        job = run.handles[0].job or job
+    revoking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await revoking
+    assert await states(ledger) == ["revoked", None]
+    counts = (await recording(client, ledger).resume("march")).report().counts
+    assert (counts["failed"], counts["unfinished"]) == (10, 10)
 
 
 @pytest.mark.realtime

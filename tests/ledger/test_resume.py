@@ -314,6 +314,31 @@ async def test_a_canary_keeps_the_cut(emulator: Emulator, client: ThanxClient, l
     assert emulator.reward_counts() == dict.fromkeys(guests(30), 1)
 
 
+@pytest.mark.parametrize(("first", "second", "sizes"), [(None, 3, [3, 10, 10, 7]), (3, None, [10, 10, 10])])
+async def test_a_run_without_batches_takes_another_canary(
+    emulator: Emulator,
+    client: ThanxClient,
+    ledger: SQLiteLedger,
+    first: int | None,
+    second: int | None,
+    sizes: list[int],
+) -> None:
+    """Where nothing was recorded the next start decides on the cut, and with that the run goes on."""
+
+    def failing() -> Iterator[str]:
+        yield from guests(15)
+        raise LookupError
+
+    before, after = (Guard(canary=canary, max_failure_rate=0.5) for canary in (first, second))
+    with pytest.raises(BatchError):
+        await recording(client, ledger, guard=before).issue(failing(), run_id="march")
+    assert await ledger.batches("march") == []
+    for guard in (after, before):
+        run = await recording(client, ledger, guard=guard).issue(guests(30), run_id="march")
+        assert [handle.total for handle in run.handles] == sizes
+    assert emulator.reward_counts() == dict.fromkeys(guests(30), 1)
+
+
 class Failing(SQLiteLedger):
     """A ledger one of whose methods fails from some call on."""
 
@@ -371,6 +396,55 @@ async def test_outcomes_that_cannot_be_written(emulator: Emulator, client: Thanx
         with pytest.raises(LedgerError, match="disk is full"):
             await run.wait()
         assert run.report().issued == 5
+
+
+async def test_an_empty_run_stays_revoked(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """Other settings do not make a revoked run another one, though nothing was recorded of it."""
+
+    def failing() -> Iterator[str]:
+        yield from guests(5)
+        raise LookupError
+
+    with pytest.raises(BatchError):
+        await recording(client, ledger).issue(failing(), run_id="march")
+    await (await recording(client, ledger).resume("march")).revoke()
+    other = recording(client, ledger, guard=Guard(canary=3, max_failure_rate=0.5))
+    with pytest.raises(LedgerError, match="'march' was revoked"):
+        await other.issue(guests(5), run_id="march")
+    assert emulator.requests == []
+
+
+async def test_a_run_that_another_process_revoked(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """What a process remembers of a finished job does not unsay its recorded revocation."""
+    run = await recording(client, ledger).issue(guests(20), run_id="march")
+    await run.wait()
+    async with ThanxClient("c", "t", base_url=emulator.url) as other:
+        await (await recording(other, ledger).resume("march")).revoke()
+    resumed = await recording(client, ledger).resume("march")
+    assert resumed.report().counts["failed"] == 20
+    await resumed.wait()
+    assert {row.outcome.state for row in await ledger.batches("march") if row.outcome} == {"revoked"}
+
+
+async def test_a_revocation_that_was_not_written_down(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, path: Path
+) -> None:
+    """Where a process ends between a revocation and its record, the jobs are looked at anew."""
+    await (await recording(client, ledger).issue(guests(20), run_id="march")).wait()
+    async with Failing(path) as failing:
+        failing.method, failing.after = "finish", 0
+        run = await recording(client, failing).resume("march")
+        with pytest.raises(LedgerError, match="disk is full"):
+            await run.revoke()
+    assert sum(emulator.reward_counts().values()) == 0
+    resumed = await recording(client, ledger).resume("march")
+    assert resumed.report().issued == 0
+    assert (await resumed.wait()).counts["failed"] == 20
+    assert {row.outcome.state for row in await ledger.batches("march") if row.outcome} == {"revoked"}
 
 
 async def test_values_are_not_kept_where_they_are_not_wanted(

@@ -229,6 +229,18 @@ def owned_until(path: Path, run_id: str, until: float | None = None) -> float:
         return float(db.execute("SELECT owned_until FROM runs WHERE run_id = ?", (run_id,)).fetchone()[0])
 
 
+async def test_a_run_stays_revoked(ledger: SQLiteLedger, path: Path) -> None:
+    """A process that has lost its run, and saves it as it was, does not unsay a revocation."""
+    mine = await ledger.claim(RUN)
+    owned_until(path, "march", 0)
+    async with SQLiteLedger(path) as other:
+        await other.save_run(attrs.evolve(await other.claim(RUN), revoked_at=5.0))
+        await ledger.save_run(attrs.evolve(mine, total=10, batches=1))
+        found = await other.run("march")
+    assert found is not None
+    assert (found.total, found.revoked_at) == (10, 5.0)
+
+
 async def test_claims_are_renewed(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
