@@ -125,9 +125,8 @@ class IssuanceStream:
         if isinstance(error, InputChangedError) and not self._sent:
             raise error
         if error is not None:
-            what = (
-                error if isinstance(error, ThanxError) else type(error).__name__
-            )  # its text may be a guest's
+            # What is not ours may name guests.
+            what = error if isinstance(error, ThanxError) else type(error).__name__
             raise BatchError(f"the run stopped: {what}; {self.run!r}", run=self.run) from error
 
     async def _changed(self) -> None:

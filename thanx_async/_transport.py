@@ -73,7 +73,8 @@ class _Call(Generic[T]):
 
     def note(self, error: BaseException) -> None:
         if self.delivery.job is not None:
-            error.add_note(f"Accepted: these identifiers have their rewards by job {self.delivery.job.id}.")
+            job, key = self.delivery.job.id, self.request.idempotency_key
+            error.add_note(f"Accepted as job {job}. Repeat it only with idempotency key {key}.")
         elif self.delivery.in_doubt and self.request.idempotency_key:
             error.add_note(
                 "In doubt: Thanx may have acted on this. Repeat it with the same identifiers and idempotency"

@@ -93,7 +93,7 @@ async def test_a_request_cancelled_after_its_answer_names_the_job(emulator: Emul
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
     (note,) = caught.value.__notes__
-    assert "have their rewards by job job000001" in note
+    assert "Accepted as job job000001. Repeat it only with idempotency key " in note
     assert emulator.reward_counts() == {"jane@example.com": 1}
 
 
