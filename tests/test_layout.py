@@ -29,6 +29,7 @@ FLOORS = [
     ["_ledger_store"],
     ["_delivery", "_exchange", "_settings"],
     ["_transport", "_catalogue", "_webhook_events", "otel", "ledger"],
+    ["_turns"],
     ["_watching", "_webhook_endpoints"],
     ["jobs", "webhooks"],
     ["client", "_source", "_entry"],

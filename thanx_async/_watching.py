@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import OrderedDict
 from copy import copy
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
-from thanx_async._polling import PollSchedule, in_flight
+from thanx_async._polling import PollSchedule
 from thanx_async._speed import Track
+from thanx_async._turns import Turns
 from thanx_async._waits import RESOLUTION, changed
 from thanx_async.errors import ThanxError
 from thanx_async.identifiers import MAX_BATCH
@@ -96,57 +95,6 @@ class Signs:
         if not self._bits[byte] & bit:
             self._bits[byte] |= bit
             self.count += 1
-
-
-class Turns:
-    """Lets only as many polls at once go to the limiter as can be under way, first come, first served.
-
-    The others wait here, where a poll that is no longer needed is dropped. While less than half of a window
-    is left, turns are spread at the pace that the window bears for ever, so that polling does not spend
-    what issuing needs.
-    """
-
-    def __init__(self, limiter: RateLimiter) -> None:
-        self._limiter = limiter
-        self._inside = 0
-        self._queue: dict[asyncio.Event, None] = {}
-        self._last = -math.inf
-
-    async def __aenter__(self) -> None:
-        turn = asyncio.Event()
-        self._queue[turn] = None
-        try:
-            while next(iter(self._queue)) is not turn or not self._has_room():
-                await turn.wait()
-                turn.clear()
-            await self._spread()
-            self._inside += 1
-        finally:
-            del self._queue[turn]
-            self._wake()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._inside -= 1
-        self._wake()
-
-    def _has_room(self) -> bool:
-        return self._inside < in_flight(self._limiter.limits, self._limiter.status().latency)
-
-    async def _spread(self) -> None:
-        scarce = [row.limit for row in self._limiter.status().windows if 2 * row.free < row.limit.requests]
-        interval = max((limit.seconds / limit.requests for limit in scarce), default=0.0)
-        now = asyncio.get_running_loop().time()
-        wait = self._last + interval - now
-        if wait > RESOLUTION:
-            await asyncio.sleep(wait)
-        self._last = max(now, now + wait)
-
-    def _wake(self) -> None:
-        for turn in self._queue:
-            turn.set()
-            return
 
 
 class JobWatch:

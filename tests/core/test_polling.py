@@ -333,6 +333,18 @@ async def test_a_failed_poll_is_shared_and_forgotten() -> None:
         assert (await handle).state == "completed"
 
 
+async def test_polls_without_an_answer_keep_nobody_waiting() -> None:
+    """Where as many polls as are usual at once get no answer, others are sent all the same."""
+    async with Emulator(speed=SLOW) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
+        await (await batcher(client).issue(guests(10))).wait()
+        handles = (await batcher(client).issue(guests(40, start=10))).handles
+        emulator.script(*[ScriptedAnswer(delay=1000)] * 2)
+        waits = [asyncio.create_task(handle.wait(timeout=30)) for handle in handles]
+        ended = await asyncio.gather(*waits, return_exceptions=True)
+    assert [type(end) for end in ended].count(JobTimeoutError) == 2
+    assert sum(isinstance(end, IssuanceJob) and end.state == "completed" for end in ended) == 2
+
+
 async def test_one_lost_job_does_not_keep_the_others() -> None:
     """A job that Thanx does not know any more is an error of the run's wait, after all others are known."""
     async with (
