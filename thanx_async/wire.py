@@ -99,12 +99,9 @@ def _members(values: Sequence[str]) -> bytes:
     Every phone number begins with +. Should an e-mail address do so too, each value is written by itself.
     """
     joined = '"},{"type":"email","value":"'.join(values)
-    members = f'{{"type":"email","value":"{joined}"}}'
-    plus = members.count('"email","value":"+')
-    if not plus:
-        return members.encode("ascii")
-    if plus == len(values) - members.count("@"):
-        return members.replace('"email","value":"+', '"phone","value":"+').encode("ascii")
+    parts = f'{{"type":"email","value":"{joined}"}}'.split('"email","value":"+')
+    if len(parts) - 1 == len(values) - "".join(values).count("@"):
+        return '"phone","value":"+'.join(parts).encode("ascii")
     email, phone = '{"type":"email","value":"', '{"type":"phone","value":"'
     return ",".join([(email if "@" in value else phone) + value + '"}' for value in values]).encode("ascii")
 
