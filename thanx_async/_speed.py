@@ -21,6 +21,7 @@ _LATE = 2.0
 _TOO_LATE = 86_400.0
 _ORDER = 0.05
 _SILENCE = 3
+_CERTAIN = 2
 _SOON = 1.0
 
 
@@ -28,8 +29,8 @@ _SOON = 1.0
 class Track:
     """What is known of one job's course. Times are seconds on the loop's clock.
 
-    ``mark`` is the moment, and the count of identifiers, from which its speed is measured; ``hinted`` is when
-    a webhook told that it is over.
+    ``mark`` is the moment, and the count of identifiers, from which its speed is measured; ``steps`` counts
+    the looks that found it to have gone on; ``hinted`` is when a webhook told that it is over.
     """
 
     since: float
@@ -39,6 +40,7 @@ class Track:
     mark: tuple[float, int]
     accepted: bool
     started: bool = False
+    steps: int = 0
     vain: int = 0
     hinted: float | None = None
     revoking: bool = False
@@ -122,6 +124,7 @@ class Speeds:
             if track.vain and track.started:
                 track.mark = track.looked, track.processed  # after a stall, speed is measured anew
             track.vain = 0
+            track.steps += 1
         elif not track.done or track.done * (now - track.looked) > _SILENCE * (track.looked - track.mark[0]):
             track.vain += 1
         before, track.looked = track.looked, now
@@ -177,9 +180,10 @@ class Speeds:
 
     @staticmethod
     def _tells_more(known: _Pace, track: Track, value: float, evidence: float) -> bool:
-        """Another job that still runs makes nobody slower: it may be one that hangs."""
-        return evidence >= known.evidence and (
-            evidence == math.inf or known.source is track or value < known.value
+        """A job that was seen to go on only once makes others no slower: it may be one that hangs."""
+        return evidence == math.inf or (
+            evidence >= known.evidence
+            and (known.source is track or value < known.value or track.steps >= _CERTAIN)
         )
 
     def _accepted_at(self, job: IssuanceJob, now: float) -> float:
