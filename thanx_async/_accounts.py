@@ -158,7 +158,10 @@ class IssuanceRun:
                 entry.look()
                 self.changed()
         except NotFoundError as error:
-            lost.append(error)
+            if entry.remembered is None:
+                lost.append(error)
+            else:
+                entry.settle(entry.remembered)
         if asyncio.get_running_loop().time() - self._recorded_at > _RECORD_EVERY:
             await self.record_outcomes()
 

@@ -30,9 +30,10 @@ def blames_one_guest(answer: Answer) -> bool:
 
 def as_thanx(error: Exception, entry: Entry | None) -> ThanxError:
     if isinstance(error, ThanxError):
-        return error
-    wrapped = ThanxError(f"the batch could not be sent ({type(error).__name__})")
-    wrapped.__cause__ = error
+        wrapped = error
+    else:
+        wrapped = ThanxError(f"the batch could not be sent ({type(error).__name__})")
+        wrapped.__cause__ = error
     if entry is not None and entry.delivery.in_doubt:
         wrapped.in_doubt, wrapped.idempotency_key = True, entry.key
     return wrapped

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from math import inf
+from numbers import Integral, Real
 from pathlib import Path
+from typing import TypeGuard
 from urllib.parse import quote
 
 from thanx_async.errors import ConfigurationError
@@ -24,12 +26,20 @@ def segment(name: str, value: object) -> str:
     return quote(text(name, value), safe="")
 
 
-def number(name: str, value: object, least: float, most: float = inf, *, whole: bool = False) -> None:
-    """A finite number within bounds."""
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
-    if not fits or value == inf or (whole and not isinstance(value, int)):
-        bounds = f"from {least:,}" + ("" if most == inf else f" to {most:,}")
-        raise ConfigurationError(f"{name} must be a {'whole ' * whole}number {bounds}, not {_shown(value)}")
+def number(
+    name: str,
+    value: object,
+    least: float,
+    most: float = inf,
+    *,
+    whole: bool = False,
+    endless: bool = False,
+) -> None:
+    """A number within bounds, infinite only where it may be ``endless``."""
+    fits = _is_number(value) and least <= value <= most and (endless or value != inf)
+    if not fits or (whole and not isinstance(value, Integral)):
+        bounds = ("" if least == -inf else f" from {least:,}") + ("" if most == inf else f" to {most:,}")
+        raise ConfigurationError(f"{name} must be a {'whole ' * whole}number{bounds}, not {_shown(value)}")
 
 
 def flags(**values: object) -> None:
@@ -39,9 +49,9 @@ def flags(**values: object) -> None:
 
 
 def timeout(value: object) -> None:
-    """Seconds, or None."""
+    """Seconds, or None; also what is left of a time that is over."""
     if value is not None:
-        number("timeout", value, 0)
+        number("timeout", value, -inf, endless=True)
 
 
 def secret(value: object) -> None:
@@ -66,6 +76,11 @@ def path(name: str, value: object) -> Path:
     return Path(value)
 
 
+def has(name: str, value: object, what: str, *attributes: str) -> None:
+    """Anything that has what is used of it."""
+    kind(name, all(hasattr(value, attribute) for attribute in attributes), what, value)
+
+
 def kind(name: str, right: bool, what: str, value: object) -> None:
     """What was found right or wrong, and what it must be."""
     if not right:
@@ -74,5 +89,8 @@ def kind(name: str, right: bool, what: str, value: object) -> None:
 
 def _shown(value: object) -> str:
     """Numbers as they are, and of all else the type: texts may be guests or secrets."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:,}" if is_number else type(value).__name__
+    return f"{value:,}" if _is_number(value) else type(value).__name__
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)

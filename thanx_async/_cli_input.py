@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import anyio.to_thread
 import attrs
@@ -187,9 +187,10 @@ class _Unread(Mapping[str, object]):
 
 
 def _json_items(text: TextIO, column: str | None) -> Iterator[object]:
-    lines, item = _head(text)
+    lines = list(islice(text, _HEAD))
+    items = [item for item in map(_parsed, lines) if item is not None]
     full = list(filter(None, map(str.strip, lines)))
-    if full and full[0].startswith("[") and not (len(full) == 1 and _is_pair(item)):
+    if full and full[0].startswith("[") and not any(map(_is_pair, items)):
         raise ConfigurationError(
             "the file is one JSON array; write each guest on a line of its own (jq -c '.[]' does it)"
         )
@@ -197,24 +198,19 @@ def _json_items(text: TextIO, column: str | None) -> Iterator[object]:
         raise ConfigurationError(
             "the first JSON object goes on over several lines; write one object a line (jq -c . does it)"
         )
-    if isinstance(item, dict):
-        _check_keys(list(item), column)
+    objects = [item for item in items if isinstance(item, dict) and item]
+    if objects and not any((column or "value") in item for item in objects):
+        _refuse_keys(list(objects[0]), column)
     return (_json_item(line, column) for line in chain(lines, text))
 
 
-def _head(text: TextIO) -> tuple[list[str], object]:
-    """The lines up to the first that is JSON, and what that one holds: None where there is none soon."""
-    lines = []
-    for line in islice(text, _HEAD):
-        lines.append(line)
-        with suppress(*_NO_JSON):
-            return lines, orjson.loads(line)
-    return lines, None
+def _parsed(line: str) -> object:
+    with suppress(*_NO_JSON):
+        return orjson.loads(line)
+    return None
 
 
-def _check_keys(keys: list[str], column: str | None) -> None:
-    if not keys or (column or "value") in keys:
-        return
+def _refuse_keys(keys: list[str], column: str | None) -> NoReturn:
     if any(map(_GUEST.search, keys)):
         raise ConfigurationError(
             "the keys of the first JSON object are guests, not names: write each guest on a line of its own"

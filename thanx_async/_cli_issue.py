@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from shlex import quote
 from typing import Annotated
 
@@ -11,14 +12,14 @@ from cyclopts import Parameter
 from thanx_async._cli_input import Format, reading
 from thanx_async._cli_options import FileName, Flag, Whole
 from thanx_async._cli_output import Display, failure_file, show_plan, write
-from thanx_async._cli_recorded import earlier, optional_ledger, run_id_of
+from thanx_async._cli_recorded import earlier, new_ledger, run_id_of
 from thanx_async._cli_run import connect, drive
 from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.batcher import AsyncBatcher, Guard
 from thanx_async.client import ThanxClient
 from thanx_async.errors import ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
-from thanx_async.ledger import Ledger, SQLiteLedger
+from thanx_async.ledger import Ledger
 
 GuestFileName = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _SEED = ("camp_abc123", "k2lye10h32l5wzo", "var_treat1")
@@ -84,18 +85,18 @@ async def issue(
         raise ConfigurationError("say one of --ledger and --no-ledger")
     target = _target(campaign, merchant, variant, emulator=emulator)
     guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
-    recorded = optional_ledger(ledger, wanted=ledger is not None or not (emulator or no_ledger))
-    path = recorded.path if isinstance(recorded, SQLiteLedger) else None
+    is_recorded = ledger is not None or not (emulator or no_ledger)
     display = Display()
     async with (
         reading(file, column=column, format=format) as guests,
         connect(emulator=emulator) as client,
-        recorded as opened,
+        new_ledger(ledger) if is_recorded else nullcontext() as opened,
     ):
         display.watch(client)
         batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)
-        before = ""
+        before, path = "", None
         if opened is not None:
+            path = opened.path
             run_id = run_id or run_id_of(file, client, target)
             before = await earlier(opened, run_id)
         with failure_file(failures, source=file, ledger=path) as rows:

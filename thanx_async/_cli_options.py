@@ -23,12 +23,14 @@ _TYPED = {
     "user_agent": "THANX_USER_AGENT",
     "variant_id": "--variant",
 }
-_ARGUMENT = re.compile(rf"\bGuard\.(\w+)|\b({'|'.join(name for name in _TYPED if '_' in name)})\b")
+# Only where the library names them: columns and files may be called the same.
+_PLACES = "|".join(["^", *(f"(?<={words} )" for words in ("settings:", ";", "needs", "another"))])
+_ARGUMENT = re.compile(rf"(?:{_PLACES})(?:Guard\.)?({'|'.join(_TYPED)})(?=[ ,]|$)")
 
 
 def as_typed(message: str) -> str:
     """A message of the library with options and variables in place of its arguments."""
-    return _ARGUMENT.sub(lambda match: _TYPED[match[1] or match[2]], message)
+    return _ARGUMENT.sub(lambda match: _TYPED[match[1]], message)
 
 
 def _whole(_: object, tokens: Sequence[Token]) -> int:

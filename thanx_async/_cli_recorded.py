@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
@@ -12,27 +13,45 @@ from uuid import uuid4
 import platformdirs
 
 from thanx_async.client import ThanxClient
-from thanx_async.errors import ConfigurationError
+from thanx_async.errors import ConfigurationError, LedgerError
 from thanx_async.ledger import BatchRecord, BatchState, RunRecord, SQLiteLedger
 
 _OWN = "ledger.sqlite"
 
 
-def open_ledger(path: Path | None) -> SQLiteLedger:
+@contextmanager
+def before_sending() -> Iterator[None]:
+    """While nothing was sent, what a ledger refuses is wrong use."""
+    try:
+        yield
+    except LedgerError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def open_ledger(path: Path | None) -> AbstractAsyncContextManager[SQLiteLedger]:
     """The ledger at a path, which must be there, or the user's own."""
     if path is not None and not path.exists():
         raise ConfigurationError(f"there is no ledger {path}")
     if path is not None and path.is_file() and not path.stat().st_size:
         raise ConfigurationError(f"{path} is an empty file, and no ledger")
-    return _ledger(path)
+    return new_ledger(path)
 
 
-def _ledger(path: Path | None) -> SQLiteLedger:
-    return SQLiteLedger(path or _own_folder() / _OWN)
+@asynccontextmanager
+async def new_ledger(path: Path | None) -> AsyncIterator[SQLiteLedger]:
+    """The same, which is made if it is not there."""
+    async with AsyncExitStack() as stack:
+        with before_sending():
+            ledger = await stack.enter_async_context(SQLiteLedger(path or _own_folder() / _OWN))
+        yield ledger
+
+
+def _state() -> Path:
+    return platformdirs.user_state_path("thanx-async", appauthor=False)
 
 
 def _own_folder() -> Path:
-    folder = platformdirs.user_state_path("thanx-async", appauthor=False)
+    folder = _state()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -40,10 +59,6 @@ def _own_folder() -> Path:
             f"cannot write in {folder}, where runs are recorded ({error.strerror}): give --ledger PATH"
         ) from error
     return folder
-
-
-def optional_ledger(path: Path | None, *, wanted: bool) -> SQLiteLedger | nullcontext[None]:
-    return _ledger(path) if wanted else nullcontext()
 
 
 def run_id_of(file: str, client: ThanxClient, target: tuple[str, str, str]) -> str:
@@ -61,7 +76,7 @@ def command(words: str, ledger: SQLiteLedger, run_id: str = "") -> str:
     """A command about a recorded run, as it can be typed."""
     if run_id:
         words += f" {quote(run_id)}"
-    if ledger.path != _own_folder() / _OWN:
+    if ledger.path != _state() / _OWN:
         words += f" --ledger {quote(str(ledger.path))}"
     return f"`{words}`"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from thanx_async._cli_options import FileName
 from thanx_async._cli_output import Display, failure_file, show_revocation, write
-from thanx_async._cli_recorded import command, known_run, open_ledger
+from thanx_async._cli_recorded import before_sending, command, known_run, open_ledger
 from thanx_async._cli_run import conclude, connect
 from thanx_async._cli_status import ISSUED, STOPPED
 from thanx_async.batcher import AsyncBatcher
@@ -34,7 +34,8 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileN
                 rows = files.enter_context(failure_file(failures, source="", ledger=opened.path))
                 problem: ThanxError | None = None
                 try:
-                    resumed = await batcher.resume(run)
+                    with before_sending():
+                        resumed = await batcher.resume(run)
                 except BatchError as error:
                     resumed, problem = error.run, error
                 try:
@@ -68,7 +69,8 @@ async def revoke(run: str, /, *, ledger: FileName | None = None) -> int:
     """
     with Display() as display:
         async with _recorded(run, ledger, display) as (opened, batcher):
-            resumed = await batcher.resume(run, replay=False)
+            with before_sending():
+                resumed = await batcher.resume(run, replay=False)
             await _check_doubts(opened, run)
             report = await resumed.revoke()
     show_revocation(report)

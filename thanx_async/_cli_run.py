@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from thanx_async._cli_limiter import shared_limiter
 from thanx_async._cli_options import as_typed
 from thanx_async._cli_output import Display, FailureFile, show_report, write
+from thanx_async._cli_recorded import before_sending
 from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
 from thanx_async.client import ThanxClient
@@ -29,7 +30,7 @@ async def drive(
     """Issue to all guests and report; returns the exit status. ``before``: how far the run had come.
 
     Raises:
-        LedgerError: the run cannot be started, and nothing was sent.
+        ConfigurationError: the run cannot be started, and nothing was sent.
     """
     stream = batcher.stream(guests, run_id=run_id)
     stopper = _Stopper(stream, display)
@@ -54,9 +55,10 @@ async def _run(stream: IssuanceStream, stopper: _Stopper, before: str) -> ThanxE
         if not stopper.asked:
             await stopper.wait_for_jobs()
     except ThanxError as error:
-        if not isinstance(error, BatchError) and not stream.run.handles:
+        if isinstance(error, BatchError) or stream.run.handles:
+            return error
+        with before_sending():
             raise
-        return error
     except asyncio.CancelledError:
         if not stopper.asked:
             raise

@@ -20,6 +20,7 @@ class Entry:
         values, body: what it holds; the bytes only where they come from a ledger.
         held: in doubt, and not to be sent again by itself.
         recorded: the outcome is in the ledger.
+        remembered: the recorded outcome, where the job may have been revoked since.
         since: when its oldest guest came in, on the loop's clock.
     """
 
@@ -33,6 +34,7 @@ class Entry:
         "number",
         "positions",
         "recorded",
+        "remembered",
         "rows",
         "run_id",
         "settled",
@@ -54,6 +56,7 @@ class Entry:
         self.held = False
         self.settled = False
         self.recorded = False
+        self.remembered: BatchOutcome | None = None
         self.state = ""
         self.issued = 0
         self.rows: list[GuestRow] = []
@@ -99,11 +102,14 @@ class Entry:
         return not self.settled and bool(self.handle and self.handle.job and self.handle.job.is_finished)
 
     @property
-    def least_failed(self) -> int:
-        """How many of its guests have certainly got no reward, also where it is not known who."""
-        job = self.handle.job if self.handle else None
-        if self.settled or job is None or not self.is_unclear or not job.is_counted:
+    def least_failed(self) -> int | None:
+        """How many of its guests have certainly got no reward, also where it is not known who; None as long
+        as its job goes on or tells no numbers."""
+        if self.settled:
             return len(self.rows)
+        job = self.handle.job if self.handle else None
+        if job is None or not job.is_finished or not job.is_counted:
+            return None
         return max(0, len(self.positions) - (job.summary or job).success_count)
 
     def range(self) -> BatchRange:

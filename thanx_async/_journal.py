@@ -19,6 +19,8 @@ from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord, diges
 
 _log = logging.getLogger(__name__)
 
+_REVOCABLE = ("completed", "failed")
+
 Send = Callable[[Entry, bytes], Awaitable[None]]
 
 
@@ -118,10 +120,11 @@ class Journal:
     def adopt(self, entry: Entry, record: BatchRecord, *, revoked: bool = False) -> None:
         """Give an entry the fate that is recorded.
 
-        Of a ``revoked`` run a job that was completed may have been revoked by who was killed before it could
+        Of a ``revoked`` run a job that had ended may have been revoked by who was killed before it could
         write that down: it is looked at anew.
         """
-        if revoked and record.job_id is not None and record.outcome and record.outcome.state != "revoked":
+        if revoked and record.job_id is not None and record.outcome and record.outcome.state in _REVOCABLE:
+            entry.remembered = record.outcome
             record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
         entry.key = record.key
         in_doubt = record.state is BatchState.IN_DOUBT

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import attrs
 
@@ -68,7 +68,6 @@ class LimiterStatus:
         return f"{text}; {self.waiting:,} waiting, {self.refused:,} refused"
 
 
-@runtime_checkable
 class RateLimiter(Protocol):
     """Gives each request its slot: ``async with limiter.slot(lane) as slot: ... slot.answered(...)``.
 

@@ -36,9 +36,7 @@ def check_parts(client: object, guard: object, ledger: object, on_progress: obje
     _checks.kind("client", isinstance(client, ThanxClient), "a ThanxClient", client)
     _checks.kind("guard", isinstance(guard, Guard), "a Guard, such as Guard(max_rewards=1000)", guard)
     if ledger is not None:
-        from thanx_async.ledger import Ledger  # who has no ledger has no use for it
-
-        _checks.kind("ledger", isinstance(ledger, Ledger), "an open SQLiteLedger(path)", ledger)
+        _checks.has("ledger", ledger, "an open SQLiteLedger(path)", "claim", "record", "accept", "finish")
     if on_progress is not None:
         _checks.kind("on_progress", callable(on_progress), "callable with a run", on_progress)
 

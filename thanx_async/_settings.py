@@ -7,14 +7,13 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from itertools import islice
 
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientTimeout
 from yarl import URL
 
 from thanx_async import _checks
 from thanx_async._version import __version__
 from thanx_async.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async.identifiers import MAX_BATCH, is_single, normalise_all
-from thanx_async.limiter import RateLimiter
 from thanx_async.models import Environment
 from thanx_async.retry import RetryPolicy
 
@@ -48,11 +47,11 @@ def url_of(environment: Environment) -> str:
 
 def check_parts(session: object, timeout: object, retry: object, limiter: object, hook: object) -> None:
     if session is not None:
-        _checks.kind("session", isinstance(session, ClientSession), "an aiohttp.ClientSession", session)
+        _checks.has("session", session, "an aiohttp.ClientSession", "request", "closed")
     _checks.kind("timeout", isinstance(timeout, ClientTimeout), "an aiohttp.ClientTimeout(total=60)", timeout)
     _checks.kind("retry", isinstance(retry, RetryPolicy), "a RetryPolicy(max_attempts=3)", retry)
     if limiter is not None:
-        _checks.kind("limiter", isinstance(limiter, RateLimiter), "a RateLimiter", limiter)
+        _checks.has("limiter", limiter, "a RateLimiter", "slot", "status", "limits")
     _checks.kind("hook", callable(hook), "callable with a record", hook)
 
 

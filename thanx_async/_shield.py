@@ -31,9 +31,20 @@ async def to_its_end(work: Coroutine[object, object, T]) -> T:
     raise cancelled
 
 
+def is_being_cancelled() -> bool:
+    """Whether somebody cancels the running task, and not only something that it waits for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def foreign_cancellation(of: str) -> ThanxError:
+    """What a cancellation is that nobody wished for this task."""
+    return ThanxError(f"something that {of} waits for was cancelled")
+
+
 @contextmanager
 def only_own_cancellation(of: str) -> Iterator[None]:
-    """Where something that is waited for was cancelled, and not this task, that is an error like any other.
+    """Where only something that is waited for was cancelled, that is an error like any other.
 
     Raises:
         ThanxError: in place of such a cancellation, which would end the task without a word.
@@ -41,7 +52,6 @@ def only_own_cancellation(of: str) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if is_being_cancelled():
             raise
-        raise ThanxError(f"something that {of} waits for was cancelled") from error
+        raise foreign_cancellation(of) from error

@@ -136,10 +136,10 @@ class IssuanceStream:
     async def _read(self) -> None:
         """Read, cut and send, until the input ends or the run stops."""
         try:
-            with only_own_cancellation(of="the source of the guests"):
+            with only_own_cancellation(of="the reading of the guests"):
                 if self._source is not None:
                     await self._read_source(self._source)
-            await self._send_registered()
+                await self._send_registered()
         except Exception as error:  # noqa: BLE001 - whatever the user's source raises ends the run
             self._stop(error)
         finally:

@@ -16,11 +16,13 @@ from yarl import URL
 from thanx_async import wire
 from thanx_async._delivery import Delivery
 from thanx_async._exchange import once, read, transport_error
+from thanx_async._shield import foreign_cancellation, is_being_cancelled
 from thanx_async.errors import (
     APIError,
     ConfigurationError,
     RateLimitedError,
     RequestTimeoutError,
+    ThanxError,
     TransportError,
 )
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
@@ -65,7 +67,7 @@ class _Call(Generic[T]):
             request.method, request.endpoint, self.attempt, seconds, status, error, request.idempotency_key
         )
 
-    def explained(self, error: APIError | TransportError) -> APIError | TransportError:
+    def explained(self, error: ThanxError) -> ThanxError:
         error.idempotency_key = self.request.idempotency_key
         error.in_doubt = self.delivery.in_doubt
         self.note(error)
@@ -132,6 +134,8 @@ class Transport:
         try:
             return await self._until_answered(call, lane)
         except asyncio.CancelledError as error:
+            if not is_being_cancelled():
+                raise call.explained(foreign_cancellation("a request")) from error
             call.note(error)
             raise
 

@@ -47,14 +47,17 @@ def check_failures(guard: Guard, entries: Sequence[Entry]) -> None:
     Raises:
         GuardError: too many of the guests in ended jobs have failed.
     """
+    failed = ended = 0
     for entry in entries:
         entry.look()
-    failed = sum(entry.least_failed for entry in entries)
-    ended = sum(len(entry.positions) for entry in entries if entry.settled or entry.is_unclear)
-    if guard.max_failure_rate is not None and failed > guard.max_failure_rate * ended:
+        if (least := entry.least_failed) is not None:
+            failed += least
+            ended += len(entry.positions)
+    most = guard.max_failure_rate
+    if most is not None and failed > most * ended:
         raise GuardError(
-            f"max_failure_rate is {guard.max_failure_rate:.1%}: {failed:,} of {ended:,} guests in finished"
-            f" jobs have failed ({failed / ended:.1%})"
+            f"max_failure_rate is {float(most):.1%}: {failed:,} of {ended:,} guests in finished jobs have"
+            f" failed ({failed / ended:.1%})"
         )
 
 

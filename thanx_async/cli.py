@@ -13,7 +13,7 @@ import cyclopts
 from thanx_async._cli_options import as_typed
 from thanx_async._cli_status import ISSUED, STOPPED, WRONG_USE, unread, warn
 from thanx_async._version import __version__
-from thanx_async.errors import ConfigurationError, LedgerError, ThanxError
+from thanx_async.errors import ConfigurationError, ThanxError
 
 COMMANDS = {
     "issue": (
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
         status = app(arguments, exit_on_error=False, result_action="return_value")
     except cyclopts.CycloptsError:
         return WRONG_USE
-    except (ConfigurationError, LedgerError) as error:
+    except ConfigurationError as error:
         return _fail(as_typed(str(error)), WRONG_USE)
     except (BrokenPipeError, SystemExit):  # who read the help has gone, which rich makes the latter of
         unread()

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
@@ -32,7 +32,6 @@ _log = logging.getLogger(__name__)
 _BEAT = 60.0
 
 
-@runtime_checkable
 class Ledger(Protocol):
     """Where runs are recorded. `SQLiteLedger` is one; a store of your own needs these methods.
 
@@ -115,7 +114,7 @@ class SQLiteLedger:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, replay_within: float = KEYS_LAST) -> None:
-        _checks.number("replay_within", replay_within, 0)
+        _checks.number("replay_within", replay_within, 0, endless=True)
         self.path = _checks.path("path", path)
         self.replay_within = replay_within
         self._store: Store | None = None

@@ -36,7 +36,7 @@ class RetryPolicy:
 
     def __attrs_post_init__(self) -> None:
         _checks.number("RetryPolicy.max_attempts", self.max_attempts, 1, whole=True)
-        _checks.number("RetryPolicy.max_delay", self.max_delay, 0)
+        _checks.number("RetryPolicy.max_delay", self.max_delay, 0, endless=True)
         _checks.number("RetryPolicy.base_delay", self.base_delay, 0, self.max_delay)
         _checks.number("RetryPolicy.jitter", self.jitter, 0, 1)
 

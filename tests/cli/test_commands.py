@@ -220,6 +220,9 @@ def test_standard_input(
         (["issue", "plain.txt", *TARGET, "--failures", "no/where.csv"], "cannot write no/where.csv"),
         (["plan", "plain.txt", "--format", "xml"], "xml"),
         (["plan", ""], "FILE is empty"),
+        (["plan", "Guard.csv"], "cannot read Guard.csv: No such file"),
+        (["plan", "ids.csv"], "which column to read: email, campaign_id, merchant_id"),
+        (["plan", "ids.csv", "--column", "variant_id"], "no column 'variant_id'"),
         (["issue", "plain.txt", *TARGET, "--run-id", ""], "--run-id is empty"),
         (
             ["job", "wait", "j", "--merchant", "m", "--timeout", "nan"],
@@ -250,6 +253,7 @@ def test_wrong_use(
     written(tmp_path / "empty.csv")
     written(tmp_path / "two.csv", "id,email")
     written(tmp_path / "twice.csv", "email,email")
+    written(tmp_path / "ids.csv", "email,campaign_id,merchant_id")
     written(tmp_path / "keys.jsonl", '{"name": "Jane", "mail": "jane@example.com"}')
     written(tmp_path / "plain.txt", "a@example.com")
     assert run(arguments) == 2

@@ -79,6 +79,18 @@ def test_the_first_object_lacks_the_key(
     assert f"{len(broken) + 1} read, 1 guests" in capsys.readouterr().out
 
 
+def test_the_first_objects_may_lack_the_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who exports without empty keys may begin with a guest who has no address."""
+    assert plan(tmp_path / "a.jsonl", '{"id": 1}', '{"id": 2, "email": "a@x.com"}', column="email") == 1
+    assert "1 rejected: there is no key 'email' (position 0)" in capsys.readouterr().out
+
+
+def test_a_broken_pair_is_no_array(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A first line that is cut off is rejected like any other."""
+    assert plan(tmp_path / "a.jsonl", '["email", "a@x.com"', '["email", "b@x.com"]') == 1
+    assert "1 rejected: the line is not valid JSON (position 0)" in capsys.readouterr().out
+
+
 def test_keys_that_are_guests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They are not shown."""
     assert plan(tmp_path / "a.jsonl", '{"jane@example.com": 1}', column="email") == 2

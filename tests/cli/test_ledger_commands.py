@@ -13,6 +13,8 @@ from tests.cli.test_commands import TARGET, counts, written
 from tests.conftest import MERCHANT, guests
 from thanx_async.cli import run
 from thanx_async.emulator import Emulator, ScriptedAnswer
+from thanx_async.errors import LedgerError
+from thanx_async.ledger import SQLiteLedger
 
 LOST = ScriptedAnswer(fault="reset_after")
 UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
@@ -103,6 +105,33 @@ def test_what_is_advised_can_be_typed(
     assert "issued                3" in capsys.readouterr().out
     assert run(["resume", "april", "--ledger", "my runs.sqlite"]) == 2
     assert "see `ledger runs --ledger 'my runs.sqlite'`" in capsys.readouterr().err
+
+
+def test_what_was_done_is_no_wrong_use(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger that fails after rewards were taken back does not end like a refused command."""
+    file = written(tmp_path / "a.txt", *guests(3))
+    assert run(["issue", file, *TARGET, "--run-id", "march"]) == 0
+
+    async def full(*_: object) -> None:
+        raise LedgerError("the disk is full")
+
+    monkeypatch.setattr(SQLiteLedger, "finish", full)
+    assert run(["revoke", "march"]) == 3
+    assert "the disk is full" in capsys.readouterr().err
+    assert sum(served.reward_counts().values()) == 0
+
+
+def test_no_state_directory(
+    served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a --ledger of its own a command needs none."""
+    file, path = written(tmp_path / "a.txt", *guests(3)), str(tmp_path / "runs.sqlite")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a.txt"))
+    assert run(["issue", file, *TARGET, "--run-id", "march", "--ledger", path]) == 0
+    assert run(["ledger", "show", "april", "--ledger", path]) == 2
+    assert f"see `ledger runs --ledger {path}`" in capsys.readouterr().err
 
 
 def test_a_list_that_cannot_be_written_stops_in_time(served: Emulator, doubtful: list[str]) -> None:

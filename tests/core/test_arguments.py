@@ -1,5 +1,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from fractions import Fraction
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -61,11 +63,14 @@ WRONG: Mapping[Make, Mapping[str, list[object]]] = {
         **dict.fromkeys(("client", "guard", "ledger", "on_progress"), PARTS),
     },
     Guard: dict.fromkeys(("max_rewards", "canary", "max_failure_rate"), NUMBERS),
-    RetryPolicy: dict.fromkeys(("max_attempts", "base_delay", "max_delay", "jitter"), NUMBERS),
+    RetryPolicy: {
+        **dict.fromkeys(("max_attempts", "base_delay", "jitter"), NUMBERS),
+        "max_delay": NUMBERS[:-1],
+    },
     rate_limit_with: dict.fromkeys(("requests", "seconds"), NUMBERS),
     LocalRateLimiter: {"limits": PARTS},
     shared_limiter_with: {"limits": PARTS, "path": PATHS},
-    ledger_with: {"path": PATHS, "replay_within": NUMBERS},
+    ledger_with: {"path": PATHS, "replay_within": NUMBERS[:-1]},
 }
 
 
@@ -124,6 +129,13 @@ async def test_wrong_events(client: ThanxClient) -> None:
     """A webhook's parsed JSON is no event."""
     with pytest.raises(ConfigurationError, match=r"event must be an event, from webhooks\.verify, not dict"):
         client.notify({"type": "reward.issued"})  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_values_of_other_libraries() -> None:
+    """Numbers of any kind will do, and what has no end, where that means something."""
+    assert Guard(max_failure_rate=Fraction(1, 4)).max_failure_rate == 0.25  # type: ignore[arg-type]  # a number
+    assert SQLiteLedger("runs.sqlite", replay_within=inf).replay_within == inf
+    assert RetryPolicy(max_delay=inf).max_delay == inf
 
 
 async def test_paths_may_be_objects(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from thanx_async import (
     RateLimit,
     RetryPolicy,
     ThanxClient,
+    ThanxError,
 )
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.limiter import Lane, Slot
@@ -256,7 +257,7 @@ class Leaving(LocalRateLimiter):
     ("error", "phrase"),
     [
         (OSError("the store is away"), "stopped: OSError"),
-        (asyncio.CancelledError(), "stopped: something that a batch waits for was cancelled"),
+        (asyncio.CancelledError(), "stopped: something that a request waits for was cancelled"),
     ],
 )
 async def test_a_broken_limiter_ends_the_run(error: BaseException, phrase: str) -> None:
@@ -274,14 +275,28 @@ async def test_a_broken_limiter_ends_the_run(error: BaseException, phrase: str) 
     assert (counts["unfinished"], counts["unsent"], run.total) == (10, 40, 50)
 
 
-async def test_a_broken_limiter_ends_the_waiting(emulator: Emulator) -> None:
-    """Its exception comes out as it is, and the run can be waited for again."""
-    limiter = Leaving(OSError("the store is away"), (Lane.POLL, 2))
+@pytest.mark.parametrize(
+    ("error", "comes_out"), [(OSError("the store is away"), OSError), (asyncio.CancelledError(), ThanxError)]
+)
+async def test_a_broken_limiter_ends_the_waiting(
+    emulator: Emulator, error: BaseException, comes_out: type[Exception]
+) -> None:
+    """Its exception comes out as it is, a cancellation as an error; the run can be waited for again."""
+    limiter = Leaving(error, (Lane.POLL, 2))
     async with ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as client:
         run = await batcher(client).issue(guests(30))
-        with pytest.raises(OSError, match="the store is away"):
+        with pytest.raises(comes_out, match=r"store is away|a request waits for was cancelled"):
             await run.wait()
         assert (await run.wait()).issued == 30
+
+
+async def test_a_broken_limiter_is_told_of_by_a_revocation(emulator: Emulator) -> None:
+    """What could not be looked at is not taken back, and all else is."""
+    limiter = Leaving(OSError("the store is away"), (Lane.POLL, 2))
+    async with ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as client:
+        report = await (await batcher(client).issue(guests(30))).revoke()
+    assert [left.reason for left in report.not_revoked] == ["OSError"]
+    assert (report.rewards, sum(emulator.reward_counts().values())) == (20, 10)
 
 
 async def test_a_broken_progress_callback_ends_the_run(emulator: Emulator, client: ThanxClient) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from traceback import walk_tb
 
+import aiohttp
 import looptime
 import pytest
 from hypothesis import given, settings
@@ -558,7 +559,43 @@ async def test_a_cancellation_of_the_limiters_own(emulator: Emulator) -> None:
         ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as client,
         AsyncBatcher(client, **TARGET) as batcher,
     ):
-        with pytest.raises(ThanxError, match="something that a batch waits for was cancelled"):
+        with pytest.raises(ThanxError, match="something that a request waits for was cancelled"):
             await batcher.add("a@example.com")
         await batcher.add("b@example.com")
     assert emulator.reward_counts() == {"b@example.com": 1}
+
+
+async def test_a_cancellation_within_the_session(emulator: Emulator) -> None:
+    """Where it comes when Thanx has acted already, the guest is in doubt, with the key to ask again."""
+
+    async def cut_off(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(cut_off)
+    async with (
+        aiohttp.ClientSession(trace_configs=[trace]) as session,
+        ThanxClient("c", "t", base_url=emulator.url, session=session) as client,
+        AsyncBatcher(client, **TARGET) as batcher,
+    ):
+        with pytest.raises(ThanxError, match="something that a request waits for was cancelled") as caught:
+            await batcher.add("a@example.com")
+        assert emulator.reward_counts() == {"a@example.com": 1}
+        assert caught.value.in_doubt
+        assert caught.value.idempotency_key == emulator.requests[0].idempotency_key
+
+
+@pytest.mark.parametrize("timeout", [-1.0, float("inf")])
+async def test_closing_takes_what_is_left_of_a_deadline(
+    emulator: Emulator, client: ThanxClient, timeout: float
+) -> None:
+    """A deadline that is over closes at once, and one without end waits."""
+    batcher = AsyncBatcher(client, **TARGET)
+    await batcher.__aenter__()
+    waiting = asyncio.create_task(batcher.add("a@example.com"))
+    await asyncio.sleep(0)
+    report = await batcher.aclose(timeout=timeout)
+    await asyncio.wait([waiting])
+    assert (report.unsent == ("a@example.com",), emulator.jobs_accepted) in [(True, 0), (False, 1)]
+    assert emulator.jobs_accepted == (timeout > 0)
+    await batcher.__aexit__(None, None, None)

@@ -208,6 +208,15 @@ def test_jobs_that_hang_partway_keep_nobody_waiting(part: float, count: int, *, 
     assert max(row.lag for row in rows[count:]) <= max(20, 13 * count)
 
 
+def test_a_fast_job_that_hangs_spends_no_polls_on_others() -> None:
+    """Slower jobs are not looked at again and again because of one that was faster and then stopped."""
+    fast = Hanging(10_000, 0.0, 0.2, 5000.0, part=0.3, speed=3000.0)
+    slow = [Course(10_000, 0.2 * n, 0.2 * n + 0.2, 0.2 * n + 1000.2, progress=True) for n in range(1, 50)]
+    rows = simulate([fast, *slow])
+    assert sum(len(row.polls) for row in rows[1:]) < 5 * len(slow)
+    assert max(row.lag for row in rows[1:]) < 60
+
+
 def test_other_sizes_are_predicted_by_size() -> None:
     """A last, smaller batch is expected sooner, by the speed of the others."""
     rows = simulate([*steady(10, 20.0), Course(5000, 2.0, 2.2, 12.0)])

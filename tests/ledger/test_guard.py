@@ -21,6 +21,7 @@ from thanx_async import (
     SQLiteLedger,
     ThanxClient,
 )
+from thanx_async._watch import check_failures
 from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 
 LOST = ScriptedAnswer(fault="reset_after")
@@ -202,6 +203,18 @@ async def test_jobs_that_fail_partway_count() -> None:
         run = caught.value.run
         assert len(run.handles) < 50  # of 100
         assert run.report().counts["in_doubt"]
+
+
+async def test_jobs_that_tell_nothing_do_not_count(emulator: Emulator, client: ThanxClient) -> None:
+    """A job without numbers is no success, in whose company failures would weigh less."""
+    run = await batcher(client).issue([*UNKNOWN[:6], *guests(24)])
+    silent = b'{"issuance_job": {"id": "%b", "state": "failed", "total_count": 10}}'
+    for handle, answers in zip(run.handles, [[], [silent], [silent]], strict=True):
+        await handle.wait()
+        emulator.script(*[ScriptedAnswer(200, answer % handle.id.encode()) for answer in answers])
+        await handle.refresh()
+    with pytest.raises(GuardError, match="6 of 10 guests in finished jobs"):
+        check_failures(Guard(max_failure_rate=0.5), run.entries)
 
 
 async def test_jobs_that_others_look_at_are_seen(emulator: Emulator, client: ThanxClient) -> None:

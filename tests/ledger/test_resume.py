@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+import attrs
 import orjson
 import pytest
 
@@ -20,6 +21,7 @@ from thanx_async import (
     SQLiteLedger,
     ThanxClient,
 )
+from thanx_async._report import BatchOutcome
 from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.ledger import BatchState
 
@@ -428,6 +430,23 @@ async def test_a_run_that_another_process_revoked(
     assert resumed.report().counts["failed"] == 20
     await resumed.wait()
     assert {row.outcome.state for row in await ledger.batches("march") if row.outcome} == {"revoked"}
+
+
+async def test_a_revoked_run_keeps_what_cannot_be_looked_at(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """What was settled by hand stands, and so does the record of a job that Thanx does not know any more."""
+    await (await recording(client, ledger).issue(guests(20), run_id="march")).wait()
+    await ledger.finish("march", {0: BatchOutcome("settled by hand", 10, ())})
+    recorded = await ledger.run("march")
+    assert recorded is not None
+    await ledger.save_run(attrs.evolve(recorded, revoked_at=5.0))
+    async with ThanxClient("c", "t", base_url=emulator.url) as later:
+        run = await recording(later, ledger).resume("march")
+        counts = run.report().counts
+        assert (counts["issued"], counts["unfinished"]) == (10, 10)
+        emulator.script(ScriptedAnswer(404, b'{"error": {"code": "RESOURCE_NOT_FOUND", "message": "x"}}'))
+        assert (await run.wait()).issued == 20
 
 
 async def test_a_revocation_that_was_not_written_down(
