@@ -143,7 +143,7 @@ class IssuanceRun:
         try:
             async with asyncio.TaskGroup() as group:
                 for entry in self._entries:
-                    if entry.handle and not entry.settled:
+                    if entry.handle and (not entry.settled or entry.remembered):
                         group.create_task(self._follow(entry, entry.handle, lost))
         except ExceptionGroup as errors:
             thanx, _ = errors.split(ThanxError)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from math import inf
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TypeGuard
 from urllib.parse import quote
@@ -37,7 +36,7 @@ def number(
 ) -> None:
     """A number within bounds, infinite only where it may be ``endless``."""
     fits = _is_number(value) and least <= value <= most and (endless or value != inf)
-    if not fits or (whole and not isinstance(value, Integral)):
+    if not fits or (whole and not isinstance(value, int)):
         bounds = ("" if least == -inf else f" from {least:,}") + ("" if most == inf else f" to {most:,}")
         raise ConfigurationError(f"{name} must be a {'whole ' * whole}number{bounds}, not {_shown(value)}")
 
@@ -93,4 +92,4 @@ def _shown(value: object) -> str:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -29,6 +29,7 @@ _SHOWN, _LONGEST = 10, 40
 _HEAD = 100
 _NO_JSON = (orjson.JSONDecodeError, UnicodeEncodeError)
 _NO_UTF8 = re.compile(r"[\udc80-\udcff]")
+_PAIR = re.compile(r'\[\s*"')
 _MEMBER = re.compile(r',?\s*"[^"]*"\s*:')
 _KINDS = {bool: "true or false", int: "a number", float: "a number", list: "an array", dict: "an object"}
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
@@ -70,7 +71,7 @@ class GuestFile:
         try:
             file = self._stack.enter_context(Path(name).open("rb"))  # noqa: SIM115 - the stack closes it
             if file.peek(2)[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
-                raise ConfigurationError(f"{name} is in UTF-16; save it as UTF-8")
+                raise ConfigurationError(f"cannot read {name}, which is in UTF-16: save it as UTF-8")
         except OSError as error:
             raise ConfigurationError(f"cannot read {name}: {error.strerror}") from error
         return self._stack.enter_context(
@@ -190,7 +191,7 @@ def _json_items(text: TextIO, column: str | None) -> Iterator[object]:
     lines = list(islice(text, _HEAD))
     items = [item for item in map(_parsed, lines) if item is not None]
     full = list(filter(None, map(str.strip, lines)))
-    if full and full[0].startswith("[") and not any(map(_is_pair, items)):
+    if full and full[0].startswith("[") and not (_PAIR.match(full[0]) and any(map(_is_pair, items))):
         raise ConfigurationError(
             "the file is one JSON array; write each guest on a line of its own (jq -c '.[]' does it)"
         )

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from thanx_async._cli_input import Format, reading
 from thanx_async._cli_options import FileName, Flag, Whole
 from thanx_async._cli_output import Display, failure_file, show_plan, write
-from thanx_async._cli_recorded import earlier, new_ledger, run_id_of
+from thanx_async._cli_recorded import before_sending, earlier, new_ledger, run_id_of
 from thanx_async._cli_run import connect, drive
 from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.batcher import AsyncBatcher, Guard
@@ -98,7 +98,8 @@ async def issue(
         if opened is not None:
             path = opened.path
             run_id = run_id or run_id_of(file, client, target)
-            before = await earlier(opened, run_id)
+            with before_sending():
+                before = await earlier(opened, run_id)
         with failure_file(failures, source=file, ledger=path) as rows:
             status = await drive(batcher, display, guests, run_id=run_id, before=before, failures=rows)
     if status == STOPPED and path is not None:

@@ -6,7 +6,7 @@ import cyclopts
 
 from thanx_async._cli_options import FileName, Flag, Whole
 from thanx_async._cli_output import write
-from thanx_async._cli_recorded import command, date, issued_by, known_run, open_ledger, states
+from thanx_async._cli_recorded import before_sending, command, date, issued_by, known_run, open_ledger, states
 from thanx_async._cli_run import connect
 from thanx_async._cli_status import ISSUED
 from thanx_async._report import outcome_of
@@ -88,7 +88,8 @@ async def settle(
     if [issued, not_issued, job is not None].count(True) != 1:
         raise ConfigurationError("say one of --issued, --not-issued and --job ID")
     async with open_ledger(ledger) as opened:
-        record = await opened.claim(await known_run(opened, run))
+        with before_sending():
+            record = await opened.claim(await known_run(opened, run))
         try:
             found = next((row for row in await opened.batches(run) if row.number == batch), None)
             if found is None or not await _is_in_doubt(found, record):

@@ -99,7 +99,8 @@ async def _recorded(
     """The ledger and a batcher for a recorded run."""
     async with open_ledger(path) as ledger, connect() as client:
         display.watch(client)
-        record = await known_run(ledger, run_id)
+        with before_sending():
+            record = await known_run(ledger, run_id)
         batcher = AsyncBatcher(
             client,
             campaign_id=record.campaign_id,

@@ -125,8 +125,10 @@ class Entry:
     def look(self) -> None:
         """Take over the outcome once the job is finished and its numbers name every guest."""
         job = self.handle.job if self.handle else None
-        if job is None or not job.is_finished or (self.settled and self.state == job.state):
+        if job is None or not job.is_finished:
             return
+        if self.settled and (job.state != "revoked" or self.state == "revoked"):
+            return  # all that may become of it is that its rewards are taken back
         failures = outcome_of(job, len(self.positions))
         if failures is not None:
             if self.settled:  # who has failed before had no reward that could be revoked

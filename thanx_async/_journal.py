@@ -19,7 +19,7 @@ from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord, diges
 
 _log = logging.getLogger(__name__)
 
-_REVOCABLE = ("completed", "failed")
+_ENDS = ("completed", "failed")
 
 Send = Callable[[Entry, bytes], Awaitable[None]]
 
@@ -121,11 +121,12 @@ class Journal:
         """Give an entry the fate that is recorded.
 
         Of a ``revoked`` run a job that had ended may have been revoked by who was killed before it could
-        write that down: it is looked at anew.
+        write that down: it is looked at anew. What was settled by hand stands until it was revoked.
         """
-        if revoked and record.job_id is not None and record.outcome and record.outcome.state in _REVOCABLE:
+        if revoked and record.job_id is not None and record.outcome and record.outcome.state != "revoked":
             entry.remembered = record.outcome
-            record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
+            if record.outcome.state in _ENDS:
+                record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
         entry.key = record.key
         in_doubt = record.state is BatchState.IN_DOUBT
         entry.held = in_doubt and record.is_older_than(self._ledger.replay_within)

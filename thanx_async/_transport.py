@@ -42,7 +42,7 @@ def _now() -> float:
 @attrs.define
 class _Call(Generic[T]):
     """One call under way. ``asked``: since when it waits for the rate limits. ``first_sent``: when it first
-    went out with what its doubt is about."""
+    went out with what its doubt is about. ``answered``: Thanx has done it, whatever happens to the answer."""
 
     request: wire.Request
     decoder: Callable[[object], T]
@@ -50,6 +50,7 @@ class _Call(Generic[T]):
     attempt: int = 1
     asked: float = attrs.field(factory=_now)
     first_sent: float | None = None
+    answered: bool = False
 
     def check_age(self) -> None:
         """Before an attempt, by the wall clock, which goes on while a machine sleeps."""
@@ -69,7 +70,7 @@ class _Call(Generic[T]):
 
     def explained(self, error: ThanxError) -> ThanxError:
         error.idempotency_key = self.request.idempotency_key
-        error.in_doubt = self.delivery.in_doubt
+        error.in_doubt = self.delivery.in_doubt or self.answered
         self.note(error)
         return error
 
@@ -133,8 +134,10 @@ class Transport:
         call = _Call(request, decoder, delivery or Delivery())
         try:
             return await self._until_answered(call, lane)
-        except asyncio.CancelledError as error:
-            if not is_being_cancelled():
+        except ThanxError:
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and not is_being_cancelled():
                 raise call.explained(foreign_cancellation("a request")) from error
             call.note(error)
             raise
@@ -203,6 +206,7 @@ class Transport:
             status = answer.status
             result = wire.decode(answer, call.decoder)
             delivery.in_doubt = False
+            call.answered = True
             failure = None
         except (APIError, TransportError) as error:
             delivery.in_doubt = doubted or error.in_doubt

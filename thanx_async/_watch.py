@@ -56,7 +56,7 @@ def check_failures(guard: Guard, entries: Sequence[Entry]) -> None:
     most = guard.max_failure_rate
     if most is not None and failed > most * ended:
         raise GuardError(
-            f"max_failure_rate is {float(most):.1%}: {failed:,} of {ended:,} guests in finished jobs have"
+            f"max_failure_rate is {most:.1%}: {failed:,} of {ended:,} guests in finished jobs have"
             f" failed ({failed / ended:.1%})"
         )
 

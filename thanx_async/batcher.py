@@ -201,7 +201,7 @@ class AsyncBatcher(MicroBatching):
         from thanx_async.ledger import RunRecord
 
         what = self._client.base_url, self._client.client_id, *self._target
-        cut = int(self._batch_size), self._deduplicate, self.guard.canary and int(self.guard.canary)
+        cut = self._batch_size, self._deduplicate, self.guard.canary
         settings = RunRecord("", *what, *cut)
         return Journal(ledger, self._client, settings, self._body, keep_values=self._keep_values)
 

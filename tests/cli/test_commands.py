@@ -58,7 +58,7 @@ def test_what_spreadsheets_write(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "2 read, 2 guests" in capsys.readouterr().out
     Path(file).write_text("email\njane@example.com\n", encoding="utf-16")
     assert run(["plan", file]) == 2
-    assert "is in UTF-16; save it as UTF-8" in capsys.readouterr().err
+    assert "which is in UTF-16: save it as UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ['["a@example.com", "b@example.com", "c@example.com"]', "[\n", '[{"a": 1}]'])

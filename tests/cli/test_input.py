@@ -85,6 +85,13 @@ def test_the_first_objects_may_lack_the_key(tmp_path: Path, capsys: pytest.Captu
     assert "1 rejected: there is no key 'email' (position 0)" in capsys.readouterr().out
 
 
+def test_an_array_of_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An array over several lines is refused as a whole, though its last line looks like a pair."""
+    lines = ["[", '  ["email", "a@x.com"],', '  ["email", "b@x.com"]', "]"]
+    assert plan(tmp_path / "a.json", *lines) == 2
+    assert "the file is one JSON array" in capsys.readouterr().err
+
+
 def test_a_broken_pair_is_no_array(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A first line that is cut off is rejected like any other."""
     assert plan(tmp_path / "a.jsonl", '["email", "a@x.com"', '["email", "b@x.com"]') == 1

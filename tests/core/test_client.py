@@ -97,6 +97,27 @@ async def test_a_request_cancelled_after_its_answer_names_the_job(emulator: Emul
     assert emulator.reward_counts() == {"jane@example.com": 1}
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), OSError("the store is away")])
+async def test_a_limiter_that_fails_after_the_answer(emulator: Emulator, error: BaseException) -> None:
+    """What Thanx has accepted is not called certain, and the job and the key are named."""
+
+    class Failing(LocalRateLimiter):
+        @asynccontextmanager
+        async def slot(self, lane: Lane = Lane.ISSUE) -> AsyncIterator[Slot]:
+            async with super().slot(lane) as slot:
+                yield slot
+            raise error
+
+    async with ThanxClient("c", "t", base_url=emulator.url, limiter=Failing()) as client:
+        with pytest.raises((ThanxError, OSError)) as caught:
+            await issue(client)
+    (note,) = caught.value.__notes__
+    key = emulator.requests[0].idempotency_key
+    assert note == f"Accepted as job job000001. Repeat it only with idempotency key {key}."
+    if isinstance(caught.value, ThanxError):
+        assert (caught.value.in_doubt, caught.value.idempotency_key) == (True, key)
+
+
 async def test_an_old_key_is_not_sent_again(
     emulator: Emulator, client: ThanxClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

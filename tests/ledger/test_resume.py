@@ -449,6 +449,22 @@ async def test_a_revoked_run_keeps_what_cannot_be_looked_at(
         assert (await run.wait()).issued == 20
 
 
+async def test_what_was_settled_by_hand_may_be_revoked(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """Where a process ends between the revocation of such a job and its record, the job is looked at."""
+    (handle,) = (await recording(client, ledger).issue(guests(10), run_id="march")).handles
+    await handle
+    await ledger.finish("march", {0: BatchOutcome("settled by hand", 10, ())})
+    recorded = await ledger.run("march")
+    assert recorded is not None
+    await ledger.save_run(attrs.evolve(recorded, revoked_at=5.0))
+    await handle.revoke()
+    async with ThanxClient("c", "t", base_url=emulator.url) as later:
+        report = await (await recording(later, ledger).resume("march")).wait()
+    assert (report.issued, len(report.failed)) == (0, 10)
+
+
 async def test_a_revocation_that_was_not_written_down(
     emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, path: Path
 ) -> None:
