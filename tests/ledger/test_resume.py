@@ -44,6 +44,19 @@ async def interrupted(emulator: Emulator, client: ThanxClient, ledger: SQLiteLed
     assert isinstance(caught.value.__cause__, ConnectionFailedError)
 
 
+def failing(count: int) -> Iterator[str]:
+    """A source that fails after so many guests."""
+    yield from guests(count)
+    raise LookupError
+
+
+async def mark_revoked(ledger: SQLiteLedger) -> None:
+    """As a process leaves it that ends before it revokes."""
+    recorded = await ledger.run("march")
+    assert recorded is not None
+    await ledger.save_run(attrs.evolve(recorded, revoked_at=5.0))
+
+
 async def test_a_stopped_run_goes_on(emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger) -> None:
     """The same run again sends what is missing, and its report is that of an undisturbed run."""
     await interrupted(emulator, client, ledger)
@@ -169,13 +182,8 @@ async def test_an_interrupted_source_is_cut_again(
     emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
 ) -> None:
     """What was read and not sent when the source failed goes into a full batch the next time."""
-
-    def failing() -> Iterator[str]:
-        yield from guests(15)
-        raise LookupError
-
     with pytest.raises(BatchError):
-        await recording(client, ledger).issue(failing(), run_id="march")
+        await recording(client, ledger).issue(failing(15), run_id="march")
     run = await recording(client, ledger).issue(guests(30), run_id="march")
     assert [handle.total for handle in run.handles] == [10, 10, 10]
     assert emulator.reward_counts() == dict.fromkeys(guests(30), 1)
@@ -326,14 +334,9 @@ async def test_a_run_without_batches_takes_another_canary(
     sizes: list[int],
 ) -> None:
     """Where nothing was recorded the next start decides on the cut, and with that the run goes on."""
-
-    def failing() -> Iterator[str]:
-        yield from guests(15)
-        raise LookupError
-
     before, after = (Guard(canary=canary, max_failure_rate=0.5) for canary in (first, second))
     with pytest.raises(BatchError):
-        await recording(client, ledger, guard=before).issue(failing(), run_id="march")
+        await recording(client, ledger, guard=before).issue(failing(15), run_id="march")
     assert await ledger.batches("march") == []
     for guard in (after, before):
         run = await recording(client, ledger, guard=guard).issue(guests(30), run_id="march")
@@ -404,13 +407,8 @@ async def test_an_empty_run_stays_revoked(
     emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
 ) -> None:
     """Other settings do not make a revoked run another one, though nothing was recorded of it."""
-
-    def failing() -> Iterator[str]:
-        yield from guests(5)
-        raise LookupError
-
     with pytest.raises(BatchError):
-        await recording(client, ledger).issue(failing(), run_id="march")
+        await recording(client, ledger).issue(failing(5), run_id="march")
     await (await recording(client, ledger).resume("march")).revoke()
     other = recording(client, ledger, guard=Guard(canary=3, max_failure_rate=0.5))
     with pytest.raises(LedgerError, match="'march' was revoked"):
@@ -438,9 +436,7 @@ async def test_a_revoked_run_keeps_what_cannot_be_looked_at(
     """What was settled by hand stands, and so does the record of a job that Thanx does not know any more."""
     await (await recording(client, ledger).issue(guests(20), run_id="march")).wait()
     await ledger.finish("march", {0: BatchOutcome("settled by hand", 10, ())})
-    recorded = await ledger.run("march")
-    assert recorded is not None
-    await ledger.save_run(attrs.evolve(recorded, revoked_at=5.0))
+    await mark_revoked(ledger)
     async with ThanxClient("c", "t", base_url=emulator.url) as later:
         run = await recording(later, ledger).resume("march")
         counts = run.report().counts
@@ -456,9 +452,7 @@ async def test_what_was_settled_by_hand_may_be_revoked(
     (handle,) = (await recording(client, ledger).issue(guests(10), run_id="march")).handles
     await handle
     await ledger.finish("march", {0: BatchOutcome("settled by hand", 10, ())})
-    recorded = await ledger.run("march")
-    assert recorded is not None
-    await ledger.save_run(attrs.evolve(recorded, revoked_at=5.0))
+    await mark_revoked(ledger)
     await handle.revoke()
     async with ThanxClient("c", "t", base_url=emulator.url) as later:
         report = await (await recording(later, ledger).resume("march")).wait()
