@@ -6,8 +6,7 @@ import thanx_async
 
 PACKAGE = Path(thanx_async.__file__).parent
 FLOORS = [
-    ["_version", "_waits"],
-    ["errors"],
+    ["_version", "_waits", "_core"],
     ["_checks"],
     ["models"],
     [
@@ -39,7 +38,7 @@ FLOORS = [
     ["_batching_rules"],
     ["_collector"],
     ["_service"],
-    ["batcher"],
+    ["batcher", "errors"],
     ["pytest_plugin"],
     ["_cli_status", "_cli_options"],
     ["_cli_input", "_cli_limiter", "_cli_output"],

@@ -143,7 +143,7 @@ __all__ = [
 ]
 
 _HOMES = (
-    "errors",
+    "_core.errors",  # `errors` has the same, and loads the rooms of two more
     "models",
     "identifiers",
     "retry",
@@ -153,6 +153,7 @@ _HOMES = (
     "client",
     "batcher",
     "ledger",
+    "errors",
 )
 
 if not TYPE_CHECKING:

@@ -11,16 +11,30 @@ import attrs
 
 from thanx_async import _checks
 from thanx_async._chunking import Chunker, Dropped
+from thanx_async._core.errors import NotFoundError, ThanxError
 from thanx_async._entry import Entry, is_in_doubt, is_unfinished, is_unsent
 from thanx_async._report import BatchRange, GuestRow, IssuanceReport, RevocationReport
 from thanx_async._revoke import revoke_batches
-from thanx_async.errors import NotFoundError, ThanxError
 from thanx_async.jobs import JobHandle
 
 if TYPE_CHECKING:
     from thanx_async.ledger import BatchRecord, Ledger, RunRecord
 
 _RECORD_EVERY = 5.0
+
+
+class BatchError(ThanxError):
+    """A run stopped before its end. ``run`` knows the fate of every identifier read; the cause is chained.
+
+    The keys of what is in doubt are in ``run.in_doubt``.
+    """
+
+    __module__ = "thanx_async.errors"
+
+    def __init__(self, message: str, *, run: IssuanceRun) -> None:
+        super().__init__(message)
+        self.run = run
+        self.in_doubt = bool(run.in_doubt)
 
 
 class IssuanceRun:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from thanx_async._core.errors import BadRequestError, ThanxError
 from thanx_async._entry import Entry
 from thanx_async._waiting import Answer
-from thanx_async.errors import BadRequestError, ThanxError
 from thanx_async.limiter import LimiterStatus
 
 _LASTING = 2 / 3

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeGuard
 from urllib.parse import quote
 
-from thanx_async.errors import ConfigurationError
+from thanx_async._core.errors import ConfigurationError
 
 
 def text(name: str, value: object) -> str:

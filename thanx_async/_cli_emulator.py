@@ -16,8 +16,8 @@ from thanx_async._cli_options import Whole
 from thanx_async._cli_output import write
 from thanx_async._cli_run import on_signals
 from thanx_async._cli_status import ISSUED
+from thanx_async._core.errors import ConfigurationError
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, Webhooks
-from thanx_async.errors import ConfigurationError
 
 _SECRET = "THANX_WEBHOOK_SECRET"  # noqa: S105 - the variable's name
 _NAME = re.compile(r"\b(Counter|Emulator|Faults|JobSpeed|Webhooks)\.(\w+)(?:\[\d+\])?")

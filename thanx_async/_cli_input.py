@@ -20,7 +20,7 @@ import anyio.to_thread
 import attrs
 import orjson
 
-from thanx_async.errors import ConfigurationError, InvalidIdentifierError
+from thanx_async._core.errors import ConfigurationError, InvalidIdentifierError
 
 _SLICE = 2_000
 # Also what is no valid guest: neither a header nor the rest of a note is such a thing.

@@ -15,9 +15,9 @@ from thanx_async._cli_output import Display, failure_file, show_plan, write
 from thanx_async._cli_recorded import before_sending, earlier, new_ledger, run_id_of
 from thanx_async._cli_run import connect, drive
 from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED, warn
+from thanx_async._core.errors import ConfigurationError
 from thanx_async.batcher import AsyncBatcher, Guard
 from thanx_async.client import ThanxClient
-from thanx_async.errors import ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.ledger import Ledger
 

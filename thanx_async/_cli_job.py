@@ -7,7 +7,7 @@ import cyclopts
 from thanx_async._cli_output import write
 from thanx_async._cli_run import connect
 from thanx_async._cli_status import ISSUED, SOME_FAILED
-from thanx_async.errors import ConfigurationError
+from thanx_async._core.errors import ConfigurationError
 from thanx_async.models import IssuanceJob
 
 job_app = cyclopts.App(name="job", help="Look at, wait for or revoke one job.")

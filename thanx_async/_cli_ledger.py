@@ -9,8 +9,8 @@ from thanx_async._cli_output import write
 from thanx_async._cli_recorded import before_sending, command, date, issued_by, known_run, open_ledger, states
 from thanx_async._cli_run import connect
 from thanx_async._cli_status import ISSUED
+from thanx_async._core.errors import ConfigurationError
 from thanx_async._report import outcome_of
-from thanx_async.errors import ConfigurationError
 from thanx_async.ledger import BatchOutcome, BatchRecord, BatchState, RunRecord, SQLiteLedger
 
 ledger_app = cyclopts.App(name="ledger", help="Look at recorded runs, and settle what is in doubt by hand.")

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from thanx_async._cli_status import unread
+from thanx_async._core.errors import ConfigurationError
 from thanx_async.batcher import (
     BatchRange,
     GuestRow,
@@ -26,7 +27,6 @@ from thanx_async.batcher import (
     RevocationReport,
 )
 from thanx_async.client import ThanxClient
-from thanx_async.errors import ConfigurationError
 from thanx_async.limiter import LimiterStatus
 
 _EVERY = 2.0

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import platformdirs
 
+from thanx_async._core.errors import ConfigurationError, LedgerError
 from thanx_async.client import ThanxClient
-from thanx_async.errors import ConfigurationError, LedgerError
 from thanx_async.ledger import BatchRecord, BatchState, RunRecord, SQLiteLedger
 
 _OWN = "ledger.sqlite"

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+from thanx_async._accounts import BatchError
 from thanx_async._cli_options import FileName
 from thanx_async._cli_output import Display, failure_file, show_revocation, write
 from thanx_async._cli_recorded import before_sending, command, known_run, open_ledger
 from thanx_async._cli_run import conclude, connect
 from thanx_async._cli_status import ISSUED, STOPPED
+from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async.batcher import AsyncBatcher
-from thanx_async.errors import BatchError, ConfigurationError, ThanxError
 from thanx_async.ledger import SQLiteLedger
 
 

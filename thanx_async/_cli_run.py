@@ -7,15 +7,16 @@ import signal
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from thanx_async._accounts import BatchError
 from thanx_async._cli_limiter import shared_limiter
 from thanx_async._cli_options import as_typed
 from thanx_async._cli_output import Display, FailureFile, show_report, write
 from thanx_async._cli_recorded import before_sending
 from thanx_async._cli_status import ISSUED, SOME_FAILED, STOPPED, warn
+from thanx_async._core.errors import APIError, ThanxError
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
 from thanx_async.client import ThanxClient
 from thanx_async.emulator import Emulator
-from thanx_async.errors import APIError, BatchError, ThanxError
 
 
 async def drive(

@@ -13,12 +13,12 @@ from typing import Protocol
 
 from thanx_async._batching_rules import as_thanx, blames_one_guest, pace
 from thanx_async._chunking import Batch, Positions
+from thanx_async._core.errors import BadRequestError, LedgerError, ThanxError
 from thanx_async._entry import Entry
 from thanx_async._outcomes import Outcomes
 from thanx_async._report import BatchInDoubt, CloseReport
 from thanx_async._waiting import Answer, Guest, WaitingRoom, closed, tell, tell_in_slices, twin
 from thanx_async._waits import changed
-from thanx_async.errors import BadRequestError, LedgerError, ThanxError
 from thanx_async.jobs import JobHandle
 from thanx_async.limiter import RateLimiter
 from thanx_async.wire import batch_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from thanx_async import wire
-from thanx_async.errors import BadRequestError
+from thanx_async._core.errors import BadRequestError
 from thanx_async.models import IssuanceJob
 
 

@@ -6,7 +6,7 @@ import aiohttp
 from yarl import URL
 
 from thanx_async import wire
-from thanx_async.errors import (
+from thanx_async._core.errors import (
     ConnectionFailedError,
     InvalidResponseError,
     RateLimitedError,

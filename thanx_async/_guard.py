@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from thanx_async import _checks
-from thanx_async.errors import ConfigurationError
+from thanx_async._core.errors import ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
 
 

@@ -11,10 +11,10 @@ import attrs
 
 from thanx_async._accounts import IssuanceRun
 from thanx_async._chunking import Batch
+from thanx_async._core.errors import InputChangedError, LedgerError, ThanxError
 from thanx_async._entry import Entry
 from thanx_async._past import Past
 from thanx_async.client import ThanxClient
-from thanx_async.errors import InputChangedError, LedgerError, ThanxError
 from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord, digest_of
 
 _log = logging.getLogger(__name__)

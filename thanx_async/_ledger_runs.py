@@ -8,10 +8,10 @@ from time import time
 
 import attrs
 
+from thanx_async._core.errors import LedgerError
 from thanx_async._ledger_owner import Owner
 from thanx_async._ledger_records import RunRecord
 from thanx_async._ledger_schema import explained, transaction
-from thanx_async.errors import LedgerError
 
 LEASE = 300.0
 """Seconds for which a claim holds unless renewed, as `SQLiteLedger` does all the time."""

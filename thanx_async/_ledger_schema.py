@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
-from thanx_async.errors import LedgerError
+from thanx_async._core.errors import LedgerError
 
 APPLICATION_ID = 0x74786C67
 """Marks the file as a ledger ("txlg"). Source: sqlite.org, PRAGMA application_id."""

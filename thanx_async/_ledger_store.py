@@ -10,12 +10,12 @@ from time import time
 import attrs
 
 from thanx_async._chunking import Positions
+from thanx_async._core.errors import LedgerError
 from thanx_async._ledger_bodies import STRIDE, BodyFile
 from thanx_async._ledger_records import BatchRecord, BatchState, digest_of
 from thanx_async._ledger_runs import Runs
 from thanx_async._ledger_schema import connect, explained, transaction
 from thanx_async._report import BatchOutcome
-from thanx_async.errors import LedgerError
 
 _COLUMNS = "run_id, number, key, first, count, gaps, digest, state, recorded_at, job_id, outcome"
 

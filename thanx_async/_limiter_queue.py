@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
+from thanx_async._core.errors import ConfigurationError
 from thanx_async._limiter_state import Booking, LimiterState
 from thanx_async._limiter_store import Store
 from thanx_async._limiter_types import Lane, LimiterStatus, Slot, WindowStatus
@@ -19,7 +20,6 @@ from thanx_async._pacing import Admission, Pacing, polls_turn
 from thanx_async._rate_limit import RateLimit
 from thanx_async._refusal import Answer
 from thanx_async._waits import RESOLUTION, changed
-from thanx_async.errors import ConfigurationError
 
 _log = logging.getLogger("thanx_async.limiter")
 

@@ -15,10 +15,10 @@ from typing import TypeVar
 from anyio import to_thread
 from cattrs.preconf.orjson import make_converter
 
+from thanx_async._core.errors import ConfigurationError
 from thanx_async._limiter_state import LimiterState
 from thanx_async._limiter_store import Clock
 from thanx_async._shield import to_its_end
-from thanx_async.errors import ConfigurationError
 
 T = TypeVar("T")
 

@@ -9,11 +9,11 @@ import attrs
 from thanx_async import _checks
 from thanx_async._accounts import IssuanceRun
 from thanx_async._chunking import Chunker
+from thanx_async._core.errors import ConfigurationError
 from thanx_async._guard import Guard
 from thanx_async._report import GuestRow
 from thanx_async._source import Source
 from thanx_async.client import ThanxClient
-from thanx_async.errors import ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.limiter import RateLimit, least_duration
 from thanx_async.models import counted

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from thanx_async import _checks
-from thanx_async.errors import ConfigurationError
+from thanx_async._core.errors import ConfigurationError
 
 
 @attrs.frozen

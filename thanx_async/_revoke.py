@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from thanx_async._core.errors import ThanxError
 from thanx_async._entry import Entry, is_in_doubt
 from thanx_async._report import NotRevoked, RevocationReport
-from thanx_async.errors import ThanxError
 from thanx_async.jobs import JobHandle
 
 

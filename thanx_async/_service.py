@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 from thanx_async import _checks
-from thanx_async._accounts import IssuanceRun
+from thanx_async._accounts import BatchError, IssuanceRun
 from thanx_async._collector import Collector
+from thanx_async._core.errors import ConfigurationError, LedgerError, ServerError, TransportError
 from thanx_async._outcomes import Outcome
 from thanx_async._report import CloseReport
-from thanx_async.errors import BatchError, ConfigurationError, LedgerError, ServerError, TransportError
 from thanx_async.identifiers import normalise
 from thanx_async.jobs import JobHandle
 

@@ -11,8 +11,8 @@ from aiohttp import ClientTimeout
 from yarl import URL
 
 from thanx_async import _checks
+from thanx_async._core.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async._version import __version__
-from thanx_async.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async.identifiers import MAX_BATCH, is_single, normalise_all
 from thanx_async.models import Environment
 from thanx_async.retry import RetryPolicy

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from thanx_async.errors import ThanxError
+from thanx_async._core.errors import ThanxError
 
 T = TypeVar("T")
 

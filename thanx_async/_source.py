@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from itertools import islice
 from time import perf_counter
 
-from thanx_async.errors import ConfigurationError
+from thanx_async._core.errors import ConfigurationError
 from thanx_async.identifiers import is_single
 
 _MOST = 1_000

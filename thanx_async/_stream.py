@@ -9,14 +9,14 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from thanx_async._accounts import IssuanceRun
+from thanx_async._accounts import BatchError, IssuanceRun
 from thanx_async._chunking import Batch
+from thanx_async._core.errors import ConfigurationError, InputChangedError, ThanxError
 from thanx_async._entry import Entry, Sender
 from thanx_async._guard import Guard
 from thanx_async._shield import only_own_cancellation
 from thanx_async._source import Source
 from thanx_async._watch import Watch, check_rewards, is_too_much, try_canary
-from thanx_async.errors import BatchError, ConfigurationError, InputChangedError, ThanxError
 from thanx_async.jobs import JobHandle
 from thanx_async.wire import batch_key
 

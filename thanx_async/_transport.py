@@ -14,10 +14,7 @@ import attrs
 from yarl import URL
 
 from thanx_async import wire
-from thanx_async._delivery import Delivery
-from thanx_async._exchange import once, read, transport_error
-from thanx_async._shield import foreign_cancellation, is_being_cancelled
-from thanx_async.errors import (
+from thanx_async._core.errors import (
     APIError,
     ConfigurationError,
     RateLimitedError,
@@ -25,6 +22,9 @@ from thanx_async.errors import (
     ThanxError,
     TransportError,
 )
+from thanx_async._delivery import Delivery
+from thanx_async._exchange import once, read, transport_error
+from thanx_async._shield import foreign_cancellation, is_being_cancelled
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
 from thanx_async.retry import KEYS_LAST, RetryPolicy

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from copy import copy
 from itertools import islice
 
-from thanx_async.errors import BatcherClosedError, ThanxError
+from thanx_async._core.errors import BatcherClosedError, ThanxError
 from thanx_async.jobs import JobHandle
 
 Answer = JobHandle | ThanxError

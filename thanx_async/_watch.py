@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Sequence
 
+from thanx_async._core.errors import GuardError
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
-from thanx_async.errors import GuardError, JobTimeoutError
-from thanx_async.jobs import JobHandle
+from thanx_async.jobs import JobHandle, JobTimeoutError
 
 Seen = Callable[[Exception | None], None]
 

@@ -8,11 +8,11 @@ from copy import copy
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
+from thanx_async._core.errors import ThanxError
 from thanx_async._polling import PollSchedule
 from thanx_async._speed import Track
 from thanx_async._turns import Turns
 from thanx_async._waits import RESOLUTION, changed
-from thanx_async.errors import ThanxError
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.instrumentation import Hook, JobRecord, emit
 from thanx_async.limiter import RateLimiter

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from thanx_async import _checks
+from thanx_async._core.errors import SignatureError, WebhookError
 from thanx_async._webhook_events import MAX_BODY, SIGNATURE, Event, verify
-from thanx_async.errors import SignatureError, WebhookError
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -16,8 +16,8 @@ import orjson
 from attrs import NOTHING
 
 from thanx_async import _checks
+from thanx_async._core.errors import ConfigurationError, SignatureError, WebhookError
 from thanx_async._structure import enveloped
-from thanx_async.errors import ConfigurationError, SignatureError, WebhookError
 from thanx_async.models import counted
 
 MAX_BODY = 5 * 2**20

@@ -11,6 +11,7 @@ from thanx_async import _checks, wire
 from thanx_async._accounts import IssuanceRun
 from thanx_async._chunking import Chunker
 from thanx_async._collector import Collector
+from thanx_async._core.errors import BadRequestError, ConfigurationError
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
 from thanx_async._outcomes import Outcome
@@ -30,7 +31,6 @@ from thanx_async._shield import only_own_cancellation
 from thanx_async._source import Source
 from thanx_async._stream import IssuanceStream
 from thanx_async.client import ThanxClient
-from thanx_async.errors import BadRequestError, ConfigurationError
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.instrumentation import BatchFate, emit
 

@@ -12,8 +12,8 @@ import cyclopts
 
 from thanx_async._cli_options import as_typed
 from thanx_async._cli_status import ISSUED, STOPPED, WRONG_USE, unread, warn
+from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async._version import __version__
-from thanx_async.errors import ConfigurationError, ThanxError
 
 COMMANDS = {
     "issue": (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from thanx_async.errors import InvalidIdentifierError
+from thanx_async._core.errors import InvalidIdentifierError
 from thanx_async.models import IdentifierType
 
 MAX_BATCH = 10_000

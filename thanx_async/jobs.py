@@ -6,9 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 
 from thanx_async import _checks
+from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async._watching import JobWatch
-from thanx_async.errors import ConfigurationError, JobTimeoutError
 from thanx_async.models import IssuanceJob
+
+
+class JobTimeoutError(ThanxError):
+    """The job was not finished in the time allowed; it goes on at Thanx.
+
+    ``job_id`` names it, and ``job`` is the last snapshot (None if none was fetched).
+    """
+
+    __module__ = "thanx_async.errors"
+
+    def __init__(self, message: str, *, job_id: str, job: IssuanceJob | None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.job = job
 
 
 class JobHandle:

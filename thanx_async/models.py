@@ -13,7 +13,7 @@ from enum import StrEnum
 import attrs
 
 from thanx_async import _checks
-from thanx_async.errors import ConfigurationError
+from thanx_async._core.errors import ConfigurationError
 
 
 def counted(items: Sized) -> str:

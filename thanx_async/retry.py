@@ -8,12 +8,7 @@ from collections.abc import Callable
 import attrs
 
 from thanx_async import _checks
-from thanx_async.errors import (
-    InvalidResponseError,
-    ServerError,
-    ThanxError,
-    TransportError,
-)
+from thanx_async._core.errors import InvalidResponseError, ServerError, ThanxError, TransportError
 
 KEYS_LAST = 24 * 3600.0
 """Seconds for which a request may be repeated with its idempotency key: Thanx does not say how long it keeps

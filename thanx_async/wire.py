@@ -13,8 +13,7 @@ import cattrs
 import orjson
 
 from thanx_async import _checks
-from thanx_async._structure import enveloped, masked
-from thanx_async.errors import (
+from thanx_async._core.errors import (
     APIError,
     AuthenticationError,
     BadRequestError,
@@ -27,6 +26,7 @@ from thanx_async.errors import (
     ThanxError,
     UnprocessableError,
 )
+from thanx_async._structure import enveloped, masked
 from thanx_async.models import IssuanceJob
 
 T = TypeVar("T")

@@ -1,0 +1,160 @@
+"""The errors that hold plain values. Those that hold an object of a room live in that room.
+
+Users import all of them from `thanx_async.errors`, where the tree is drawn.
+"""
+
+from __future__ import annotations
+
+
+class ThanxError(Exception):
+    """The root of the tree.
+
+    ``in_doubt`` is True where Thanx may have acted on the request although no success came back: an Issue
+    Rewards request must then be repeated with the same ``idempotency_key`` and the same bytes.
+    """
+
+    in_doubt: bool = False
+    idempotency_key: str | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[ThanxError], args: tuple[object, ...], fields: dict[str, object]) -> ThanxError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
+
+class ConfigurationError(ThanxError):
+    """Wrong use: the message names the argument and what would be right."""
+
+
+class InvalidIdentifierError(ThanxError):
+    """The input is no identifier; ``reason`` says why without repeating it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class TransportError(ThanxError):
+    """No usable answer came back."""
+
+    def __init__(self, message: str, *, in_doubt: bool = True) -> None:
+        super().__init__(message)
+        self.in_doubt = in_doubt
+
+
+class ConnectionFailedError(TransportError):
+    """The connection could not be made, or broke before the answer was complete."""
+
+
+class RequestTimeoutError(TransportError):
+    """The answer did not come within the client's timeout."""
+
+
+class InvalidResponseError(TransportError):
+    """An answer that Thanx's API does not give: HTML, nothing, half of a JSON text, another shape.
+
+    ``status`` is the HTTP status and ``body_start`` the first bytes of the answer. They stay out of the
+    message, since an answer may repeat what was sent.
+    """
+
+    def __init__(self, message: str, *, status: int, body_start: bytes) -> None:
+        super().__init__(message, in_doubt=not 300 <= status < 500)
+        self.status = status
+        self.body_start = body_start
+
+
+class APIError(ThanxError):
+    """Thanx refused a request.
+
+    ``status`` is the HTTP status, ``code`` the stable error code (None when the answer had none) and
+    ``message`` Thanx's text, in which whatever looks like an e-mail address or a phone number is masked.
+    Source: docs.thanx.com, consumer/usage/errors.
+    """
+
+    def __init__(self, status: int, code: str | None, message: str) -> None:
+        super().__init__(f"HTTP {status} {code or 'without an error code'}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class BadRequestError(APIError):
+    """400: the request itself is wrong, nothing was issued."""
+
+
+class AuthenticationError(APIError):
+    """401: the access token or the client id is not accepted."""
+
+
+class PermissionDeniedError(APIError):
+    """403: the credential lacks the scope, usually ``rewards.issue``."""
+
+
+class NotFoundError(APIError):
+    """404: no such campaign, merchant, variant or job for this credential."""
+
+
+class UnprocessableError(APIError):
+    """422: understood and refused, such as the revocation of a job that still runs."""
+
+
+class IdempotencyConflictError(UnprocessableError):
+    """422: this idempotency key was used before, with another body. Nothing was issued."""
+
+
+class RateLimitedError(APIError):
+    """429: the client waits such an answer out by itself, so callers do not normally meet it."""
+
+
+class ServerError(APIError):
+    """5xx: an Issue Rewards request that ends so is in doubt."""
+
+    in_doubt = True
+
+
+class GuardError(ThanxError):
+    """A guard rail stopped the run: too many rewards, or too many failures."""
+
+
+class BatcherClosedError(ThanxError):
+    """The batcher closed before Thanx had answered for this guest, or was closed already.
+
+    Unless it is ``in_doubt``, the guest was certainly not sent.
+    """
+
+
+class LedgerError(ThanxError):
+    """The ledger cannot be read or written, or disagrees with what is asked of it."""
+
+
+class InputChangedError(LedgerError):
+    """The input is not what this run was started with. Nothing was sent.
+
+    ``batch`` is the number of the first batch that differs, from 0; ``first`` and ``last`` are its
+    positions in the input as recorded.
+    """
+
+    def __init__(self, message: str, *, batch: int, first: int, last: int) -> None:
+        super().__init__(message)
+        self.batch = batch
+        self.first = first
+        self.last = last
+
+
+class WebhookError(ThanxError):
+    """A webhook request that is no valid Thanx event."""
+
+
+class SignatureError(WebhookError):
+    """The signature is missing, malformed or wrong: the request does not come from Thanx."""
+
+
+for _kind in [kind for kind in vars().values() if isinstance(kind, type)]:
+    _kind.__module__ = (
+        "thanx_async.errors"  # where users import it from
+    )
