@@ -53,21 +53,6 @@ def timeout(value: object) -> None:
         number("timeout", value, -inf, endless=True)
 
 
-def secret(value: object) -> None:
-    """What signs webhooks."""
-    if not isinstance(value, str | bytes):
-        raise ConfigurationError(f"the webhook secret must be text or bytes, not {type(value).__name__}")
-    if not value:
-        raise ConfigurationError("the webhook secret is empty")
-
-
-def target(campaign_id: object, merchant_id: object, variant_id: object) -> None:
-    """What to issue."""
-    text("campaign_id", campaign_id)
-    text("merchant_id", merchant_id)
-    text("variant_id", variant_id)
-
-
 def path(name: str, value: object) -> Path:
     """A path of a file."""
     if not isinstance(value, os.PathLike):

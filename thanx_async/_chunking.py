@@ -3,69 +3,18 @@
 from __future__ import annotations
 
 import gc
-import sys
 from array import array
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 import attrs
 
+from thanx_async._batches import Positions
 from thanx_async.identifiers import MAX_BATCH, normalise_all, raw_value
 from thanx_async.models import counted
 
 _SETS = 16
 _MANY = 20_000
 _DUPLICATE = "already in this input"
-
-
-@attrs.frozen
-class Positions:
-    """The places in the input of a batch's identifiers, in order.
-
-    Held as the first place and, for each place skipped since, how many identifiers came before it: a
-    batch without gaps costs nothing, however large it is.
-    """
-
-    first: int
-    count: int
-    _gaps: array[int] = attrs.field(factory=lambda: array("L"), repr=counted)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> int:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        return self.first + index + bisect_right(self._gaps, index)
-
-    def __iter__(self) -> Iterator[int]:
-        return (self[index] for index in range(self.count))
-
-    @property
-    def last(self) -> int:
-        return self[self.count - 1]
-
-    def index(self, position: int) -> int:
-        """Which of the identifiers stands at a place that is one of theirs."""
-        place = position - self.first
-        skips = range(len(self._gaps))
-        return place - bisect_left(skips, place, key=lambda number: self._gaps[number] + number)
-
-    def packed(self) -> bytes:
-        """The gaps as bytes, two for each place skipped, the same on every machine."""
-        return _little_endian(array("H", self._gaps)).tobytes()
-
-    @classmethod
-    def unpacked(cls, first: int, count: int, data: bytes) -> Positions:
-        gaps = array("H")
-        gaps.frombytes(data)
-        return cls(first, count, array("L", _little_endian(gaps)))
-
-
-def _little_endian(numbers: array[int]) -> array[int]:
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
 
 
 @attrs.frozen

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import cyclopts
 
+from thanx_async._batches import outcome_of
 from thanx_async._cli_options import FileName, Flag, Whole
 from thanx_async._cli_output import write
 from thanx_async._cli_recorded import before_sending, command, date, issued_by, known_run, open_ledger, states
 from thanx_async._cli_run import connect
 from thanx_async._cli_status import ISSUED
 from thanx_async._core.errors import ConfigurationError
-from thanx_async._report import outcome_of
 from thanx_async.ledger import BatchOutcome, BatchRecord, BatchState, RunRecord, SQLiteLedger
 
 ledger_app = cyclopts.App(name="ledger", help="Look at recorded runs, and settle what is in doubt by hand.")

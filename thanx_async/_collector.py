@@ -11,8 +11,9 @@ import logging
 from collections.abc import Iterator
 from typing import Protocol
 
+from thanx_async._batches import Positions, batch_key
 from thanx_async._batching_rules import as_thanx, blames_one_guest, pace
-from thanx_async._chunking import Batch, Positions
+from thanx_async._chunking import Batch
 from thanx_async._core.errors import BadRequestError, LedgerError, ThanxError
 from thanx_async._entry import Entry
 from thanx_async._outcomes import Outcomes
@@ -21,7 +22,6 @@ from thanx_async._waiting import Answer, Guest, WaitingRoom, closed, tell, tell_
 from thanx_async._waits import changed
 from thanx_async.jobs import JobHandle
 from thanx_async.limiter import RateLimiter
-from thanx_async.wire import batch_key
 
 _log = logging.getLogger(__name__)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from thanx_async._chunking import Batch, Positions
+from thanx_async._batches import BatchOutcome, Positions, outcome_of
+from thanx_async._chunking import Batch
 from thanx_async._delivery import Delivery
-from thanx_async._report import BatchOutcome, BatchRange, GuestRow, outcome_of
+from thanx_async._report import BatchRange, GuestRow
 from thanx_async.instrumentation import BatchFate
 from thanx_async.instrumentation import BatchRecord as BatchEvent
 from thanx_async.jobs import JobHandle

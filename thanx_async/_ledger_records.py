@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from enum import StrEnum
 from time import time
 
 import attrs
 
-from thanx_async._chunking import Positions
-from thanx_async._report import BatchOutcome
+from thanx_async._batches import BatchOutcome, Positions
 from thanx_async.models import IssuanceFailure, IssuanceJob, JobSummary
 
 
@@ -108,8 +106,3 @@ _IDENTITY = (
     "batch_size",
     "deduplicate",
 )
-
-
-def digest_of(body: bytes) -> bytes:
-    """What identifies a request's bytes once they are deleted."""
-    return hashlib.sha256(body).digest()

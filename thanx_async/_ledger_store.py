@@ -9,13 +9,12 @@ from time import time
 
 import attrs
 
-from thanx_async._chunking import Positions
+from thanx_async._batches import BatchOutcome, Positions, digest_of
 from thanx_async._core.errors import LedgerError
 from thanx_async._ledger_bodies import STRIDE, BodyFile
-from thanx_async._ledger_records import BatchRecord, BatchState, digest_of
+from thanx_async._ledger_records import BatchRecord, BatchState
 from thanx_async._ledger_runs import Runs
 from thanx_async._ledger_schema import connect, explained, transaction
-from thanx_async._report import BatchOutcome
 
 _COLUMNS = "run_id, number, key, first, count, gaps, digest, state, recorded_at, job_id, outcome"
 

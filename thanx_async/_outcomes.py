@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import attrs
 
+from thanx_async._batches import outcome_of
 from thanx_async._core.errors import ConfigurationError
-from thanx_async._report import outcome_of
 from thanx_async.jobs import JobHandle
 from thanx_async.models import IssuanceJob
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from thanx_async._chunking import Batch, Positions
+from thanx_async._batches import Positions, digest_of
+from thanx_async._chunking import Batch
 from thanx_async._core.errors import InputChangedError
 from thanx_async._entry import Entry
-from thanx_async._ledger_records import BatchRecord, digest_of
+from thanx_async._ledger_records import BatchRecord
 
 
 class Past:

@@ -6,39 +6,12 @@ from collections.abc import Sequence
 
 import attrs
 
-from thanx_async import _checks
 from thanx_async._accounts import IssuanceRun
 from thanx_async._chunking import Chunker
-from thanx_async._core.errors import ConfigurationError
-from thanx_async._guard import Guard
 from thanx_async._report import GuestRow
 from thanx_async._source import Source
-from thanx_async.client import ThanxClient
-from thanx_async.identifiers import MAX_BATCH
 from thanx_async.limiter import RateLimit, least_duration
 from thanx_async.models import counted
-
-
-def check_run_id(run_id: str | None) -> None:
-    if run_id is not None and not _checks.text("run_id", run_id).isprintable():
-        raise ConfigurationError("run_id has a character that cannot be shown")
-
-
-def check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max_waiting: int) -> None:
-    _checks.number("batch_size", batch_size, 1, MAX_BATCH, whole=True)
-    if max_concurrency is not None:
-        _checks.number("max_concurrency", max_concurrency, 1, whole=True)
-    _checks.number("linger", linger, 0)
-    _checks.number("max_waiting", max_waiting, 1, whole=True)
-
-
-def check_parts(client: object, guard: object, ledger: object, on_progress: object) -> None:
-    _checks.kind("client", isinstance(client, ThanxClient), "a ThanxClient", client)
-    _checks.kind("guard", isinstance(guard, Guard), "a Guard, such as Guard(max_rewards=1000)", guard)
-    if ledger is not None:
-        _checks.has("ledger", ledger, "an open SQLiteLedger(path)", "claim", "record", "accept", "finish")
-    if on_progress is not None:
-        _checks.kind("on_progress", callable(on_progress), "callable with a run", on_progress)
 
 
 @attrs.frozen

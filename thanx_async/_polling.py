@@ -22,7 +22,6 @@ _SHARE = 0.25
 _MARGIN = 0.03
 _GROWTH = 0.1
 _MISSED = 3
-_MOST_AT_ONCE = 32
 
 
 class PollSchedule:
@@ -133,10 +132,3 @@ class PollSchedule:
     def _wake(self) -> None:
         for wake in self._watched.values():
             wake()
-
-
-def in_flight(limits: Sequence[RateLimit], latency: float | None) -> int:
-    """Requests under way at once: the rate times the latency (Little's law), and one more; 2 to 32."""
-    shortest = min(limits, key=lambda limit: (limit.seconds, limit.requests))
-    busy = shortest.requests / shortest.seconds * (latency or 0.0)
-    return min(_MOST_AT_ONCE, max(2, math.ceil(busy) + 1))

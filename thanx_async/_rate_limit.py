@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import attrs
 
 from thanx_async import _checks
 from thanx_async._core.errors import ConfigurationError
+
+_MOST_AT_ONCE = 32
 
 
 @attrs.frozen
@@ -31,6 +34,10 @@ class RateLimit:
     def implies(self, other: RateLimit) -> bool:
         """Whether who keeps this limit keeps the other one as well."""
         return self != other and self.requests <= other.requests and self.seconds >= other.seconds
+
+
+THANX_RATE_LIMITS = (RateLimit(5, 1), RateLimit(2000, 900))
+"""What Thanx allows unless it has granted more."""
 
 
 def checked_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
@@ -67,3 +74,10 @@ def least_duration(requests: int, limits: Sequence[RateLimit]) -> float:
 def without_implied(limits: tuple[RateLimit, ...]) -> list[RateLimit]:
     """Those that no other implies, the shortest window first."""
     return [limit for limit in limits if not any(other.implies(limit) for other in limits)]
+
+
+def in_flight(limits: Sequence[RateLimit], latency: float | None) -> int:
+    """Requests under way at once: the rate times the latency (Little's law), and one more; 2 to 32."""
+    shortest = min(limits, key=lambda limit: (limit.seconds, limit.requests))
+    busy = shortest.requests / shortest.seconds * (latency or 0.0)
+    return min(_MOST_AT_ONCE, max(2, math.ceil(busy) + 1))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import attrs
-import orjson
 
-from thanx_async.models import IssuanceFailure, IssuanceJob, counted
+from thanx_async.models import counted
 
 
 @attrs.frozen
@@ -102,43 +101,5 @@ class CloseReport:
     in_doubt: tuple[BatchInDoubt, ...]
 
 
-@attrs.frozen
-class BatchOutcome:
-    """How a batch ended: the state of its job, how many got a reward, and who did not and why.
-
-    ``failures`` are pairs of the place within the batch, from 0, and the reason.
-    """
-
-    state: str
-    issued: int
-    failures: tuple[tuple[int, str], ...] = attrs.field(default=(), repr=counted)
-
-    def packed(self) -> bytes:
-        reasons: dict[str, list[int]] = {}
-        for index, reason in self.failures:
-            reasons.setdefault(reason, []).append(index)
-        return orjson.dumps({"state": self.state, "issued": self.issued, "failures": reasons})
-
-    @classmethod
-    def unpacked(cls, data: bytes) -> BatchOutcome:
-        fields = orjson.loads(data)
-        pairs = ((index, reason) for reason, rows in fields["failures"].items() for index in rows)
-        return cls(fields["state"], fields["issued"], tuple(sorted(pairs)))
-
-
 def _count(batches: Iterable[BatchRange]) -> int:
     return sum(batch.count for batch in batches)
-
-
-def outcome_of(job: IssuanceJob, count: int) -> list[tuple[int, str]] | None:
-    """The failures by index; None where Thanx's numbers leave open who got a reward."""
-    failures: tuple[IssuanceFailure, ...] = job.summary.failures if job.summary else ()
-    reasons = {row.identifier_index: row.error for row in failures}
-    if job.state == "revoked":
-        return [(index, reasons.get(index, "reward revoked")) for index in range(count)]
-    successes = job.summary.success_count if job.summary else job.success_count
-    if successes + len(reasons) == count and all(0 <= index < count for index in reasons):
-        return sorted(reasons.items())
-    if job.state == "failed" and successes == job.success_count == 0 and job.is_counted:
-        return [(index, reasons.get(index, "the job failed")) for index in range(count)]
-    return None

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from ipaddress import ip_address
-from itertools import islice
 
 from aiohttp import ClientTimeout
 from yarl import URL
 
 from thanx_async import _checks
-from thanx_async._core.errors import ConfigurationError, InvalidIdentifierError
+from thanx_async._core.errors import ConfigurationError
 from thanx_async._version import __version__
-from thanx_async.identifiers import MAX_BATCH, is_single, normalise_all
 from thanx_async.models import Environment
 from thanx_async.retry import RetryPolicy
 
@@ -74,28 +71,3 @@ def environment(name: str) -> Environment:
         return Environment[name.upper()]
     except KeyError:
         raise ConfigurationError("THANX_ENVIRONMENT must be sandbox or production") from None
-
-
-def checked_values(identifiers: object) -> list[str]:
-    """The normalised identifiers of one request.
-
-    Raises:
-        InvalidIdentifierError: with the position.
-        ConfigurationError: there are none, too many, or something else was given.
-    """
-    if not isinstance(identifiers, Iterable) or is_single(identifiers):
-        raise ConfigurationError(
-            f"identifiers must be several, such as a list, not {type(identifiers).__name__}"
-        )
-    items = list(islice(identifiers, MAX_BATCH + 1))
-    if not items:
-        raise ConfigurationError("identifiers is empty: a request needs at least one")
-    if len(items) > MAX_BATCH:
-        raise ConfigurationError(
-            f"more than {MAX_BATCH:,} identifiers, which one request may not hold: use AsyncBatcher"
-        )
-    values, refused = normalise_all(items)
-    if refused:
-        position, reason = next(iter(refused.items()))
-        raise InvalidIdentifierError(f"identifiers[{position}]: {reason}")
-    return values

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from thanx_async._accounts import BatchError, IssuanceRun
+from thanx_async._batches import batch_key
 from thanx_async._chunking import Batch
 from thanx_async._core.errors import ConfigurationError, InputChangedError, ThanxError
 from thanx_async._entry import Entry, Sender
@@ -18,7 +19,6 @@ from thanx_async._shield import only_own_cancellation
 from thanx_async._source import Source
 from thanx_async._watch import Watch, check_rewards, is_too_much, try_canary
 from thanx_async.jobs import JobHandle
-from thanx_async.wire import batch_key
 
 if TYPE_CHECKING:
     from thanx_async._past import Past

@@ -6,7 +6,7 @@ import asyncio
 import math
 from types import TracebackType
 
-from thanx_async._polling import in_flight
+from thanx_async._rate_limit import in_flight
 from thanx_async._waits import RESOLUTION, changed
 from thanx_async.limiter import RateLimiter
 

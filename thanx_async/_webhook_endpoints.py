@@ -11,7 +11,7 @@ import attrs
 
 from thanx_async import _checks
 from thanx_async._core.errors import SignatureError, WebhookError
-from thanx_async._webhook_events import MAX_BODY, SIGNATURE, Event, verify
+from thanx_async._webhook_events import MAX_BODY, SIGNATURE, Event, check_secret, verify
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -53,7 +53,7 @@ class _Endpoint:
 
     @secret.validator
     def _check_secret(self, _: object, value: str | bytes) -> None:
-        _checks.secret(value)
+        check_secret(value)
 
     async def answer(
         self, method: str, chunks: AsyncIterable[bytes], signature: str | None

@@ -102,13 +102,21 @@ def verify(body: bytes, signature: str | None, secret: str | bytes) -> Event:
     """
     if not isinstance(body, bytes | bytearray):
         raise ConfigurationError("body must be the raw bytes of the request, not text or parsed JSON")
-    _checks.secret(secret)
+    check_secret(secret)
     if len(body) > MAX_BODY:
         raise WebhookError(f"the body has more than {MAX_BODY:,} bytes")
     key = secret.encode() if isinstance(secret, str) else secret
     if not hmac.compare_digest(hmac.digest(key, body, hashlib.sha256), _given(signature)):
         raise SignatureError(f"{SIGNATURE} does not fit the body and the secret")
     return _parsed(body)
+
+
+def check_secret(value: object) -> None:
+    """What signs webhooks."""
+    if not isinstance(value, str | bytes):
+        raise ConfigurationError(f"the webhook secret must be text or bytes, not {type(value).__name__}")
+    if not value:
+        raise ConfigurationError("the webhook secret is empty")
 
 
 def _given(signature: str | None) -> bytes:

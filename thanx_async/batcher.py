@@ -15,8 +15,8 @@ from thanx_async._core.errors import BadRequestError, ConfigurationError
 from thanx_async._entry import Entry
 from thanx_async._guard import Guard
 from thanx_async._outcomes import Outcome
-from thanx_async._plan import IssuancePlan, check_parts, check_run_id, check_sizes, planned
-from thanx_async._polling import in_flight
+from thanx_async._plan import IssuancePlan, planned
+from thanx_async._rate_limit import in_flight
 from thanx_async._report import (
     BatchInDoubt,
     BatchRange,
@@ -33,6 +33,7 @@ from thanx_async._stream import IssuanceStream
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.instrumentation import BatchFate, emit
+from thanx_async.models import check_target
 
 if TYPE_CHECKING:
     from thanx_async._journal import Journal
@@ -95,7 +96,7 @@ class AsyncBatcher(MicroBatching):
         max_waiting: int = 100_000,
         on_progress: Callable[[IssuanceRun], None] | None = None,
     ) -> None:
-        _checks.target(campaign_id, merchant_id, variant_id)
+        check_target(campaign_id, merchant_id, variant_id)
         _checks.flags(deduplicate=deduplicate, keep_values=keep_values)
         check_sizes(batch_size, max_concurrency, linger, max_waiting)
         check_parts(client, guard, ledger, on_progress)
@@ -258,3 +259,25 @@ async def _seen_through(stream: IssuanceStream) -> IssuanceRun:
         async for _ in handles:
             pass
     return stream.run
+
+
+def check_run_id(run_id: str | None) -> None:
+    if run_id is not None and not _checks.text("run_id", run_id).isprintable():
+        raise ConfigurationError("run_id has a character that cannot be shown")
+
+
+def check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max_waiting: int) -> None:
+    _checks.number("batch_size", batch_size, 1, MAX_BATCH, whole=True)
+    if max_concurrency is not None:
+        _checks.number("max_concurrency", max_concurrency, 1, whole=True)
+    _checks.number("linger", linger, 0)
+    _checks.number("max_waiting", max_waiting, 1, whole=True)
+
+
+def check_parts(client: object, guard: object, ledger: object, on_progress: object) -> None:
+    _checks.kind("client", isinstance(client, ThanxClient), "a ThanxClient", client)
+    _checks.kind("guard", isinstance(guard, Guard), "a Guard, such as Guard(max_rewards=1000)", guard)
+    if ledger is not None:
+        _checks.has("ledger", ledger, "an open SQLiteLedger(path)", "claim", "record", "accept", "finish")
+    if on_progress is not None:
+        _checks.kind("on_progress", callable(on_progress), "callable with a run", on_progress)

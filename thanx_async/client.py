@@ -16,7 +16,6 @@ from thanx_async._settings import (
     USER_AGENT,
     check_parts,
     checked_url,
-    checked_values,
     environment,
     header,
     url_of,
@@ -24,6 +23,7 @@ from thanx_async._settings import (
 )
 from thanx_async._transport import Transport
 from thanx_async._watching import JobWatches
+from thanx_async.identifiers import checked_values
 from thanx_async.instrumentation import Hook, log_record
 from thanx_async.jobs import JobHandle
 from thanx_async.limiter import Lane, LocalRateLimiter, RateLimiter
@@ -34,6 +34,7 @@ from thanx_async.models import (
     Merchant,
     NewCampaign,
     RewardTemplate,
+    check_target,
 )
 from thanx_async.retry import RetryPolicy
 
@@ -170,7 +171,7 @@ class ThanxClient:
             ConfigurationError: no identifiers, or too many; nothing was sent.
             APIError, TransportError: what the last attempt ended in.
         """
-        _checks.target(campaign_id, merchant_id, variant_id)
+        check_target(campaign_id, merchant_id, variant_id)
         values = checked_values(identifiers)
         body = wire.issue_body(campaign_id, merchant_id, variant_id, values)
         key = str(uuid4()) if idempotency_key is None else header("idempotency_key", idempotency_key)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 import attrs
 
-from thanx_async._core.errors import InvalidIdentifierError
+from thanx_async._core.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async.models import IdentifierType
 
 MAX_BATCH = 10_000
@@ -132,6 +133,31 @@ def _normalise_one(item: object, index: int, refused: dict[int, str]) -> str:
     except InvalidIdentifierError as error:
         refused[index] = error.reason
         return ""
+
+
+def checked_values(identifiers: object) -> list[str]:
+    """The normalised identifiers of one request.
+
+    Raises:
+        InvalidIdentifierError: with the position.
+        ConfigurationError: there are none, too many, or something else was given.
+    """
+    if not isinstance(identifiers, Iterable) or is_single(identifiers):
+        raise ConfigurationError(
+            f"identifiers must be several, such as a list, not {type(identifiers).__name__}"
+        )
+    items = list(islice(identifiers, MAX_BATCH + 1))
+    if not items:
+        raise ConfigurationError("identifiers is empty: a request needs at least one")
+    if len(items) > MAX_BATCH:
+        raise ConfigurationError(
+            f"more than {MAX_BATCH:,} identifiers, which one request may not hold: use AsyncBatcher"
+        )
+    values, refused = normalise_all(items)
+    if refused:
+        position, reason = next(iter(refused.items()))
+        raise InvalidIdentifierError(f"identifiers[{position}]: {reason}")
+    return values
 
 
 def raw_value(item: object) -> str:

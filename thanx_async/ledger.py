@@ -14,9 +14,9 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 
 from thanx_async import _checks
+from thanx_async._batches import BatchOutcome, digest_of
 from thanx_async._core.errors import ConfigurationError
-from thanx_async._ledger_records import BatchRecord, BatchState, RunRecord, digest_of
-from thanx_async._report import BatchOutcome
+from thanx_async._ledger_records import BatchRecord, BatchState, RunRecord
 from thanx_async._shield import to_its_end
 from thanx_async.retry import KEYS_LAST
 

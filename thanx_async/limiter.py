@@ -14,7 +14,7 @@ from thanx_async._limiter_queue import QueuedLimiter
 from thanx_async._limiter_store import MemoryStore
 from thanx_async._limiter_types import Lane, LimiterStatus, RateLimiter, Slot, WindowStatus
 from thanx_async._pacing import Pacing
-from thanx_async._rate_limit import RateLimit, least_duration
+from thanx_async._rate_limit import THANX_RATE_LIMITS, RateLimit, least_duration
 
 __all__ = [
     "THANX_RATE_LIMITS",
@@ -28,9 +28,6 @@ __all__ = [
     "WindowStatus",
     "least_duration",
 ]
-
-THANX_RATE_LIMITS = (RateLimit(5, 1), RateLimit(2000, 900))
-"""What Thanx allows unless it has granted more."""
 
 
 class LocalRateLimiter(QueuedLimiter):

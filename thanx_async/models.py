@@ -21,6 +21,13 @@ def counted(items: Sized) -> str:
     return f"<{len(items)}>"
 
 
+def check_target(campaign_id: object, merchant_id: object, variant_id: object) -> None:
+    """What to issue."""
+    _checks.text("campaign_id", campaign_id)
+    _checks.text("merchant_id", merchant_id)
+    _checks.text("variant_id", variant_id)
+
+
 class Environment(StrEnum):
     """Thanx's environments, as base URLs."""
 

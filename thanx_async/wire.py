@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TypeVar
-from uuid import NAMESPACE_URL, uuid5
 
 import attrs
 import cattrs
@@ -73,11 +72,6 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
-
-
-def batch_key(run_id: str, number: int) -> str:
-    """The idempotency key of a run's batch: the same for the same run and number, whatever the content."""
-    return str(uuid5(NAMESPACE_URL, f"thanx-async:{run_id}:{number}"))
 
 
 def issue_body(campaign_id: str, merchant_id: str, variant_id: str, values: Sequence[str]) -> bytes:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thanx_async._chunking import Batch, Chunker, Positions
+from thanx_async._batches import Positions
+from thanx_async._chunking import Batch, Chunker
 from thanx_async.errors import InvalidIdentifierError
 from thanx_async.identifiers import normalise
 

@@ -23,7 +23,8 @@ from thanx_async import (
     ServerError,
     ThanxClient,
 )
-from thanx_async._polling import PollSchedule, in_flight
+from thanx_async._polling import PollSchedule
+from thanx_async._rate_limit import in_flight
 from thanx_async._speed import Track
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.models import IssuanceJob

@@ -14,6 +14,7 @@ from thanx_async import (
     errors,
     wire,
 )
+from thanx_async._batches import batch_key
 from thanx_async.wire import Answer, decode, decode_job
 
 JSON = {"Content-Type": "application/json"}
@@ -56,8 +57,8 @@ def test_the_body_is_what_a_serializer_writes(values: list[str], repeats: int) -
 
 def test_keys_follow_from_run_and_number() -> None:
     """A batch's key repeats for its run and number, and for no other."""
-    assert wire.batch_key("run", 1) == wire.batch_key("run", 1)
-    assert len({wire.batch_key(run, number) for run in ("a", "b") for number in range(3)}) == 6
+    assert batch_key("run", 1) == batch_key("run", 1)
+    assert len({batch_key(run, number) for run in ("a", "b") for number in range(3)}) == 6
 
 
 def test_job_ids_stay_within_their_path_segment() -> None:

@@ -21,7 +21,7 @@ from thanx_async import (
     SQLiteLedger,
     ThanxClient,
 )
-from thanx_async._report import BatchOutcome
+from thanx_async._batches import BatchOutcome
 from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.ledger import BatchState
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from thanx_async import ConfigurationError, LedgerError, SQLiteLedger
 from thanx_async import _ledger_schema as schema
-from thanx_async._chunking import Chunker, Positions
+from thanx_async._batches import Positions
+from thanx_async._chunking import Chunker
 from thanx_async._ledger_bodies import STRIDE
 from thanx_async._ledger_owner import Owner
 from thanx_async.ledger import BatchOutcome, BatchRecord, BatchState, RunRecord, digest_of

@@ -155,6 +155,4 @@ class SignatureError(WebhookError):
 
 
 for _kind in [kind for kind in vars().values() if isinstance(kind, type)]:
-    _kind.__module__ = (
-        "thanx_async.errors"  # where users import it from
-    )
+    _kind.__module__ = "thanx_async.errors"  # where users import it from

@@ -1,0 +1,113 @@
+"""What a batch is to whoever sends it, records it or reports on it: places, key, digest, outcome."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from uuid import NAMESPACE_URL, uuid5
+
+import attrs
+import orjson
+
+from thanx_async.models import IssuanceFailure, IssuanceJob, counted
+
+
+def batch_key(run_id: str, number: int) -> str:
+    """The idempotency key of a run's batch: the same for the same run and number, whatever the content."""
+    return str(uuid5(NAMESPACE_URL, f"thanx-async:{run_id}:{number}"))
+
+
+def digest_of(body: bytes) -> bytes:
+    """What identifies a request's bytes once they are deleted."""
+    return hashlib.sha256(body).digest()
+
+
+@attrs.frozen
+class Positions:
+    """The places in the input of a batch's identifiers, in order.
+
+    Held as the first place and, for each place skipped since, how many identifiers came before it: a
+    batch without gaps costs nothing, however large it is.
+    """
+
+    first: int
+    count: int
+    _gaps: array[int] = attrs.field(factory=lambda: array("L"), repr=counted)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self.first + index + bisect_right(self._gaps, index)
+
+    def __iter__(self) -> Iterator[int]:
+        return (self[index] for index in range(self.count))
+
+    @property
+    def last(self) -> int:
+        return self[self.count - 1]
+
+    def index(self, position: int) -> int:
+        """Which of the identifiers stands at a place that is one of theirs."""
+        place = position - self.first
+        skips = range(len(self._gaps))
+        return place - bisect_left(skips, place, key=lambda number: self._gaps[number] + number)
+
+    def packed(self) -> bytes:
+        """The gaps as bytes, two for each place skipped, the same on every machine."""
+        return _little_endian(array("H", self._gaps)).tobytes()
+
+    @classmethod
+    def unpacked(cls, first: int, count: int, data: bytes) -> Positions:
+        gaps = array("H")
+        gaps.frombytes(data)
+        return cls(first, count, array("L", _little_endian(gaps)))
+
+
+def _little_endian(numbers: array[int]) -> array[int]:
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+@attrs.frozen
+class BatchOutcome:
+    """How a batch ended: the state of its job, how many got a reward, and who did not and why.
+
+    ``failures`` are pairs of the place within the batch, from 0, and the reason.
+    """
+
+    state: str
+    issued: int
+    failures: tuple[tuple[int, str], ...] = attrs.field(default=(), repr=counted)
+
+    def packed(self) -> bytes:
+        reasons: dict[str, list[int]] = {}
+        for index, reason in self.failures:
+            reasons.setdefault(reason, []).append(index)
+        return orjson.dumps({"state": self.state, "issued": self.issued, "failures": reasons})
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> BatchOutcome:
+        fields = orjson.loads(data)
+        pairs = ((index, reason) for reason, rows in fields["failures"].items() for index in rows)
+        return cls(fields["state"], fields["issued"], tuple(sorted(pairs)))
+
+
+def outcome_of(job: IssuanceJob, count: int) -> list[tuple[int, str]] | None:
+    """The failures by index; None where Thanx's numbers leave open who got a reward."""
+    failures: tuple[IssuanceFailure, ...] = job.summary.failures if job.summary else ()
+    reasons = {row.identifier_index: row.error for row in failures}
+    if job.state == "revoked":
+        return [(index, reasons.get(index, "reward revoked")) for index in range(count)]
+    successes = job.summary.success_count if job.summary else job.success_count
+    if successes + len(reasons) == count and all(0 <= index < count for index in reasons):
+        return sorted(reasons.items())
+    if job.state == "failed" and successes == job.success_count == 0 and job.is_counted:
+        return [(index, reasons.get(index, "the job failed")) for index in range(count)]
+    return None
