@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from benchmarks import guests
-from thanx_async import wire
-from thanx_async._chunking import Chunker
+from thanx_async.batching._chunker import Chunker
+from thanx_async.http import _wire as wire
 
 INPUTS = {"plain": guests.plain, "exported": guests.exported}
 COUNT = 20_000

@@ -19,8 +19,9 @@ from benchmarks import harness
 from benchmarks.limiter_cells import IN_FLIGHT, JITTERS, Arrive, arriving
 from benchmarks.limiter_report import Found, samples
 from benchmarks.limiter_rivals import CONTESTS, STRICT, Contest, Send, on_virtual_time, ours
-from thanx_async import THANX_RATE_LIMITS, SQLiteRateLimiter, _limiter_sqlite
+from thanx_async import THANX_RATE_LIMITS, SQLiteRateLimiter
 from thanx_async.emulator.counters import Counter, referee
+from thanx_async.limiter import _sqlite as _limiter_sqlite
 
 T = TypeVar("T")
 

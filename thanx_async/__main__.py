@@ -9,8 +9,7 @@ def main() -> None:
     """Run the command line, or say how to install it."""
     _open_streams()
     try:
-        from thanx_async._cli_status import unread
-        from thanx_async.cli import run
+        from thanx_async.cli import run, unread
     except ImportError as error:
         sys.exit(f"thanx-async needs its extra ({error.name} is missing): pip install 'thanx-async[cli]'")
     except KeyboardInterrupt:

@@ -8,17 +8,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
-from thanx_async import _checks
-from thanx_async._accounts import BatchError, IssuanceRun
-from thanx_async._collector import Collector
+from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, LedgerError, ServerError, TransportError
-from thanx_async._outcomes import Outcome
-from thanx_async._report import CloseReport
+from thanx_async.batching import BatchError, CloseReport, Collector, IssuanceRun, Outcome
 from thanx_async.identifiers import normalise
 from thanx_async.jobs import JobHandle
 
 if TYPE_CHECKING:
-    from thanx_async._journal import Journal
+    from thanx_async.batching._recorder import Journal
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +92,7 @@ class MicroBatching(ABC):
             ConfigurationError: no such guest is remembered.
             JobTimeoutError, ThanxError: as from `JobHandle.wait`; ask again.
         """
-        _checks.timeout(timeout)
+        checks.timeout(timeout)
         return await self._opened.outcomes.of(normalise(identifier), timeout=timeout)
 
     async def aclose(self, *, timeout: float | None = None) -> CloseReport:
@@ -105,7 +102,7 @@ class MicroBatching(ABC):
             timeout: seconds, 0 for none, after which nothing more is sent and what is under way is broken
                 off: the callers get a `BatcherClosedError`, which is ``in_doubt`` for those who were sent.
         """
-        _checks.timeout(timeout)
+        checks.timeout(timeout)
         return await self._opened.aclose(timeout)
 
     async def recover(self) -> list[IssuanceRun]:

@@ -7,36 +7,38 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from thanx_async import _checks, wire
-from thanx_async._accounts import IssuanceRun
-from thanx_async._chunking import Chunker
-from thanx_async._collector import Collector
+from thanx_async._core import checks
 from thanx_async._core.errors import BadRequestError, ConfigurationError
-from thanx_async._entry import Entry
-from thanx_async._guard import Guard
-from thanx_async._outcomes import Outcome
-from thanx_async._plan import IssuancePlan, planned
-from thanx_async._rate_limit import in_flight
-from thanx_async._report import (
+from thanx_async._core.tasks import only_own_cancellation
+from thanx_async._service import MicroBatching
+from thanx_async.batching import (
     BatchInDoubt,
     BatchRange,
+    Chunker,
     CloseReport,
+    Collector,
+    Entry,
+    Guard,
     GuestRow,
+    IssuancePlan,
     IssuanceReport,
+    IssuanceRun,
+    IssuanceStream,
     NotRevoked,
+    Outcome,
     RevocationReport,
+    Source,
+    planned,
 )
-from thanx_async._service import MicroBatching
-from thanx_async._shield import only_own_cancellation
-from thanx_async._source import Source
-from thanx_async._stream import IssuanceStream
 from thanx_async.client import ThanxClient
+from thanx_async.http import wire
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.instrumentation import BatchFate, emit
+from thanx_async.limiter import in_flight
 from thanx_async.models import check_target
 
 if TYPE_CHECKING:
-    from thanx_async._journal import Journal
+    from thanx_async.batching._recorder import Journal
     from thanx_async.ledger import Ledger
 
 __all__ = [
@@ -97,7 +99,7 @@ class AsyncBatcher(MicroBatching):
         on_progress: Callable[[IssuanceRun], None] | None = None,
     ) -> None:
         check_target(campaign_id, merchant_id, variant_id)
-        _checks.flags(deduplicate=deduplicate, keep_values=keep_values)
+        checks.flags(deduplicate=deduplicate, keep_values=keep_values)
         check_sizes(batch_size, max_concurrency, linger, max_waiting)
         check_parts(client, guard, ledger, on_progress)
         self._client = client
@@ -198,7 +200,7 @@ class AsyncBatcher(MicroBatching):
         return wire.issue_body(*self._target, values)
 
     def _recording(self, ledger: Ledger) -> Journal:
-        from thanx_async._journal import Journal  # what records is not loaded for who does not
+        from thanx_async.batching._recorder import Journal  # what records is not loaded for who does not
         from thanx_async.ledger import RunRecord
 
         what = self._client.base_url, self._client.client_id, *self._target
@@ -262,22 +264,22 @@ async def _seen_through(stream: IssuanceStream) -> IssuanceRun:
 
 
 def check_run_id(run_id: str | None) -> None:
-    if run_id is not None and not _checks.text("run_id", run_id).isprintable():
+    if run_id is not None and not checks.text("run_id", run_id).isprintable():
         raise ConfigurationError("run_id has a character that cannot be shown")
 
 
 def check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max_waiting: int) -> None:
-    _checks.number("batch_size", batch_size, 1, MAX_BATCH, whole=True)
+    checks.number("batch_size", batch_size, 1, MAX_BATCH, whole=True)
     if max_concurrency is not None:
-        _checks.number("max_concurrency", max_concurrency, 1, whole=True)
-    _checks.number("linger", linger, 0)
-    _checks.number("max_waiting", max_waiting, 1, whole=True)
+        checks.number("max_concurrency", max_concurrency, 1, whole=True)
+    checks.number("linger", linger, 0)
+    checks.number("max_waiting", max_waiting, 1, whole=True)
 
 
 def check_parts(client: object, guard: object, ledger: object, on_progress: object) -> None:
-    _checks.kind("client", isinstance(client, ThanxClient), "a ThanxClient", client)
-    _checks.kind("guard", isinstance(guard, Guard), "a Guard, such as Guard(max_rewards=1000)", guard)
+    checks.kind("client", isinstance(client, ThanxClient), "a ThanxClient", client)
+    checks.kind("guard", isinstance(guard, Guard), "a Guard, such as Guard(max_rewards=1000)", guard)
     if ledger is not None:
-        _checks.has("ledger", ledger, "an open SQLiteLedger(path)", "claim", "record", "accept", "finish")
+        checks.has("ledger", ledger, "an open SQLiteLedger(path)", "claim", "record", "accept", "finish")
     if on_progress is not None:
-        _checks.kind("on_progress", callable(on_progress), "callable with a run", on_progress)
+        checks.kind("on_progress", callable(on_progress), "callable with a run", on_progress)

@@ -10,22 +10,23 @@ from uuid import uuid4
 
 import aiohttp
 
-from thanx_async import _catalogue, _checks, wire
-from thanx_async._delivery import Delivery
-from thanx_async._settings import (
+from thanx_async._core import checks
+from thanx_async.http import (
     USER_AGENT,
+    Delivery,
+    Transport,
+    catalogue,
     check_parts,
     checked_url,
     environment,
     header,
     url_of,
     variable,
+    wire,
 )
-from thanx_async._transport import Transport
-from thanx_async._watching import JobWatches
 from thanx_async.identifiers import checked_values
 from thanx_async.instrumentation import Hook, log_record
-from thanx_async.jobs import JobHandle
+from thanx_async.jobs import JobHandle, JobWatches
 from thanx_async.limiter import Lane, LocalRateLimiter, RateLimiter
 from thanx_async.models import (
     Campaign,
@@ -39,7 +40,7 @@ from thanx_async.models import (
 from thanx_async.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from thanx_async._webhook_events import Event
+    from thanx_async.webhooks import Event
 
 T = TypeVar("T")
 
@@ -197,8 +198,8 @@ class ThanxClient:
 
     def job(self, job_id: str, *, merchant_id: str) -> JobHandle:
         """Attach to a job by its id; no request is made."""
-        _checks.text("job_id", job_id)
-        _checks.text("merchant_id", merchant_id)
+        checks.text("job_id", job_id)
+        checks.text("merchant_id", merchant_id)
         return JobHandle(job_id, merchant_id, watch=self._watches.get(job_id, merchant_id))
 
     def accepted(self, job: IssuanceJob, *, merchant_id: str, start: int = 0, total: int = 0) -> JobHandle:
@@ -210,48 +211,48 @@ class ThanxClient:
     def notify(self, event: Event) -> None:
         """Tell of a webhook's event, on the event loop: who waits for its job looks at it at once. Events
         may come twice, late, or before the job's handle exists; once they come, polls only make sure."""
-        from thanx_async._webhook_events import Event  # loaded by who made the event
+        from thanx_async.webhooks import Event  # loaded by who made the event
 
-        _checks.kind("event", isinstance(event, Event), "an event, from webhooks.verify", event)
+        checks.kind("event", isinstance(event, Event), "an event, from webhooks.verify", event)
         self._watches.notify(event)
 
     def list_campaigns(self, *, merchant_id: str) -> AsyncIterator[Campaign]:
         """All campaigns of a merchant; one request for every hundred."""
-        return _catalogue.pages(
+        return catalogue.pages(
             "/partner/campaigns",
             merchant_id,
-            lambda request: self._get(request, _catalogue.decode_campaigns),
+            lambda request: self._get(request, catalogue.decode_campaigns),
         )
 
     async def get_campaign(self, campaign_id: str) -> Campaign:
         """One campaign with its variants."""
-        return await self._get(_catalogue.campaign(campaign_id), _catalogue.decode_campaign)
+        return await self._get(catalogue.campaign(campaign_id), catalogue.decode_campaign)
 
     async def create_campaign(self, campaign: NewCampaign) -> Campaign:
         """Create a campaign. It has no idempotency key: after an error that is ``in_doubt``, list the
         campaigns before you repeat it."""
-        _checks.kind("campaign", isinstance(campaign, NewCampaign), "a NewCampaign", campaign)
-        return await self._transport.call(_catalogue.create_campaign(campaign), _catalogue.decode_campaign)
+        checks.kind("campaign", isinstance(campaign, NewCampaign), "a NewCampaign", campaign)
+        return await self._transport.call(catalogue.create_campaign(campaign), catalogue.decode_campaign)
 
     def list_reward_templates(self, *, merchant_id: str) -> AsyncIterator[RewardTemplate]:
         """All reward templates of a merchant; one request for every hundred."""
-        return _catalogue.pages(
+        return catalogue.pages(
             "/partner/reward_templates",
             merchant_id,
-            lambda request: self._get(request, _catalogue.decode_templates),
+            lambda request: self._get(request, catalogue.decode_templates),
         )
 
     async def get_reward_template(self, template_id: str, *, merchant_id: str) -> RewardTemplate:
         """One reward template."""
-        return await self._get(_catalogue.template(template_id, merchant_id), _catalogue.decode_template)
+        return await self._get(catalogue.template(template_id, merchant_id), catalogue.decode_template)
 
     async def list_merchants(self) -> list[Merchant]:
         """The merchants that the credential may act for."""
-        return await self._get(_catalogue.merchants(), _catalogue.decode_merchants)
+        return await self._get(catalogue.merchants(), catalogue.decode_merchants)
 
     async def get_scopes(self) -> frozenset[str]:
         """What the credential may do; issuing needs ``rewards.issue``."""
-        return await self._get(_catalogue.scopes(), _catalogue.decode_scopes)
+        return await self._get(catalogue.scopes(), catalogue.decode_scopes)
 
     async def _get(self, request: wire.Request, decoder: Callable[[object], T]) -> T:
         return await self._transport.call(request, decoder, lane=Lane.POLL)

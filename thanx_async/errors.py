@@ -29,7 +29,6 @@ Messages hold positions, counts, codes and job ids; never a token, a secret or a
 Errors survive pickling, with all their fields.
 """
 
-from thanx_async._accounts import BatchError
 from thanx_async._core.errors import (
     APIError,
     AuthenticationError,
@@ -54,6 +53,7 @@ from thanx_async._core.errors import (
     UnprocessableError,
     WebhookError,
 )
+from thanx_async.batching import BatchError
 from thanx_async.jobs import JobTimeoutError
 
 __all__ = [

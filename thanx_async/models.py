@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import attrs
 
-from thanx_async import _checks
+from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError
 
 
@@ -23,9 +23,9 @@ def counted(items: Sized) -> str:
 
 def check_target(campaign_id: object, merchant_id: object, variant_id: object) -> None:
     """What to issue."""
-    _checks.text("campaign_id", campaign_id)
-    _checks.text("merchant_id", merchant_id)
-    _checks.text("variant_id", variant_id)
+    checks.text("campaign_id", campaign_id)
+    checks.text("merchant_id", merchant_id)
+    checks.text("variant_id", variant_id)
 
 
 class Environment(StrEnum):
@@ -128,7 +128,7 @@ class Campaign:
 
 
 def _tuple(variants: Iterable[Variant]) -> tuple[Variant, ...]:
-    _checks.kind("NewCampaign.variants", isinstance(variants, Iterable), "several, such as a list", variants)
+    checks.kind("NewCampaign.variants", isinstance(variants, Iterable), "several, such as a list", variants)
     return tuple(variants)
 
 
@@ -149,7 +149,7 @@ class NewCampaign:
     @merchant_id.validator
     @name.validator
     def _check_text(self, field: attrs.Attribute[str], value: object) -> None:
-        _checks.text(f"NewCampaign.{field.name}", value)
+        checks.text(f"NewCampaign.{field.name}", value)
 
     @start_at.validator
     @end_at.validator
@@ -157,7 +157,7 @@ class NewCampaign:
     @redeemable_to.validator
     def _check_moment(self, field: attrs.Attribute[datetime], value: datetime) -> None:
         name = f"NewCampaign.{field.name}"
-        _checks.kind(name, isinstance(value, datetime), "a datetime", value)
+        checks.kind(name, isinstance(value, datetime), "a datetime", value)
         if value.utcoffset() is None:
             raise ConfigurationError(f"{name} needs a time zone, such as datetime.UTC")
 
@@ -166,7 +166,7 @@ class NewCampaign:
         if not 1 <= len(value) <= 4:
             raise ConfigurationError(f"NewCampaign.variants must be 1 to 4, not {len(value)}")
         for place, row in enumerate(value):
-            _checks.kind(f"NewCampaign.variants[{place}]", isinstance(row, Variant), "a Variant", row)
+            checks.kind(f"NewCampaign.variants[{place}]", isinstance(row, Variant), "a Variant", row)
 
 
 @attrs.frozen

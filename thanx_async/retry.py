@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import attrs
 
-from thanx_async import _checks
+from thanx_async._core import checks
 from thanx_async._core.errors import InvalidResponseError, ServerError, ThanxError, TransportError
 
 KEYS_LAST = 24 * 3600.0
@@ -30,10 +30,10 @@ class RetryPolicy:
     jitter: float = 1.0
 
     def __attrs_post_init__(self) -> None:
-        _checks.number("RetryPolicy.max_attempts", self.max_attempts, 1, whole=True)
-        _checks.number("RetryPolicy.max_delay", self.max_delay, 0, endless=True)
-        _checks.number("RetryPolicy.base_delay", self.base_delay, 0, self.max_delay)
-        _checks.number("RetryPolicy.jitter", self.jitter, 0, 1)
+        checks.number("RetryPolicy.max_attempts", self.max_attempts, 1, whole=True)
+        checks.number("RetryPolicy.max_delay", self.max_delay, 0, endless=True)
+        checks.number("RetryPolicy.base_delay", self.base_delay, 0, self.max_delay)
+        checks.number("RetryPolicy.jitter", self.jitter, 0, 1)
 
     def delay(
         self, attempt: int, error: ThanxError, *, draw: Callable[[], float] = random.random

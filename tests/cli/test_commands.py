@@ -391,7 +391,7 @@ def test_the_help_of_each_command(command: str, capsys: pytest.CaptureFixture[st
     assert run([command, "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert " ".join(text.split()) in shown
-    function = getattr(import_module(f"thanx_async.{module}"), name)
+    function = getattr(import_module(f"thanx_async.cli._{module}"), name)
     described = function.help if isinstance(function, cyclopts.App) else function.__doc__
     summary = described.partition("\n\n")[0]
     assert " ".join(text.split()).startswith(" ".join(summary.split()))

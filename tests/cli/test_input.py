@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_commands import TARGET, written
-from thanx_async._cli_input import GuestFile
 from thanx_async.cli import run
+from thanx_async.cli._input import GuestFile
 from thanx_async.emulator import Emulator
 
 GOOD = '{"email": "good@example.com", "name": "Jane"}'

@@ -11,9 +11,9 @@ from tests.cli.test_commands import TARGET, written
 from tests.conftest import batcher, guests
 from tests.core.test_limiter_sqlite import stored
 from thanx_async import ThanxClient
-from thanx_async._cli_output import Display
-from thanx_async._cli_run import drive
 from thanx_async.cli import run
+from thanx_async.cli._driving import drive
+from thanx_async.cli._output import Display
 from thanx_async.emulator import Emulator, ScriptedAnswer
 
 

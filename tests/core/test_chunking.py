@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thanx_async._batches import Positions
-from thanx_async._chunking import Batch, Chunker
+from thanx_async.batching._chunker import Batch, Chunker
 from thanx_async.errors import InvalidIdentifierError
 from thanx_async.identifiers import normalise
 

@@ -123,7 +123,7 @@ async def test_an_old_key_is_not_sent_again(
 ) -> None:
     """After a day's sleep between two attempts Thanx may know the key no more: the guest stays in doubt."""
     clock = iter([0.0, 90_000.0, 90_000.0, 90_000.0, 90_000.0, 90_000.0])
-    monkeypatch.setattr("thanx_async._transport.time", lambda: next(clock))
+    monkeypatch.setattr("thanx_async.http._transport.time", lambda: next(clock))
     emulator.script(ScriptedAnswer(fault=Fault.RESET_AFTER))
     with pytest.raises(RequestTimeoutError, match="forgotten the idempotency key") as caught:
         await issue(client)

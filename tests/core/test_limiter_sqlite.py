@@ -28,11 +28,11 @@ from thanx_async import (
     RateLimit,
     SQLiteRateLimiter,
     ThanxClient,
-    _limiter_sqlite,
 )
-from thanx_async._limiter_sqlite import SQLiteStore, load_state
-from thanx_async._limiter_state import LimiterState
 from thanx_async.emulator import Counter, Emulator
+from thanx_async.limiter import _sqlite as _limiter_sqlite
+from thanx_async.limiter._sqlite import SQLiteStore, load_state
+from thanx_async.limiter._state import LimiterState
 
 T = TypeVar("T")
 SHORT = (RateLimit(5, 1.0),)

@@ -30,8 +30,8 @@ from thanx_async import (
     ThanxClient,
     ThanxError,
 )
-from thanx_async._entry import Entry
-from thanx_async._waiting import Guest, tell_in_slices
+from thanx_async.batching._batch import Entry
+from thanx_async.batching._waiting_room import Guest, tell_in_slices
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.emulator.answers import Refused
 from thanx_async.errors import LedgerError
@@ -448,7 +448,7 @@ async def test_an_unforeseen_failure_of_a_batch(
 
     async with AsyncBatcher(client, **TARGET) as batcher:
         with monkeypatch.context() as patch:
-            patch.setattr("thanx_async.wire.decode_job", lambda _: 1 / 0)
+            patch.setattr("thanx_async.http._wire.decode_job", lambda _: 1 / 0)
             (error,) = await failures(start(batcher, guests(1)))
         assert (type(error), type(error.__cause__)) == (ThanxError, ZeroDivisionError)
         assert error.in_doubt

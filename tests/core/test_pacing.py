@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thanx_async import THANX_RATE_LIMITS, ConfigurationError, RateLimit
-from thanx_async._limiter_sqlite import dump_state, load_state
-from thanx_async._limiter_state import Booking, LimiterState
-from thanx_async._pacing import LEASE, Pacing
-from thanx_async._refusal import Answer
 from thanx_async.limiter import least_duration
+from thanx_async.limiter._pacing import LEASE, Pacing
+from thanx_async.limiter._refusal import Answer
+from thanx_async.limiter._sqlite import dump_state, load_state
+from thanx_async.limiter._state import Booking, LimiterState
 
 
 def pacing(*limits: RateLimit) -> Pacing:

@@ -23,10 +23,10 @@ from thanx_async import (
     ServerError,
     ThanxClient,
 )
-from thanx_async._polling import PollSchedule
-from thanx_async._rate_limit import in_flight
-from thanx_async._speed import Track
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, ScriptedAnswer
+from thanx_async.jobs._schedule import PollSchedule
+from thanx_async.jobs._speeds import Track
+from thanx_async.limiter._limits import in_flight
 from thanx_async.models import IssuanceJob
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,10 +12,10 @@ from thanx_async import (
     JobSummary,
     RateLimitedError,
     errors,
-    wire,
 )
 from thanx_async._batches import batch_key
-from thanx_async.wire import Answer, decode, decode_job
+from thanx_async.http import _wire as wire
+from thanx_async.http._wire import Answer, decode, decode_job
 
 JSON = {"Content-Type": "application/json"}
 JOB = {"id": "job1", "state": "pending"}

@@ -21,7 +21,7 @@ from thanx_async import (
     SQLiteLedger,
     ThanxClient,
 )
-from thanx_async._watch import check_failures
+from thanx_async.batching._guard import check_failures
 from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 
 LOST = ScriptedAnswer(fault="reset_after")

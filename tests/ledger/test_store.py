@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thanx_async import ConfigurationError, LedgerError, SQLiteLedger
-from thanx_async import _ledger_schema as schema
 from thanx_async._batches import Positions
-from thanx_async._chunking import Chunker
-from thanx_async._ledger_bodies import STRIDE
-from thanx_async._ledger_owner import Owner
+from thanx_async.batching._chunker import Chunker
 from thanx_async.ledger import BatchOutcome, BatchRecord, BatchState, RunRecord, digest_of
+from thanx_async.ledger import _sqlite_schema as schema
+from thanx_async.ledger._owner import Owner
+from thanx_async.ledger._sqlite_bodies import STRIDE
 
 pytestmark = pytest.mark.realtime
 RUN = RunRecord("march", "http://127.0.0.1", "c", "camp", "merch", "var", 10, deduplicate=True)
@@ -246,7 +246,7 @@ async def test_claims_are_renewed(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However long nothing is recorded, a run stays with its process; a beat that fails is not the last."""
-    monkeypatch.setattr("thanx_async.ledger._BEAT", 0.01)
+    monkeypatch.setattr("thanx_async.ledger._sqlite._BEAT", 0.01)
     async with SQLiteLedger(path) as ledger:
         await ledger.claim(RUN)
         await ledger.claim(attrs.evolve(RUN, run_id="april"))

@@ -1,0 +1,54 @@
+"""Taking the rewards of a run back, job by job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from thanx_async._core.errors import ThanxError
+from thanx_async.batching._batch import Entry, is_in_doubt
+from thanx_async.batching._report import NotRevoked, RevocationReport
+from thanx_async.jobs import JobHandle
+
+
+async def revoke_batches(run_id: str, entries: Sequence[Entry]) -> RevocationReport:
+    """Revoke every job, side by side."""
+    accepted = [(entry, entry.handle) for entry in entries if entry.handle]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_revoke(entry, handle)) for entry, handle in accepted]
+    results = [(entry, *task.result()) for (entry, _), task in zip(accepted, tasks, strict=True)]
+    lost = [
+        NotRevoked(entry.range(), "it is not known which job issued it")
+        for entry in entries
+        if not entry.handle and (entry.issued or is_in_doubt(entry))
+    ]
+    return RevocationReport(
+        run_id=run_id,
+        rewards=sum(rewards for _, rewards, reason in results if reason is None),
+        revoked=[entry.range() for entry, _, reason in results if reason is None],
+        not_revoked=lost + [NotRevoked(entry.range(), reason) for entry, _, reason in results if reason],
+    )
+
+
+async def _revoke(entry: Entry, handle: JobHandle) -> tuple[int, str | None]:
+    """How many rewards were taken back, and why not, if they were not."""
+    try:
+        job = await handle.wait()
+        rewards = 0 if job.state == "revoked" else job.success_count
+        if job.state != "revoked":
+            await _request(handle)
+            job = await handle.wait()
+    except Exception as error:  # noqa: BLE001 - of a rate limiter of the user's own as well
+        return 0, str(error) if isinstance(error, ThanxError) else type(error).__name__
+    entry.look()
+    return rewards, None if job.state == "revoked" else f"the job is {job.state}"
+
+
+async def _request(handle: JobHandle) -> None:
+    """Ask for the revocation; an answer that got lost is looked up in the job."""
+    try:
+        await handle.revoke()
+    except ThanxError:
+        job = await handle.refresh()
+        if job.state not in {"revoking", "revoked"}:
+            raise

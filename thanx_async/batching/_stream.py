@@ -1,0 +1,251 @@
+"""The engine of a run: reads the source, sends batches side by side, hands out their jobs in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from thanx_async._batches import batch_key
+from thanx_async._core.errors import ConfigurationError, InputChangedError, ThanxError
+from thanx_async._core.tasks import only_own_cancellation
+from thanx_async.batching._batch import Entry, Sender
+from thanx_async.batching._chunker import Batch
+from thanx_async.batching._guard import Guard, Watch, check_rewards, is_too_much, try_canary
+from thanx_async.batching._run import BatchError, IssuanceRun
+from thanx_async.batching._source import Source
+from thanx_async.jobs import JobHandle
+
+if TYPE_CHECKING:
+    from thanx_async.batching._recorded_input import Past
+
+Begin = Callable[[IssuanceRun], Awaitable["Past | None"]]
+
+
+class IssuanceStream:
+    """The handles of a run as Thanx accepts its batches; made by `AsyncBatcher.stream`.
+
+    ``source`` is None where the run has all its batches already; ``begin`` takes it from a ledger.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        run: IssuanceRun,
+        source: Source | None,
+        guard: Guard,
+        begin: Begin | None = None,
+    ) -> None:
+        self.run = run
+        self._sender = sender
+        self._source = source
+        self._guard = guard
+        self._begin = begin
+        self._past: Past | None = None
+        self._group = asyncio.TaskGroup()
+        self._pump: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._sending: dict[Entry, asyncio.Task[None]] = {}
+        self._started = 0
+        self._yielded = 0
+        self._sent = False
+        self._pumped = False
+        self._stopping = False
+        self._change = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        if self._begin is not None:
+            self._past = await self._begin(self.run)
+        await self._group.__aenter__()
+        self._pump = self._group.create_task(self._read())
+        self._pump.add_done_callback(lambda _: self._change.set())
+        if self._guard.max_failure_rate is not None:
+            watch = Watch(self._guard, self.run.entries, lambda: self._started, self._seen)
+            self._watcher = self._group.create_task(watch.run(self._changed))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is None or isinstance(error, Exception):
+                self._stop(None)
+                await self._group.__aexit__(None, None, None)
+            else:
+                await self._group.__aexit__(kind, error, traceback)
+        finally:
+            await self._end(error)
+        if error is None:
+            self._raise_failure()
+
+    async def _end(self, error: BaseException | None) -> None:
+        """Give the run back; what is raised already goes before a failure of that."""
+        try:
+            await self.run.release()
+        except ThanxError as failure:
+            self.run.error = self.run.error or failure
+        if error is not None and not isinstance(error, Exception):
+            error.add_note(f"{self.run!r}; in doubt: {self.run.in_doubt}")
+
+    def __aiter__(self) -> Self:
+        if self._pump is None:
+            raise ConfigurationError(
+                "the stream is not open: use `async with batcher.stream(...) as handles`"
+            )
+        return self
+
+    async def __anext__(self) -> JobHandle:
+        while (entry := self._next_entry()) or not self._is_over():
+            if entry is None:
+                await self._changed()
+                continue
+            self._yielded += 1
+            self._change.set()
+            if entry.handle:
+                return entry.handle
+        self._raise_failure()
+        raise StopAsyncIteration
+
+    def _next_entry(self) -> Entry | None:
+        """The next batch in input order, once its fate is known."""
+        if self._yielded < self._started:
+            entry = self.run.entries[self._yielded]
+            return None if entry in self._sending else entry
+        return None
+
+    def _is_over(self) -> bool:
+        return self._pump is not None and self._pump.done() and self._yielded == self._started
+
+    def _raise_failure(self) -> None:
+        error = self.run.error
+        if isinstance(error, InputChangedError) and not self._sent:
+            raise error
+        if error is not None:
+            # What is not ours may name guests.
+            what = error if isinstance(error, ThanxError) else type(error).__name__
+            raise BatchError(f"the run stopped: {what}; {self.run!r}", run=self.run) from error
+
+    async def _changed(self) -> None:
+        self._change.clear()
+        await self._change.wait()
+
+    async def _read(self) -> None:
+        """Read, cut and send, until the input ends or the run stops."""
+        try:
+            with only_own_cancellation(of="the reading of the guests"):
+                if self._source is not None:
+                    await self._read_source(self._source)
+                await self._send_registered()
+        except Exception as error:  # noqa: BLE001 - whatever the user's source raises ends the run
+            self._stop(error)
+        finally:
+            if self._source is not None:
+                with suppress(InputChangedError):  # something else has stopped the run, and nothing is sent
+                    self._register(self.run.chunker.feed(self._source.take()))
+            self._pumped = True
+            self._close_watch()
+            self._change.set()
+
+    async def _read_source(self, source: Source) -> None:
+        while not self._stopping and await source.fill():
+            self._register(self.run.chunker.feed(source.take()))
+            if self._past is None or len(self.run.entries) > self._past.last:
+                await self._send_registered()
+        if not self._stopping:
+            self._register(self.run.chunker.flush())
+            if self._past is not None:
+                self._past.check_end(len(self.run.entries))
+            await self.run.input_ended()
+            for _ in self.run.chunker.free():
+                await asyncio.sleep(0)
+
+    def _register(self, batches: list[Batch]) -> None:
+        """Take in new batches. Those of an earlier process get their fate, and none is sent before all of
+        these were found to be the same as then."""
+        fresh = [self._entry(batch) for batch in batches]
+        self.run.entries.extend(fresh)
+        if self._past is not None:
+            self._past.meet(fresh, batches)
+
+    def _entry(self, batch: Batch) -> Entry:
+        return Entry(batch, batch_key(self.run.run_id, batch.number), self.run.run_id)
+
+    async def _send_registered(self) -> None:
+        while self._started < len(self.run.entries):
+            entry = self.run.entries[self._started]
+            if not entry.is_decided:
+                while not self._stopping and not self._has_room(entry):
+                    await self._changed()
+                if self._stopping:
+                    return
+                check_rewards(self._guard, self.run.entries, entry)
+                self._sent = True
+                task = self._sending[entry] = self._group.create_task(self._send(entry))
+                task.add_done_callback(partial(self._ended, entry))
+            self._started += 1
+            self._change.set()
+            if self._guard.canary is not None and entry.number == 0:
+                await self._try_canary(entry)
+
+    def _ended(self, entry: Entry, _: asyncio.Task[None]) -> None:
+        """Also where a task was cancelled before it began, whose own ``finally`` then never runs."""
+        del self._sending[entry]
+        self._close_watch()
+        self._change.set()
+
+    async def _try_canary(self, entry: Entry) -> None:
+        while entry in self._sending:
+            await self._changed()
+        if not self._stopping:
+            await try_canary(self._guard, entry)
+
+    def _seen(self, error: Exception | None) -> None:
+        """A request or a job has ended, or an error that ends the run."""
+        if error is not None:
+            self._stop(error)
+        try:
+            self.run.changed()
+        except Exception as failure:  # noqa: BLE001 - a progress callback of the user's ends the run
+            self._stop(failure)
+        self._change.set()
+
+    def _close_watch(self) -> None:
+        """A run is over once all is accepted; then nobody watches it any more."""
+        if self._watcher is not None and self._pumped and not self._sending:
+            self._watcher.cancel()
+
+    def _has_room(self, entry: Entry) -> bool:
+        at_once = self._sender.concurrency
+        if len(self._sending) >= at_once or self._started - self._yielded >= 2 * at_once:
+            return False
+        # The fate of what is under way may decide whether the next batch can still be sent.
+        undecided = is_too_much(self._guard, self.run.entries, self._sending, entry)
+        return not (self._sending and undecided)
+
+    async def _send(self, entry: Entry) -> None:
+        failure: Exception | None = None
+        try:
+            await self._sender.deliver(entry)
+        except Exception as error:  # noqa: BLE001 - of a ledger or a rate limiter of the user's own as well
+            failure = error
+        self._seen(failure)
+
+    def stop(self) -> None:
+        """Send nothing more. Requests under way are finished, and the iteration ends after them."""
+        self._stop(None)
+
+    def _stop(self, error: Exception | None) -> None:
+        self._stopping = True
+        self.run.error = self.run.error or error
+        current = asyncio.current_task()
+        for task in (self._pump, self._watcher):
+            if task is not None and task is not current:
+                task.cancel()
+        for entry, task in self._sending.items():
+            entry.delivery.closing = True
+            if not entry.delivery.on_wire and task is not current:
+                task.cancel()
+        self._change.set()

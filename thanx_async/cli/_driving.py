@@ -1,0 +1,142 @@
+"""Driving one run from the command line: send, wait, report; signals stop it cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from thanx_async._core.errors import APIError, ThanxError
+from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
+from thanx_async.batching import BatchError
+from thanx_async.cli._options import as_typed
+from thanx_async.cli._output import Display, FailureFile, show_report, write
+from thanx_async.cli._recorded import before_sending
+from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
+
+
+async def drive(
+    batcher: AsyncBatcher,
+    display: Display,
+    guests: Iterable[object] | AsyncIterable[object],
+    *,
+    run_id: str | None = None,
+    before: str = "",
+    failures: FailureFile | None = None,
+) -> int:
+    """Issue to all guests and report; returns the exit status. ``before``: how far the run had come.
+
+    Raises:
+        ConfigurationError: the run cannot be started, and nothing was sent.
+    """
+    stream = batcher.stream(guests, run_id=run_id)
+    stopper = _Stopper(stream, display)
+    with display, on_signals(stopper):
+        showing = asyncio.create_task(display.keep_showing(stream.run))
+        try:
+            problem = await _run(stream, stopper, before)
+        finally:
+            showing.cancel()
+            await asyncio.wait([showing])
+    return conclude(stream.run.report(), problem, failures, stopped=stopper.asked)
+
+
+async def _run(stream: IssuanceStream, stopper: _Stopper, before: str) -> ThanxError | None:
+    """Send and wait; returns what stopped the run, if anything but a signal did."""
+    try:
+        async with stream as handles:
+            if before:
+                stopper.display.say(before)
+            async for _ in handles:
+                pass
+        if not stopper.asked:
+            await stopper.wait_for_jobs()
+    except ThanxError as error:
+        if isinstance(error, BatchError) or stream.run.handles:
+            return error
+        with before_sending():
+            raise
+    except asyncio.CancelledError:
+        if not stopper.asked:
+            raise
+    return None
+
+
+class _Stopper:
+    """The first signal ends the phase that it comes in, the second cancels everything."""
+
+    def __init__(self, stream: IssuanceStream, display: Display) -> None:
+        self.asked = False
+        self.display = display
+        self._stream = stream
+        self._task = asyncio.current_task()
+        self._waiting: asyncio.Timeout | None = None
+
+    def __call__(self) -> None:
+        if self.asked and self._task is not None:
+            self._task.cancel()
+        elif self._waiting is not None:
+            self._waiting.reschedule(0)
+        else:
+            self.display.say(
+                "Stopping: requests under way are finished first. Ctrl-C again ends now, and leaves them"
+                " in doubt"
+            )
+            self._stream.stop()
+        self.asked = True
+
+    async def wait_for_jobs(self) -> None:
+        try:
+            async with asyncio.timeout(None) as self._waiting:
+                await self._stream.run.wait()
+        except TimeoutError:
+            if not self._waiting or not self._waiting.expired():
+                raise
+
+
+def conclude(
+    report: IssuanceReport,
+    problem: ThanxError | None,
+    failures: FailureFile | None = None,
+    *,
+    stopped: bool = False,
+    of: str = "read from the input",
+) -> int:
+    """Show the report and what stopped the run; returns the exit status."""
+    listed, unlisted = "", None
+    try:
+        listed = failures.write(report) if failures else ""  # first, since standard output may be gone
+    except OSError as error:
+        unlisted = error
+    show_report(report, of=of)
+    if listed:
+        write(listed)
+    if unlisted:
+        warn(f"{unlisted}; the report is true all the same")
+    if problem:
+        cause = (problem.__cause__ if isinstance(problem, BatchError) else None) or problem
+        warn(f"stopped: {cause if isinstance(cause, APIError) else as_typed(str(cause))}")
+    if stopped:
+        warn("stopped as asked; the input was not read to its end, or jobs still run")
+    if problem or stopped or report.unsent or report.in_doubt or report.unfinished:
+        return STOPPED
+    return SOME_FAILED if report.failed or report.rejected or unlisted else ISSUED
+
+
+@contextmanager
+def on_signals(call: Callable[[], object]) -> Iterator[None]:
+    """Call on SIGINT and SIGTERM, where the platform lets the event loop have them."""
+    loop = asyncio.get_running_loop()
+    installed = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, call)
+        except (NotImplementedError, RuntimeError):
+            continue
+        installed.append(number)
+    try:
+        yield
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,205 @@
+"""The commands that read guests: issue, plan and demo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from shlex import quote
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from thanx_async._core.errors import ConfigurationError
+from thanx_async.batcher import AsyncBatcher, Guard
+from thanx_async.cli._client import connect
+from thanx_async.cli._driving import drive
+from thanx_async.cli._input import Format, reading
+from thanx_async.cli._options import FileName, Flag, Whole
+from thanx_async.cli._output import Display, failure_file, show_plan, write
+from thanx_async.cli._recorded import before_sending, earlier, new_ledger, run_id_of
+from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
+from thanx_async.client import ThanxClient
+from thanx_async.identifiers import MAX_BATCH
+from thanx_async.ledger import Ledger
+
+GuestFileName = Annotated[str, Parameter(allow_leading_hyphen=True)]
+_SEED = ("camp_abc123", "k2lye10h32l5wzo", "var_treat1")
+
+
+async def issue(
+    file: GuestFileName,
+    /,
+    *,
+    campaign: str | None = None,
+    merchant: str | None = None,
+    variant: str | None = None,
+    column: str | None = None,
+    format: Format | None = None,  # noqa: A002 - the option's name
+    failures: FileName | None = None,
+    run_id: str | None = None,
+    batch_size: Whole = 10_000,
+    ledger: FileName | None = None,
+    no_ledger: Flag = False,
+    max_rewards: Whole | None = None,
+    canary: Whole | None = None,
+    max_failure_rate: float | None = None,
+    emulator: Flag = False,
+) -> int:
+    """Give every guest in FILE one reward.
+
+    Parameters
+    ----------
+    file:
+        CSV with a header, plain lines or JSON lines; - reads standard input.
+    campaign:
+        The campaign's id; with --emulator its own is the default, as for the next two.
+    merchant:
+        The merchant's id.
+    variant:
+        The id of the campaign's variant.
+    column:
+        The column (CSV) or key (JSON lines) that holds the guest.
+    format:
+        csv, lines or jsonl; by default from the file's name.
+    failures:
+        A CSV file to write: position, value and reason of each guest who failed or was rejected.
+    run_id:
+        Names the run, of which nothing is issued twice; by default made of file, target and credential.
+    batch_size:
+        Guests in one request, 1 to 10,000.
+    ledger:
+        The file in which the run is recorded; by default one of the user's own (not with --emulator).
+    no_ledger:
+        Record nothing: a killed run cannot be taken up again.
+    max_rewards:
+        Stop before more rewards than this could be issued.
+    canary:
+        Issue to this many guests first, and wait for their job; needs --max-failure-rate.
+    max_failure_rate:
+        From 0 to 1: stop once more than this part of the guests in finished jobs have failed.
+    emulator:
+        Run against the embedded emulator, not against Thanx.
+    """
+    if run_id == "":
+        raise ConfigurationError("--run-id is empty")
+    if no_ledger and ledger is not None:
+        raise ConfigurationError("say one of --ledger and --no-ledger")
+    target = _target(campaign, merchant, variant, emulator=emulator)
+    guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
+    is_recorded = ledger is not None or not (emulator or no_ledger)
+    display = Display()
+    async with (
+        reading(file, column=column, format=format) as guests,
+        connect(emulator=emulator) as client,
+        new_ledger(ledger) if is_recorded else nullcontext() as opened,
+    ):
+        display.watch(client)
+        batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)
+        before, path = "", None
+        if opened is not None:
+            path = opened.path
+            run_id = run_id or run_id_of(file, client, target)
+            with before_sending():
+                before = await earlier(opened, run_id)
+        with failure_file(failures, source=file, ledger=path) as rows:
+            status = await drive(batcher, display, guests, run_id=run_id, before=before, failures=rows)
+    if status == STOPPED and path is not None:
+        again = f"--run-id {quote(run_id or '')}"
+        warn(f"to go on: the same command and guests, with {again}")
+    return status
+
+
+async def plan(
+    file: GuestFileName,
+    /,
+    *,
+    column: str | None = None,
+    format: Format | None = None,  # noqa: A002 - the option's name
+    batch_size: Whole = 10_000,
+) -> int:
+    """Read and check FILE without sending anything: guests, rejects, duplicates, requests, duration.
+
+    Parameters
+    ----------
+    file:
+        CSV with a header, plain lines or JSON lines; - reads standard input.
+    column:
+        The column (CSV) or key (JSON lines) that holds the guest.
+    format:
+        csv, lines or jsonl; by default from the file's name.
+    batch_size:
+        Guests in one request, 1 to 10,000.
+    """
+    async with reading(file, column=column, format=format) as guests:
+        client = ThanxClient("plan", "plan")
+        batcher = AsyncBatcher(
+            client, campaign_id="plan", merchant_id="plan", variant_id="plan", batch_size=batch_size
+        )
+        planned = await batcher.plan(guests)
+    show_plan(planned)
+    return SOME_FAILED if planned.rejected else ISSUED
+
+
+async def demo(*, guests: Whole = 25_000) -> int:
+    """Issue generated guests against the emulator, under Thanx's rate limits.
+
+    Parameters
+    ----------
+    guests:
+        How many lines to generate; among them are some that are junk, duplicates or unknown to Thanx.
+    """
+    if guests < 0:
+        raise ConfigurationError(f"--guests must be 0 or more, not {guests}")
+    async with connect(emulator=True) as client:
+        write(f"A demonstration against an emulator on {client.base_url}, with {guests:,} lines of input.")
+        display = Display()
+        display.watch(client)
+        status = await drive(_batcher(client, _SEED, display), display, _generated(guests))
+    return ISSUED if status == SOME_FAILED else status
+
+
+def _batcher(
+    client: ThanxClient,
+    target: tuple[str, str, str],
+    display: Display,
+    *,
+    batch_size: int = MAX_BATCH,
+    guard: Guard = Guard(),  # noqa: B008 - frozen
+    ledger: Ledger | None = None,
+) -> AsyncBatcher:
+    campaign_id, merchant_id, variant_id = target
+    return AsyncBatcher(
+        client,
+        campaign_id=campaign_id,
+        merchant_id=merchant_id,
+        variant_id=variant_id,
+        batch_size=batch_size,
+        guard=guard,
+        ledger=ledger,
+        on_progress=display.progress,
+    )
+
+
+def _target(
+    campaign: str | None, merchant: str | None, variant: str | None, *, emulator: bool
+) -> tuple[str, str, str]:
+    given = {"--campaign": campaign, "--merchant": merchant, "--variant": variant}
+    values = [value or default for value, default in zip(given.values(), _SEED, strict=True)]
+    missing = [name for name, value in given.items() if not value]
+    if missing and not emulator:
+        raise ConfigurationError(f"say what to issue: {', '.join(missing)} missing")
+    return values[0], values[1], values[2]
+
+
+def _generated(count: int) -> Iterable[str]:
+    """Guests of whom 1 in 500 is junk, 1 in 500 a duplicate, and 1 in 500 unknown to Thanx."""
+    for number in range(count):
+        match number % 500:
+            case 100:
+                yield f"not a guest {number}"
+            case 200:
+                yield f"guest{number - 1}@example.com"
+            case 300:
+                yield f"unknown{number}@example.com"
+            case _:
+                yield f"guest{number}@example.com"

@@ -1,0 +1,74 @@
+"""The commands for single jobs."""
+
+from __future__ import annotations
+
+import cyclopts
+
+from thanx_async._core.errors import ConfigurationError
+from thanx_async.cli._client import connect
+from thanx_async.cli._output import write
+from thanx_async.cli._status import ISSUED, SOME_FAILED
+from thanx_async.models import IssuanceJob
+
+job_app = cyclopts.App(name="job", help="Look at, wait for or revoke one job.")
+
+
+@job_app.command
+async def show(job_id: str, /, *, merchant: str) -> int:
+    """Show a job as it is now.
+
+    Parameters
+    ----------
+    job_id:
+        The id that Thanx gave it.
+    merchant:
+        The merchant that it belongs to.
+    """
+    async with connect() as client:
+        _show_job(await client.get_issuance_job(job_id, merchant_id=merchant))
+    return ISSUED
+
+
+@job_app.command
+async def wait(job_id: str, /, *, merchant: str, timeout: float | None = None) -> int:
+    """Wait until a job is finished.
+
+    Parameters
+    ----------
+    job_id:
+        The id that Thanx gave it.
+    merchant:
+        The merchant that it belongs to.
+    timeout:
+        Seconds to wait at most; by default as long as it takes.
+    """
+    if timeout is not None and not timeout > 0:
+        raise ConfigurationError(f"--timeout must be more than 0 s, not {timeout:g}")
+    async with connect() as client:
+        job = await client.job(job_id, merchant_id=merchant).wait(timeout=timeout)
+    _show_job(job)
+    return ISSUED if job.state == "completed" and not job.failure_count else SOME_FAILED
+
+
+@job_app.command
+async def revoke(job_id: str, /, *, merchant: str) -> int:
+    """Take the rewards of a finished job back.
+
+    Parameters
+    ----------
+    job_id:
+        The id that Thanx gave it.
+    merchant:
+        The merchant that it belongs to.
+    """
+    async with connect() as client:
+        _show_job(await client.job(job_id, merchant_id=merchant).revoke())
+    return ISSUED
+
+
+def _show_job(job: IssuanceJob) -> None:
+    write(f"{job.id}: {job.state}, {job.processed_count:,} of {job.total_count:,} processed")
+    if job.state == "revoked":
+        write("  its rewards were taken back")
+    else:
+        write(f"  {job.success_count:,} issued, {job.failure_count:,} failed")

@@ -1,0 +1,185 @@
+"""The commands for recorded runs."""
+
+from __future__ import annotations
+
+import cyclopts
+
+from thanx_async._batches import BatchOutcome, outcome_of
+from thanx_async._core.errors import ConfigurationError
+from thanx_async.cli._client import connect
+from thanx_async.cli._options import FileName, Flag, Whole
+from thanx_async.cli._output import write
+from thanx_async.cli._recorded import (
+    before_sending,
+    command,
+    date,
+    issued_by,
+    known_run,
+    open_ledger,
+    states,
+)
+from thanx_async.cli._status import ISSUED
+from thanx_async.ledger import BatchRecord, BatchState, RunRecord, SQLiteLedger
+
+ledger_app = cyclopts.App(name="ledger", help="Look at recorded runs, and settle what is in doubt by hand.")
+
+
+@ledger_app.command
+async def runs(*, ledger: FileName | None = None) -> int:
+    """List the recorded runs, oldest first.
+
+    Parameters
+    ----------
+    ledger:
+        The ledger's file; by default the user's own.
+    """
+    async with open_ledger(ledger) as opened:
+        records = await opened.runs()
+        if not records:
+            write(f"no runs are recorded in {opened.path}")
+        for record in records:
+            batches = await opened.batches(record.run_id)
+            write(f"{record.run_id}  {date(record.created_at)}  {_progress(record, batches)}")
+    return ISSUED
+
+
+@ledger_app.command
+async def show(run: str, /, *, ledger: FileName | None = None) -> int:
+    """Show a run and its batches.
+
+    Parameters
+    ----------
+    run:
+        The run's id.
+    ledger:
+        The ledger's file; by default the user's own.
+    """
+    async with open_ledger(ledger) as opened:
+        record = await known_run(opened, run)
+        batches = await opened.batches(run)
+    write(f"{run}, begun {date(record.created_at)}, changed {date(record.changed_at)}")
+    write(f"  campaign {record.campaign_id}, merchant {record.merchant_id}, variant {record.variant_id}")
+    write(f"  at {record.base_url}; {_progress(record, batches)}")
+    for batch in batches:
+        write(f"batch {batch.number}: {_batch(batch, opened.replay_within, record)}")
+    return ISSUED
+
+
+@ledger_app.command
+async def settle(
+    run: str,
+    batch: Whole,
+    /,
+    *,
+    issued: Flag = False,
+    not_issued: Flag = False,
+    job: str | None = None,
+    ledger: FileName | None = None,
+) -> int:
+    """Decide by hand what became of a batch in doubt, once you know it from Thanx.
+
+    Parameters
+    ----------
+    run:
+        The run's id.
+    batch:
+        The batch's number, as `ledger show` lists it.
+    issued:
+        All of its guests have their reward.
+    not_issued:
+        None of them has: the next `issue` of the run sends it again, unless it was accepted as a job.
+    job:
+        It was accepted as this job, which is looked at first, and which `resume` then follows.
+    ledger:
+        The ledger's file; by default the user's own.
+    """
+    if [issued, not_issued, job is not None].count(True) != 1:
+        raise ConfigurationError("say one of --issued, --not-issued and --job ID")
+    async with open_ledger(ledger) as opened:
+        with before_sending():
+            record = await opened.claim(await known_run(opened, run))
+        try:
+            found = next((row for row in await opened.batches(run) if row.number == batch), None)
+            if found is None or not await _is_in_doubt(found, record):
+                raise ConfigurationError(
+                    f"run {run!r} has no batch {batch} in doubt; see {command('ledger show', opened, run)}"
+                )
+            if job is not None and found.job_id is not None:
+                raise ConfigurationError(f"it is job {found.job_id} already: say --issued or --not-issued")
+            if job is not None:
+                await _check_job(job, record, found, opened)
+                await opened.accept(run, batch, job)
+            elif found.state is BatchState.IN_DOUBT and not_issued:
+                await opened.withdraw(run, batch)
+            else:
+                await opened.finish(run, {batch: _by_hand(len(found.positions), issued=issued)})
+        finally:
+            await opened.release(run)
+    write(f"batch {batch} of run {run} is settled")
+    return ISSUED
+
+
+async def _is_in_doubt(batch: BatchRecord, run: RunRecord) -> bool:
+    """Whether it was not answered, or its job has ended without telling who got a reward."""
+    if batch.state is not BatchState.ACCEPTED or batch.job_id is None:
+        return batch.state is BatchState.IN_DOUBT
+    async with connect() as client:
+        job = await client.get_issuance_job(batch.job_id, merchant_id=run.merchant_id)
+    return job.is_finished and outcome_of(job, len(batch.positions)) is None
+
+
+def _by_hand(guests: int, *, issued: bool) -> BatchOutcome:
+    failures = () if issued else tuple((index, "not issued, as settled by hand") for index in range(guests))
+    return BatchOutcome("settled by hand", guests - len(failures), failures)
+
+
+async def _check_job(job_id: str, run: RunRecord, batch: BatchRecord, ledger: SQLiteLedger) -> None:
+    """A wrong job would settle the batch for good.
+
+    Raises:
+        ConfigurationError: it cannot be this batch's.
+        ThanxError: Thanx does not know it, or does not answer.
+    """
+    for record in await ledger.runs():
+        for other in await ledger.batches(record.run_id):
+            if other.job_id == job_id:
+                raise ConfigurationError(
+                    f"job {job_id} is batch {other.number} of run {record.run_id} already: nothing settled"
+                )
+    guests = len(batch.positions)
+    async with connect() as client:
+        job = await client.get_issuance_job(job_id, merchant_id=run.merchant_id)
+    if job.total_count != guests or (job.campaign_id or run.campaign_id) != run.campaign_id:
+        raise ConfigurationError(
+            f"job {job_id} has {job.total_count:,} guests of campaign {job.campaign_id}; the batch has"
+            f" {guests:,} of {run.campaign_id}. Nothing was settled"
+        )
+
+
+def _progress(record: RunRecord, batches: list[BatchRecord]) -> str:
+    if record.revoked_at is not None:
+        left = sum(1 for batch in batches if batch.job_id and not _is_taken_back(batch))
+        more = f", {left:,} jobs not taken back yet: give `revoke` again" if left else ""
+        return f"revoked on {date(record.revoked_at)}{more}"
+    if record.is_complete(batches):
+        return f"complete: {issued_by(batches):,} issued"
+    return states(batches)
+
+
+def _is_taken_back(batch: BatchRecord) -> bool:
+    return batch.outcome is not None and (batch.outcome.state == "revoked" or not batch.outcome.issued)
+
+
+def _batch(batch: BatchRecord, replay_within: float, run: RunRecord) -> str:
+    places = batch.positions
+    text = f"positions {places.first} to {places.last}, {len(places):,} guests, "
+    if batch.outcome:
+        text += f"{batch.outcome.state}: {batch.outcome.issued:,} issued"
+    elif batch.state is BatchState.IN_DOUBT:
+        old = batch.is_older_than(replay_within)
+        then = "too old to be sent again: settle it" if old else "will be sent again"
+        then = "not sent again, since the run was revoked: settle it" if run.revoked_at else then
+        text += f"in doubt since {date(batch.recorded_at)} ({then}), key {batch.key}"
+    else:
+        text += "accepted"
+    return text + (f", job {batch.job_id}" if batch.job_id else "")

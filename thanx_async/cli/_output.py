@@ -1,0 +1,240 @@
+"""What the command line shows: progress, a report, and the file of those who got nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from thanx_async._core.errors import ConfigurationError
+from thanx_async.batcher import (
+    BatchRange,
+    GuestRow,
+    IssuancePlan,
+    IssuanceReport,
+    IssuanceRun,
+    RevocationReport,
+)
+from thanx_async.cli._status import unread
+from thanx_async.client import ThanxClient
+from thanx_async.limiter import LimiterStatus
+
+_EVERY = 2.0
+_SHOWN = 5
+_REASONS = 20
+
+
+class _Console(Console):
+    """A console that goes silent when nobody reads it any more, where rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+class Display:
+    """Progress: live on a terminal, otherwise a plain line every two seconds."""
+
+    def __init__(self) -> None:
+        self._console = _Console(stderr=True)
+        self._live: Progress | None = None
+        self._client: ThanxClient | None = None
+        self._last = _now()
+        self._said: tuple[str, str | None] = "", None
+        if self._console.is_terminal:
+            columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+            self._live = Progress(*columns, console=self._console, transient=True)
+            self._task = self._live.add_task("reading")
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def watch(self, client: ThanxClient) -> None:
+        """Show this client's waits as well."""
+        self._client = client
+
+    async def keep_showing(self, run: IssuanceRun) -> None:
+        """Show the run every two seconds until cancelled: while it waits, nothing calls back."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            self.progress(run)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def progress(self, run: IssuanceRun) -> None:
+        """The callback of a batcher."""
+        text, status = _progress(run), self._client.limiter.status() if self._client else None
+        reason = status.reason if status and status.held_for > _SHOWN else None
+        if self._live:
+            self._live.update(self._task, description=text + _wait(status, reason))
+        elif _now() - self._last >= _EVERY and (text, reason) != self._said:
+            self._last, self._said = _now(), (text, reason)
+            self.say(text + _wait(status, reason))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _progress(run: IssuanceRun) -> str:
+    handles = run.handles
+    accepted = sum(handle.total for handle in handles)
+    processed = sum(handle.job.processed_count for handle in handles if handle.job)
+    return f"{run.total:,} read, {accepted:,} accepted in {len(handles):,} jobs, {processed:,} processed"
+
+
+def _wait(status: LimiterStatus | None, reason: str | None) -> str:
+    if not status or not status.held_until or not reason:
+        return ""
+    return f"; waiting until {status.held_until.astimezone():%H:%M:%S} for {reason}"
+
+
+def write(text: str) -> None:
+    """A line on standard output; for nobody, once who reads it has gone.
+
+    Raises:
+        OSError: it cannot be written, which is said.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        unread()
+    except OSError as error:
+        raise OSError(f"cannot write to standard output: {error.strerror}") from None
+
+
+def show_report(report: IssuanceReport, *, of: str) -> None:
+    """The counts, why guests failed, and what to do about batches."""
+    write(f"Run {report.run_id}: {report.total:,} {of}")
+    for fate, count in report.counts.items():
+        write(f"  {fate.replace('_', ' '):<11}{count:>12,}")
+    _show_reasons("failed", report.failed)
+    _show_reasons("rejected", report.rejected)
+    _show_batches("in doubt: may have been issued", report.in_doubt, all_of_them=True)
+    _show_batches("unfinished: the job goes on at Thanx", report.unfinished)
+    _show_batches("unsent: certainly not issued", report.unsent)
+
+
+def show_revocation(report: RevocationReport) -> None:
+    """What was taken back, and what was not."""
+    what = f"{report.rewards:,} rewards of {len(report.revoked):,} jobs taken back"
+    if report.revoked and not report.rewards:
+        what = f"none of its {len(report.revoked):,} jobs has rewards left to take back"
+    write(f"Run {report.run_id}: {what}")
+    for left in report.not_revoked:
+        _show_batches(f"not taken back: {left.reason}", [left.batch])
+
+
+def show_plan(plan: IssuancePlan) -> None:
+    """What would be done."""
+    write(f"{plan.total:,} read, {plan.identifiers:,} guests to reward, in {plan.requests:,} requests")
+    write(f"{len(plan.rejected):,} rejected, {len(plan.duplicates):,} duplicates")
+    _show_reasons("rejected", plan.rejected)
+    write(f"at least {plan.least_duration:,.0f} s under the rate limits, one poll for each job included")
+
+
+def _show_reasons(fate: str, rows: list[GuestRow]) -> None:
+    groups: dict[str, list[GuestRow]] = {}
+    for row in rows:
+        groups.setdefault(row.reason, []).append(row)
+    by_size = sorted(groups.items(), key=lambda group: -len(group[1]))
+    for reason, same in by_size[:_REASONS]:
+        write(f"{len(same):,} {fate}: {reason} ({_places(same)})")
+    if rest := by_size[_REASONS:]:
+        write(f"{sum(len(same) for _, same in rest):,} {fate}: {len(rest):,} more reasons")
+
+
+def _places(rows: list[GuestRow]) -> str:
+    shown = ", ".join(str(row.position) for row in rows[:_SHOWN])
+    return f"position{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > _SHOWN else ''}"
+
+
+def _show_batches(what: str, batches: list[BatchRange], *, all_of_them: bool = False) -> None:
+    shown = batches if all_of_them else batches[:_SHOWN]
+    for batch in shown:
+        key = f", key {batch.key}" if batch.key else ""
+        job = f", job {batch.job_id}" if batch.job_id else ""
+        write(f"{what}: positions {batch.first} to {batch.last}, {batch.count:,} guests{key}{job}")
+    if rest := batches[len(shown) :]:
+        count = sum(batch.count for batch in rest)
+        write(f"{what}: {len(rest):,} more batches, to position {rest[-1].last}, {count:,} guests")
+
+
+class FailureFile:
+    """The CSV file of the guests who got no reward, readable by its owner only; opened before anything is
+    sent, so that a name that cannot be written stops the run in time, and emptied only to be written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            os.fchmod(descriptor, 0o600)
+        except OSError as error:
+            raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+        self._file: TextIO = os.fdopen(
+            descriptor, "w", encoding="utf-8", errors="surrogateescape", newline=""
+        )
+
+    def write(self, report: IssuanceReport) -> str:
+        """Returns what to tell of it.
+
+        Raises:
+            OSError: it cannot be written, which is said.
+        """
+        listed = sorted([*report.failed, *report.rejected], key=lambda row: row.position)
+        try:
+            with self._file as file:
+                if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    file.truncate(0)
+                rows = csv.writer(file)
+                rows.writerow(("position", "value", "reason"))
+                rows.writerows((row.position, row.identifier, row.reason) for row in listed)
+        except OSError as error:
+            raise OSError(f"cannot write {self._path}: {error.strerror}") from None
+        return f"{len(listed):,} guests who got no reward are listed in {self._path}"
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _is_read_from(path: Path, source: str) -> bool:
+    try:
+        given = os.fstat(sys.stdin.fileno()) if source == "-" else Path(source).stat()
+        return os.path.samestat(path.stat(), given)
+    except OSError:  # one of them is not there, or is no file
+        return False
+
+
+@contextmanager
+def failure_file(path: Path | None, *, source: str, ledger: Path | None) -> Iterator[FailureFile | None]:
+    """The file, closed at the end in any case. It is neither what the guests are read from nor the ledger."""
+    if path and _is_read_from(path, source):
+        raise ConfigurationError(f"{path} is the file that the guests are read from; give --failures another")
+    theirs = {f"{ledger.resolve()}{end}" for end in ("", "-wal", "-shm", "-bodies")} if ledger else set[str]()
+    if path and str(path.resolve()) in theirs:
+        raise ConfigurationError(f"{path} is the ledger's; give --failures another file")
+    file = FailureFile(path) if path else None
+    try:
+        yield file
+    finally:
+        if file:
+            file.close()

@@ -1,0 +1,114 @@
+"""The commands that take up and take back recorded runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from thanx_async._core.errors import ConfigurationError, ThanxError
+from thanx_async.batcher import AsyncBatcher
+from thanx_async.batching import BatchError
+from thanx_async.cli._client import connect
+from thanx_async.cli._driving import conclude
+from thanx_async.cli._options import FileName
+from thanx_async.cli._output import Display, failure_file, show_revocation, write
+from thanx_async.cli._recorded import before_sending, command, known_run, open_ledger
+from thanx_async.cli._status import ISSUED, STOPPED
+from thanx_async.ledger import SQLiteLedger
+
+
+async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileName | None = None) -> int:
+    """Take up a run that was stopped, without its file: send again what is in doubt, wait, and report.
+
+    Parameters
+    ----------
+    run:
+        The run's id.
+    failures:
+        A CSV file to write: position and reason of each guest who failed, the value being forgotten by now.
+    ledger:
+        The ledger's file; by default the user's own.
+    """
+    with ExitStack() as files:
+        with Display() as display:
+            async with _recorded(run, ledger, display) as (opened, batcher):
+                rows = files.enter_context(failure_file(failures, source="", ledger=opened.path))
+                problem: ThanxError | None = None
+                try:
+                    with before_sending():
+                        resumed = await batcher.resume(run)
+                except BatchError as error:
+                    resumed, problem = error.run, error
+                try:
+                    report = resumed.report() if problem else await resumed.wait()
+                except ThanxError as error:
+                    report, problem = resumed.report(), error
+                record = await known_run(opened, run)
+                unsent = record.batches is None or record.batches > len(await opened.batches(run))
+        status = conclude(report, problem, rows, of="sent and recorded")
+    if report.in_doubt and problem is None:
+        old = f"for longer than {opened.replay_within / 3600:g} h"
+        why = old if record.revoked_at is None else "in a revoked run"
+        write(
+            f"What is in doubt {why}, or since its job does not say, is not sent again: see `ledger settle`"
+        )
+    if unsent:
+        write("Not all of the file was sent: run `issue` with it again for the rest")
+        return STOPPED
+    return status
+
+
+async def revoke(run: str, /, *, ledger: FileName | None = None) -> int:
+    """Take back the rewards of all jobs of a run, waiting for those that still run.
+
+    Parameters
+    ----------
+    run:
+        The run's id.
+    ledger:
+        The ledger's file; by default the user's own.
+    """
+    with Display() as display:
+        async with _recorded(run, ledger, display) as (opened, batcher):
+            with before_sending():
+                resumed = await batcher.resume(run, replay=False)
+            await _check_doubts(opened, run)
+            report = await resumed.revoke()
+    show_revocation(report)
+    return STOPPED if report.not_revoked else ISSUED
+
+
+async def _check_doubts(ledger: SQLiteLedger, run: str) -> None:
+    """Once the run is revoked nothing of it is sent again, by which its job could be found.
+
+    Raises:
+        ConfigurationError: there is something in doubt that `resume` would find out about.
+    """
+    doubts = [batch for batch in await ledger.in_doubt() if batch.run_id == run]
+    young = [batch for batch in doubts if not batch.is_older_than(ledger.replay_within)]
+    if young and (await known_run(ledger, run)).revoked_at is None:
+        raise ConfigurationError(
+            f"{len(young):,} batches of run {run} are in doubt, and cannot be taken back before their jobs"
+            f" are known: give {command('resume', ledger, run)} first, or settle them"
+        )
+
+
+@asynccontextmanager
+async def _recorded(
+    run_id: str, path: Path | None, display: Display
+) -> AsyncIterator[tuple[SQLiteLedger, AsyncBatcher]]:
+    """The ledger and a batcher for a recorded run."""
+    async with open_ledger(path) as ledger, connect() as client:
+        display.watch(client)
+        with before_sending():
+            record = await known_run(ledger, run_id)
+        batcher = AsyncBatcher(
+            client,
+            campaign_id=record.campaign_id,
+            merchant_id=record.merchant_id,
+            variant_id=record.variant_id,
+            ledger=ledger,
+            on_progress=display.progress,
+        )
+        yield ledger, batcher

@@ -1,0 +1,37 @@
+"""The way to Thanx and back: requests and answers as data, the only retry loop, and the border to aiohttp."""
+
+from thanx_async.http import (
+    _catalogue as catalogue,
+)
+from thanx_async.http import (
+    _wire as wire,
+)
+from thanx_async.http._delivery import (
+    Delivery,
+)
+from thanx_async.http._settings import (
+    USER_AGENT,
+    check_parts,
+    checked_url,
+    environment,
+    header,
+    url_of,
+    variable,
+)
+from thanx_async.http._transport import (
+    Transport,
+)
+
+__all__ = [
+    "USER_AGENT",
+    "Delivery",
+    "Transport",
+    "catalogue",
+    "check_parts",
+    "checked_url",
+    "environment",
+    "header",
+    "url_of",
+    "variable",
+    "wire",
+]

@@ -1,0 +1,68 @@
+"""One exchange with aiohttp: sent once, read whole, its errors made ours."""
+
+from __future__ import annotations
+
+import aiohttp
+from yarl import URL
+
+from thanx_async._core.errors import (
+    ConnectionFailedError,
+    InvalidResponseError,
+    RateLimitedError,
+    RequestTimeoutError,
+    TransportError,
+)
+from thanx_async.http import _wire as wire
+
+_ERRORS = 400
+_SECRET = 8
+
+
+def once() -> aiohttp.ClientMiddlewareType:
+    """aiohttp repeats a GET by itself where the connection broke, which the rate limits would know nothing
+    of; this leaves the repeating to us."""
+    sent = False
+
+    async def middleware(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        nonlocal sent
+        if sent:
+            raise aiohttp.ServerDisconnectedError
+        sent = True
+        return await handler(request)
+
+    return middleware
+
+
+async def read(response: aiohttp.ClientResponse, token: str) -> wire.Answer:
+    """The whole answer; a refusal that repeats the token does so no longer."""
+    received = bytearray()
+    try:
+        async for chunk in response.content.iter_any():
+            received += chunk
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        if response.status == 429:
+            raise RateLimitedError(429, None, "Too Many Requests") from error
+        if not isinstance(error, aiohttp.ClientPayloadError):
+            raise
+        raise InvalidResponseError(
+            f"HTTP {response.status}: the answer broke off after {len(received)} bytes",
+            status=response.status,
+            body_start=bytes(received[:200]),
+        ) from error
+    body = bytes(received)
+    if response.status >= _ERRORS and len(token) >= _SECRET:  # what is shorter may be part of any word
+        body = body.replace(token.encode(), b"[masked]")
+    return wire.Answer(response.status, response.headers, body)
+
+
+def transport_error(error: Exception, url: URL) -> TransportError:
+    what = f"{url.host}:{url.port}"
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return RequestTimeoutError(f"no connection to {what} within the timeout", in_doubt=False)
+    if isinstance(error, TimeoutError):
+        return RequestTimeoutError(f"no answer from {what} within the timeout")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return ConnectionFailedError(f"cannot connect to {what}: {error.os_error}", in_doubt=False)
+    return ConnectionFailedError(f"the connection to {what} broke before the answer ({type(error).__name__})")

@@ -1,0 +1,73 @@
+"""The checks of what a client is made of, and is given."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+
+from aiohttp import ClientTimeout
+from yarl import URL
+
+from thanx_async._core import checks
+from thanx_async._core.errors import ConfigurationError
+from thanx_async._version import __version__
+from thanx_async.models import Environment
+from thanx_async.retry import RetryPolicy
+
+USER_AGENT = f"thanx-async/{__version__}"
+
+
+def checked_url(base_url: str) -> str:
+    try:
+        url = URL(checks.text("base_url", base_url))
+    except ValueError as error:
+        raise ConfigurationError("base_url is not a URL") from error
+    if url.user or url.password or url.query_string or url.fragment:
+        raise ConfigurationError("base_url must be just a scheme, a host and perhaps a path")
+    if not url.host or not (url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.host))):
+        raise ConfigurationError("base_url must begin with https:// (http:// only on a loopback address)")
+    return base_url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def url_of(environment: Environment) -> str:
+    if not isinstance(environment, Environment):
+        raise ConfigurationError("environment must be Environment.SANDBOX or Environment.PRODUCTION")
+    return environment.value
+
+
+def check_parts(session: object, timeout: object, retry: object, limiter: object, hook: object) -> None:
+    if session is not None:
+        checks.has("session", session, "an aiohttp.ClientSession", "request", "closed")
+    checks.kind("timeout", isinstance(timeout, ClientTimeout), "an aiohttp.ClientTimeout(total=60)", timeout)
+    checks.kind("retry", isinstance(retry, RetryPolicy), "a RetryPolicy(max_attempts=3)", retry)
+    if limiter is not None:
+        checks.has("limiter", limiter, "a RateLimiter", "slot", "status", "limits")
+    checks.kind("hook", callable(hook), "callable with a record", hook)
+
+
+def header(name: str, value: str, *, spaces: bool = False) -> str:
+    checks.text(name, value)
+    if not value.isascii() or not value.isprintable() or (not spaces and " " in value):
+        raise ConfigurationError(f"{name} has a character that a header may not hold, such as a line end")
+    return value
+
+
+def variable(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise ConfigurationError(f"the environment variable {name} is not set")
+    return value
+
+
+def environment(name: str) -> Environment:
+    try:
+        return Environment[name.upper()]
+    except KeyError:
+        raise ConfigurationError("THANX_ENVIRONMENT must be sandbox or production") from None

@@ -1,0 +1,243 @@
+"""Sending: the session, the only retry loop, and the border where aiohttp's errors become ours."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import ssl
+from collections.abc import Callable, Mapping
+from time import time
+from typing import Generic, TypeVar
+
+import aiohttp
+import attrs
+from yarl import URL
+
+from thanx_async._core.errors import (
+    APIError,
+    ConfigurationError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ThanxError,
+    TransportError,
+)
+from thanx_async._core.tasks import foreign_cancellation, is_being_cancelled
+from thanx_async.http import _wire as wire
+from thanx_async.http._aiohttp import once, read, transport_error
+from thanx_async.http._delivery import Delivery
+from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
+from thanx_async.limiter import Lane, RateLimiter, Slot
+from thanx_async.retry import KEYS_LAST, RetryPolicy
+
+T = TypeVar("T")
+
+_LARGE_BODY = 2**20
+_WORTH_TELLING = 0.001
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@attrs.define
+class _Call(Generic[T]):
+    """One call under way. ``asked``: since when it waits for the rate limits. ``first_sent``: when it first
+    went out with what its doubt is about. ``answered``: Thanx has done it, whatever happens to the answer."""
+
+    request: wire.Request
+    decoder: Callable[[object], T]
+    delivery: Delivery
+    attempt: int = 1
+    asked: float = attrs.field(factory=_now)
+    first_sent: float | None = None
+    answered: bool = False
+
+    def check_age(self) -> None:
+        """Before an attempt, by the wall clock, which goes on while a machine sleeps."""
+        if self.first_sent is None or not self.delivery.in_doubt:
+            self.first_sent = time()
+        elif self.request.idempotency_key and time() - self.first_sent > KEYS_LAST:
+            raise RequestTimeoutError(
+                "no answer for a day: Thanx may have forgotten the idempotency key, and a repetition may be a"
+                " second reward"
+            )
+
+    def record(self, seconds: float, status: int | None, error: str | None) -> RequestRecord:
+        request = self.request
+        return RequestRecord(
+            request.method, request.endpoint, self.attempt, seconds, status, error, request.idempotency_key
+        )
+
+    def explained(self, error: ThanxError) -> ThanxError:
+        error.idempotency_key = self.request.idempotency_key
+        error.in_doubt = self.delivery.in_doubt or self.answered
+        self.note(error)
+        return error
+
+    def note(self, error: BaseException) -> None:
+        if self.delivery.job is not None:
+            job, key = self.delivery.job.id, self.request.idempotency_key
+            error.add_note(f"Accepted as job {job}. Repeat it only with idempotency key {key}.")
+        elif self.delivery.in_doubt and self.request.idempotency_key:
+            error.add_note(
+                "In doubt: Thanx may have acted on this. Repeat it with the same identifiers and idempotency"
+                f" key {self.request.idempotency_key}."
+            )
+
+
+class Transport:
+    """Sends requests, each attempt through the limiter, with the very same bytes every time."""
+
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        *,
+        session: aiohttp.ClientSession | None,
+        timeout: aiohttp.ClientTimeout,
+        retry: RetryPolicy,
+        limiter: RateLimiter,
+        hook: Hook,
+    ) -> None:
+        self._base_url = base_url
+        self._headers = headers
+        self._token = headers["Authorization"].removeprefix("Bearer ")
+        self._session = session
+        self._owns_session = session is None
+        self._tls: ssl.SSLContext | bool = (
+            ssl.create_default_context() if session and base_url.startswith("https:") else True
+        )
+        self._timeout = timeout
+        self._retry = retry
+        self._limiter = limiter
+        self._hook = hook
+
+    def open(self) -> None:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+
+    async def close(self) -> None:
+        if self._owns_session and self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def call(
+        self,
+        request: wire.Request,
+        decoder: Callable[[object], T],
+        *,
+        lane: Lane = Lane.ISSUE,
+        delivery: Delivery | None = None,
+    ) -> T:
+        """Send until there is an answer, or the retry policy gives up."""
+        self._usable_session()  # told before it waits in line
+        call = _Call(request, decoder, delivery or Delivery())
+        try:
+            return await self._until_answered(call, lane)
+        except ThanxError:
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and not is_being_cancelled():
+                raise call.explained(foreign_cancellation("a request")) from error
+            call.note(error)
+            raise
+
+    async def _until_answered(self, call: _Call[T], lane: Lane) -> T:
+        while True:
+            try:
+                async with self._limiter.slot(lane) as slot:
+                    session = self._usable_session()
+                    self._waited(call, lane)
+                    call.check_age()
+                    return await self._attempt(call, slot, session)
+            except RateLimitedError as error:
+                if call.delivery.closing:
+                    raise call.explained(error) from error.__cause__
+            except (APIError, TransportError) as error:
+                wait = self._wait(call, error)
+                if wait is None or call.delivery.closing:
+                    raise call.explained(error) from error.__cause__
+                self._emit_retry(call, error, wait)
+                call.attempt += 1
+                await asyncio.sleep(wait)
+            call.asked = _now()
+
+    def _usable_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise ConfigurationError(
+                "the client is not open: use it as `async with ThanxClient(...) as client`"
+            )
+        if self._session.closed:
+            raise ConfigurationError("the session given to ThanxClient is closed")
+        return self._session
+
+    def _wait(self, call: _Call[T], error: APIError | TransportError) -> float | None:
+        if error.in_doubt and not call.request.repeatable:
+            return None
+        return self._retry.delay(call.attempt, error)
+
+    def _waited(self, call: _Call[T], lane: Lane) -> None:
+        waited = _now() - call.asked
+        if waited > _WORTH_TELLING:
+            emit(self._hook, WaitRecord(lane.value, waited))
+
+    def _emit_retry(self, call: _Call[T], error: Exception, wait: float) -> None:
+        request = call.request
+        record = RetryRecord(
+            request.method,
+            request.endpoint,
+            call.attempt,
+            wait,
+            type(error).__name__,
+            request.idempotency_key,
+        )
+        emit(self._hook, record)
+
+    async def _attempt(self, call: _Call[T], slot: Slot, session: aiohttp.ClientSession) -> T:
+        delivery, doubted = call.delivery, call.delivery.in_doubt
+        delivery.on_wire = delivery.in_doubt = True
+        started = _now()
+        status: int | None = None
+        failure: str | None = "CancelledError"
+        if delivery.on_send:
+            delivery.on_send()
+        try:
+            answer = await self._send(session, call.request, slot)
+            status = answer.status
+            result = wire.decode(answer, call.decoder)
+            delivery.in_doubt = False
+            call.answered = True
+            failure = None
+        except (APIError, TransportError) as error:
+            delivery.in_doubt = doubted or error.in_doubt
+            status, failure = getattr(error, "status", None), type(error).__name__
+            raise
+        finally:
+            delivery.on_wire = False
+            emit(self._hook, call.record(_now() - started, status, failure))
+        return result
+
+    async def _send(self, session: aiohttp.ClientSession, request: wire.Request, slot: Slot) -> wire.Answer:
+        url = URL(self._base_url + request.path, encoded=True).with_query(request.params)
+        body = request.body
+        headers = dict(self._headers)
+        if request.idempotency_key is not None:
+            headers["X-Idempotency-Key"] = request.idempotency_key
+        try:
+            async with session.request(
+                request.method,
+                url,
+                data=io.BytesIO(body) if body and len(body) > _LARGE_BODY else body,
+                headers=headers,
+                timeout=self._timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+                ssl=self._tls,
+                middlewares=(once(),) if self._owns_session else None,
+            ) as response:
+                slot.answered(response.status, response.headers)
+                return await read(response, self._token)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            # The representation of a response's error would show the token.
+            cause = None if isinstance(error, aiohttp.ClientResponseError) else error
+            raise transport_error(error, url) from cause

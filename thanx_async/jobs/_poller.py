@@ -1,0 +1,167 @@
+"""Waiting for jobs: what all handles of a client share, so that each poll serves everybody."""
+
+from __future__ import annotations
+
+import asyncio
+from copy import copy
+from typing import Protocol
+
+from thanx_async._core.errors import ThanxError
+from thanx_async._core.tasks import RESOLUTION, changed
+from thanx_async.identifiers import MAX_BATCH
+from thanx_async.instrumentation import Hook, JobRecord, emit
+from thanx_async.jobs._schedule import PollSchedule
+from thanx_async.jobs._speeds import Track
+from thanx_async.jobs._turns import Turns
+from thanx_async.limiter import RateLimiter
+from thanx_async.models import IssuanceJob
+
+
+class JobService(Protocol):
+    """What watching needs of a client."""
+
+    @property
+    def limiter(self) -> RateLimiter: ...
+
+    @property
+    def hook(self) -> Hook: ...
+
+    async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob: ...
+
+    async def revoke_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob: ...
+
+
+class Signs:
+    """What webhooks have told of a job: whether it is over, and who has a reward, a bit for each guest."""
+
+    __slots__ = ("_bits", "count", "over")
+
+    def __init__(self) -> None:
+        self.over = False
+        self.count = 0
+        self._bits = bytearray()
+
+    def add(self, index: int | None) -> None:
+        """A guest has a reward; events come twice, and are counted once."""
+        if index is None or not 0 <= index < MAX_BATCH:
+            return
+        byte, bit = index // 8, 1 << index % 8
+        if byte >= len(self._bits):
+            self._bits.extend(bytes(byte + 1 - len(self._bits)))
+        if not self._bits[byte] & bit:
+            self._bits[byte] |= bit
+            self.count += 1
+
+
+class JobWatch:
+    """What all handles on one job share: the latest snapshot, and who polls next."""
+
+    def __init__(
+        self,
+        job_id: str,
+        merchant_id: str,
+        service: JobService,
+        schedule: PollSchedule,
+        turns: Turns,
+        signs: Signs,
+    ) -> None:
+        self.signs = signs
+        self.job_id = job_id
+        self.merchant_id = merchant_id
+        self.job: IssuanceJob | None = None
+        self.version = 0
+        self._service = service
+        self._schedule = schedule
+        self._turns = turns
+        self._track: Track | None = None
+        self._polling = asyncio.Lock()
+        self._change = asyncio.Event()
+        self._hinted = signs.over
+        self._polls = 0
+        self._failures = 0
+        self._failure: ThanxError | None = None
+
+    def saw(self, job: IssuanceJob, *, accepted: bool = False) -> None:
+        """Take in a snapshot, wherever it came from; ``accepted``: from the answer that made the job."""
+        if accepted and self.job and self.job.is_finished and not job.is_finished:
+            return  # an answer that was given again, of how the job began
+        now = asyncio.get_running_loop().time()
+        if self._track is None:
+            self._track = self._schedule.track(job, now, accepted=accepted)
+            if self.signs.over:
+                self._schedule.hint(self._track, asyncio.get_running_loop().time())
+        else:
+            self._schedule.seen(self._track, job, now)
+        ended = self._polls > 0 and job.is_finished and not (self.job and self.job.is_finished)
+        self.job = job
+        self.version += 1
+        self._change.set()
+        if ended:
+            self._tell_end(job, now - self._track.since)
+
+    def _tell_end(self, job: IssuanceJob, seconds: float) -> None:
+        record = JobRecord(
+            job.id, job.state, job.total_count, job.success_count, job.failure_count, seconds, self._polls
+        )
+        emit(self._service.hook, record)
+
+    def hint(self) -> None:
+        """There is reason to think that the job is over: look at it as soon as somebody waits for it."""
+        if self.job and self.job.is_finished:
+            return
+        self._hinted = True
+        if self._track:
+            self._schedule.hint(self._track, asyncio.get_running_loop().time())
+        self._change.set()
+
+    async def refresh(self) -> IssuanceJob:
+        """Poll now."""
+        self._polls += 1
+        job = await self._service.get_issuance_job(self.job_id, merchant_id=self.merchant_id)
+        self.saw(job)
+        return job
+
+    async def revoke(self) -> IssuanceJob:
+        job = await self._service.revoke_issuance_job(self.job_id, merchant_id=self.merchant_id)
+        self.saw(job)
+        return job
+
+    async def newer(self, version: int) -> None:
+        """Return once there is a snapshot newer than ``version``: one waiter polls for all of them.
+
+        Raises:
+            ThanxError: what the poll ended in that the caller was waiting for; the next caller polls anew.
+        """
+        failures = self._failures
+        async with self._polling:
+            if self._failure and self._failures != failures:
+                raise copy(self._failure)
+            if self.version != version:
+                return
+            try:
+                await self._poll(version)
+            except ThanxError as error:
+                self._failures += 1
+                self._failure = copy(error)
+                raise
+
+    async def _poll(self, version: int) -> None:
+        """Wait until the job is due, and for a turn, and look at it; unless somebody else has looked."""
+        with self._schedule.watching(self._track, self._change.set):
+            while self.version == version:
+                await self._until_due(version)
+                async with self._turns:
+                    if self.version == version and self._wait() <= RESOLUTION:
+                        self._hinted = False
+                        await self.refresh()
+
+    async def _until_due(self, version: int) -> None:
+        while self.version == version and (wait := self._wait()) > RESOLUTION:
+            self._change.clear()
+            await changed(self._change, wait)
+
+    def _wait(self) -> float:
+        """Seconds until the job is due."""
+        if self._track is None or self._hinted:
+            return 0.0
+        return self._schedule.due(self._track) - asyncio.get_running_loop().time()

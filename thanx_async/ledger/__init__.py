@@ -1,0 +1,36 @@
+"""What was sent, recorded before it is sent, so that nothing is issued twice and nobody is forgotten."""
+
+from typing import (
+    TYPE_CHECKING,
+)
+
+from thanx_async._batches import (
+    BatchOutcome,
+    digest_of,
+)
+from thanx_async._core.lazy import (
+    lazily,
+)
+from thanx_async.ledger._protocol import (
+    Ledger,
+)
+from thanx_async.ledger._records import (
+    BatchRecord,
+    BatchState,
+    RunRecord,
+)
+
+if TYPE_CHECKING:
+    from thanx_async.ledger._sqlite import SQLiteLedger
+else:
+    __getattr__ = lazily(__name__, {"SQLiteLedger": "_sqlite"})  # who has no file has no use for sqlite3
+
+__all__ = [
+    "BatchOutcome",
+    "BatchRecord",
+    "BatchState",
+    "Ledger",
+    "RunRecord",
+    "SQLiteLedger",
+    "digest_of",
+]

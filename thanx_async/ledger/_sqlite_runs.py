@@ -1,0 +1,141 @@
+"""The ledger's table of runs, and the leases that let one process at a time work on each."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from time import time
+
+import attrs
+
+from thanx_async._core.errors import LedgerError
+from thanx_async.ledger._owner import Owner
+from thanx_async.ledger._records import RunRecord
+from thanx_async.ledger._sqlite_schema import explained, transaction
+
+LEASE = 300.0
+"""Seconds for which a claim holds unless renewed, as `SQLiteLedger` does all the time."""
+
+_RUN = tuple(field.name for field in attrs.fields(RunRecord))
+_COLUMNS = ", ".join(_RUN)
+
+
+class Runs:
+    """The runs of one open ledger file."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db = db
+        self._path = path
+        self._owners: dict[str, str] = {}
+
+    def claim(self, run: RunRecord) -> RunRecord:
+        now, owner = time(), Owner.new().packed()
+        with explained(self._path), transaction(self._db):
+            known = self.find(run.run_id)
+            if known is not None and self._may_change(known, run):
+                self._check_free(run.run_id, now)
+                self._db.execute("DELETE FROM runs WHERE run_id = ?", (run.run_id,))
+                known = None
+            if known is None:
+                known = attrs.evolve(run, created_at=now, changed_at=now)
+                marks = ", ".join("?" * len(_RUN))
+                self._db.execute(
+                    f"INSERT INTO runs ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - fixed columns
+                    attrs.astuple(known),
+                )
+            elif differences := run.differences(known):
+                raise LedgerError(
+                    f"run {run.run_id!r} was started with other settings: {'; '.join(differences)}."
+                    " Nothing was sent; use the same settings, or another run_id for another run"
+                )
+            self._check_free(run.run_id, now)
+            self._set_owner(run.run_id, owner, now + LEASE)
+        self._owners[run.run_id] = owner
+        return known
+
+    def _may_change(self, known: RunRecord, run: RunRecord) -> bool:
+        """Whether a run is to be another, and can be, since nothing was sent, as with a wrong campaign."""
+        if known.revoked_at is not None or not (run.differences(known) or run.canary != known.canary):
+            return False
+        query = "SELECT 1 FROM batches WHERE run_id = ? LIMIT 1"
+        return self._db.execute(query, (run.run_id,)).fetchone() is None
+
+    def _check_free(self, run_id: str, now: float) -> None:
+        text, until = self._owner(run_id)
+        if text is None or until <= now or (owner := Owner.unpacked(text)).is_certainly_dead():
+            return
+        raise LedgerError(
+            f"run {run_id!r} is being worked on by process {owner.pid} on {owner.host}. If that process is"
+            f" gone, try again in {until - now:.0f} s"
+        )
+
+    def _owner(self, run_id: str) -> tuple[str | None, float]:
+        row = self._db.execute("SELECT owner, owned_until FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        return row or (None, 0.0)
+
+    def _set_owner(self, run_id: str, owner: str | None, until: float) -> None:
+        self._db.execute(
+            "UPDATE runs SET owner = ?, owned_until = ? WHERE run_id = ?", (owner, until, run_id)
+        )
+
+    def release(self, run_id: str) -> None:
+        owner = self._owners.pop(run_id, None)
+        with explained(self._path), transaction(self._db):
+            if owner is not None and self._owner(run_id)[0] == owner:
+                self._set_owner(run_id, None, 0.0)
+
+    def release_all(self) -> None:
+        for run_id in list(self._owners):
+            self.release(run_id)
+
+    def find(self, run_id: str) -> RunRecord | None:
+        with explained(self._path):
+            rows = self._db.execute(
+                f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?",  # noqa: S608 - fixed columns
+                (run_id,),
+            ).fetchall()
+        return _run(rows[0]) if rows else None
+
+    def all(self) -> list[RunRecord]:
+        with explained(self._path):
+            rows = self._db.execute(
+                f"SELECT {_COLUMNS} FROM runs ORDER BY created_at, run_id"  # noqa: S608 - fixed columns
+            ).fetchall()
+        return [_run(row) for row in rows]
+
+    def save(self, run: RunRecord) -> None:
+        with explained(self._path), transaction(self._db):
+            self._db.execute(
+                "UPDATE runs SET total = ?, batches = ?, revoked_at = COALESCE(?, revoked_at), changed_at = ?"
+                " WHERE run_id = ?",
+                (run.total, run.batches, run.revoked_at, time(), run.run_id),
+            )
+
+    def is_own(self, run_id: str) -> bool:
+        """Whether, within a transaction, this process still has the run."""
+        owner, _ = self._owner(run_id)
+        return owner is not None and owner == self._owners.get(run_id)
+
+    def renew_all(self) -> None:
+        """Those that are still this process's own; of another the next record tells."""
+        if not self._owners:
+            return
+        now = time()
+        with explained(self._path), transaction(self._db):
+            for run_id, owner in self._owners.items():
+                if self.is_own(run_id):
+                    self._set_owner(run_id, owner, now + LEASE)
+
+    def renew(self, run_id: str, now: float) -> None:
+        """Make sure, within a transaction, that the run is still this process's own."""
+        owner, until = self._owner(run_id)
+        if not self.is_own(run_id):
+            raise LedgerError(f"run {run_id!r} was taken over by another process; nothing more is sent here")
+        if until < now + LEASE / 2:
+            self._set_owner(run_id, owner, now + LEASE)
+
+
+def _run(row: tuple[object, ...]) -> RunRecord:
+    fields = dict(zip(_RUN, row, strict=True))
+    fields["deduplicate"] = bool(fields["deduplicate"])
+    return RunRecord(**fields)  # type: ignore[arg-type]  # the columns are named and typed as the fields

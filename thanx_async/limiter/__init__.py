@@ -1,0 +1,48 @@
+"""The rate limits of a credential, kept by everybody who sends with it.
+
+Thanx allows 5 requests a second and 2,000 in 15 minutes, over all endpoints together, and does not say how
+it counts. Source: docs.thanx.com, partner/overview.
+"""
+
+from typing import (
+    TYPE_CHECKING,
+)
+
+from thanx_async._core.lazy import (
+    lazily,
+)
+from thanx_async.limiter._limits import (
+    THANX_RATE_LIMITS,
+    RateLimit,
+    in_flight,
+    least_duration,
+)
+from thanx_async.limiter._memory import (
+    LocalRateLimiter,
+)
+from thanx_async.limiter._protocol import (
+    Lane,
+    LimiterStatus,
+    RateLimiter,
+    Slot,
+    WindowStatus,
+)
+
+if TYPE_CHECKING:
+    from thanx_async.limiter._sqlite import SQLiteRateLimiter
+else:
+    __getattr__ = lazily(__name__, {"SQLiteRateLimiter": "_sqlite"})  # who has no file has no use for sqlite3
+
+__all__ = [
+    "THANX_RATE_LIMITS",
+    "Lane",
+    "LimiterStatus",
+    "LocalRateLimiter",
+    "RateLimit",
+    "RateLimiter",
+    "SQLiteRateLimiter",
+    "Slot",
+    "WindowStatus",
+    "in_flight",
+    "least_duration",
+]

@@ -1,0 +1,83 @@
+"""Rate limits, and what a list of them means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from thanx_async._core import checks
+from thanx_async._core.errors import ConfigurationError
+
+_MOST_AT_ONCE = 32
+
+
+@attrs.frozen
+class RateLimit:
+    """At most ``requests`` in any ``seconds``."""
+
+    requests: int = attrs.field()
+    seconds: float = attrs.field()
+
+    @requests.validator
+    def _check_requests(self, _: object, value: object) -> None:
+        checks.number("RateLimit.requests", value, 1, whole=True)
+
+    @seconds.validator
+    def _check_seconds(self, _: object, value: object) -> None:
+        checks.number("RateLimit.seconds", value, 0.001)
+
+    def __str__(self) -> str:
+        return f"{self.requests:,} in {self.seconds:g} s"
+
+    def implies(self, other: RateLimit) -> bool:
+        """Whether who keeps this limit keeps the other one as well."""
+        return self != other and self.requests <= other.requests and self.seconds >= other.seconds
+
+
+THANX_RATE_LIMITS = (RateLimit(5, 1), RateLimit(2000, 900))
+"""What Thanx allows unless it has granted more."""
+
+
+def checked_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
+    """The limits, each once, the shortest window first.
+
+    Raises:
+        ConfigurationError: there are none, or one is something else.
+    """
+    if not isinstance(limits, Iterable):
+        raise ConfigurationError(f"limits must be a list of RateLimit, not {limits!r}")
+    given = list(limits)
+    for place, limit in enumerate(given):
+        if not isinstance(limit, RateLimit):
+            raise ConfigurationError(f"limits[{place}] must be a RateLimit, not {limit!r}")
+    if not given:
+        raise ConfigurationError("limits is empty: give at least one RateLimit")
+    return tuple(sorted(set(given), key=lambda limit: (limit.seconds, limit.requests)))
+
+
+def least_duration(requests: int, limits: Sequence[RateLimit]) -> float:
+    """Seconds from the first to the last of a number of requests, at the soonest: evenly spaced within the
+    shortest window, and never too many within any."""
+    pace = without_implied(checked_limits(limits))[0]
+    sent: list[float] = []
+    for number in range(requests):
+        soonest = [sent[-1] + pace.seconds / pace.requests] if sent else [0.0]
+        soonest += [
+            sent[number - limit.requests] + limit.seconds for limit in limits if number >= limit.requests
+        ]
+        sent.append(max(soonest))
+    return sent[-1] if sent else 0.0
+
+
+def without_implied(limits: tuple[RateLimit, ...]) -> list[RateLimit]:
+    """Those that no other implies, the shortest window first."""
+    return [limit for limit in limits if not any(other.implies(limit) for other in limits)]
+
+
+def in_flight(limits: Sequence[RateLimit], latency: float | None) -> int:
+    """Requests under way at once: the rate times the latency (Little's law), and one more; 2 to 32."""
+    shortest = min(limits, key=lambda limit: (limit.seconds, limit.requests))
+    busy = shortest.requests / shortest.seconds * (latency or 0.0)
+    return min(_MOST_AT_ONCE, max(2, math.ceil(busy) + 1))

@@ -1,0 +1,232 @@
+"""When the next request may be sent: a pure decision over a small state, without clock or I/O.
+
+The server counts a request at some moment between its sending and its answer. A slot of a window is
+therefore free again only one window after the latest moment at which the request can have been counted: its
+*arrival bound*. All times are seconds on one clock, given by the caller.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from math import inf
+
+import attrs
+
+from thanx_async._core import checks
+from thanx_async.limiter import _refusal
+from thanx_async.limiter._limits import RateLimit, checked_limits, without_implied
+from thanx_async.limiter._refusal import Answer
+from thanx_async.limiter._state import Booking, LimiterState, Ticket
+
+LEASE = 60.0
+_SLACK = 0.005
+_HALF_TRUSTED = 20
+_MARGIN_STEP = 0.05
+_MOST_MARGIN = 1.5
+_TRUST_STEP = 0.1
+_MARGIN_AFTER = 300
+_TRUST_AFTER = 50
+_UNLEARNT = 900.0
+_LOOK_AGAIN = 0.25
+_GRACE = 1.0
+_POLL_TURN = 9
+
+
+@attrs.frozen
+class Decision:
+    """When the next request may be sent, and what it waits for."""
+
+    due: float
+    reason: str
+
+
+@attrs.frozen
+class Admission:
+    """The answer to who asks for a slot: a booking, or when to ask again and why."""
+
+    booking: Booking | None
+    due: float
+    reason: str
+
+
+class Pacing:
+    """The limits and how to keep them. Whatever changes is in the state.
+
+    Args:
+        limits: all that apply. Those that are implied by others need no keeping; the shortest of the rest
+            sets the pace.
+        strict: trust no answer to have been quick on its way back.
+    """
+
+    def __init__(
+        self, limits: Sequence[RateLimit], *, strict: bool, draw: Callable[[], float] = random.random
+    ) -> None:
+        self.limits = checked_limits(limits)
+        checks.flags(strict=strict)
+        self._adaptive = not strict
+        self._draw = draw
+        self._kept = without_implied(self.limits)
+        self._pace = self._kept[0]
+
+    def decide(self, state: LimiterState, now: float) -> Decision:
+        """Look, and change nothing."""
+        refusal = state.refusal
+        probe = None if refusal.probe is None else state.flights.get(refusal.probe)
+        if probe and now < probe.lease:
+            return Decision(min(probe.lease, now + _LOOK_AGAIN), "the answer to a probe after a refusal")
+        waits = [(-inf, "nothing")]
+        if state.last is not None:
+            waits.append((state.last + self._spacing(state), "even spacing"))
+        if refusal.until is not None:
+            waits.append((refusal.until, "a refusal (429)"))
+        for limit in self._kept:
+            trust = self._trust(limit.seconds, state)
+            flying = sorted(
+                self._bound(state, flight, min(now, flight.lease), trust) for flight in state.flights.values()
+            )
+            moment = state.window(limit.seconds).newest(limit.requests, flying)
+            if moment is not None:
+                waits.append(
+                    (
+                        moment + self._length(limit.seconds, state),
+                        f"the limit of {limit.requests:,} requests in {limit.seconds:g} s",
+                    )
+                )
+        return Decision(*max(waits))
+
+    def admit(self, state: LimiterState, owner: str, now: float, *, polls: bool, others: bool) -> Admission:
+        """Give the owner a slot if it is its turn and the limits allow, or a ticket.
+
+        Args:
+            polls: whether the request only looks. ``others``: whether polls of the owner wait besides.
+        """
+        self._pass_time(state, now)
+        state.tickets = [
+            ticket for ticket in state.tickets if ticket.owner == owner or ticket.wake + _GRACE >= now
+        ]
+        mine = next((ticket for ticket in state.tickets if ticket.owner == owner), None)
+        if mine is None:
+            mine = Ticket(owner, polls, now)
+            state.tickets.append(mine)
+        mine.polls = polls
+        decision = self.decide(state, now)
+        due, reason = decision.due, decision.reason
+        ahead = _ahead(state, mine, max(due, now))
+        if due <= now and not ahead:
+            state.tickets.remove(mine)
+            waits = not polls and (others or any(ticket.polls for ticket in state.tickets))
+            state.passed_over = state.passed_over + 1 if waits else 0
+            return Admission(self._book(state, now), now, reason)
+        if due > now:
+            due += len(ahead) * self._spacing(state)
+        else:
+            due = min(now + len(ahead) * self._spacing(state), ahead[0].wake + _GRACE + _SLACK)
+            reason = "other processes, whose turn it is"
+        mine.wake = due
+        return Admission(None, due, reason)
+
+    def withdraw(self, state: LimiterState, owner: str, booking: Booking | None) -> None:
+        """Take back a ticket, and a booking of which nothing was sent."""
+        state.tickets = [ticket for ticket in state.tickets if ticket.owner != owner]
+        if booking:
+            state.flights.pop(booking.token, None)
+
+    def settle(self, state: LimiterState, booking: Booking, now: float, answer: Answer | None) -> None:
+        """The request is over: log it, and learn from the answer if there was one."""
+        self._pass_time(state, now)
+        state.flights.pop(booking.token, None)
+        self._log(state, booking, answer.time if answer else now)
+        if answer is not None:
+            round_trip = answer.time - booking.sent
+            state.round_trips += 1
+            known = state.least_round_trip
+            state.least_round_trip = round_trip if known is None else min(known, round_trip)
+            self._learn(state, booking, answer)
+
+    def used(self, state: LimiterState, limit: RateLimit, now: float) -> int:
+        """Requests that may still count within a window of ``limit``."""
+        logged = state.window(limit.seconds).since(now - limit.seconds)
+        flying = sum(flight.lease > now - limit.seconds for flight in state.flights.values())
+        return min(limit.requests, logged + flying)
+
+    def _spacing(self, state: LimiterState) -> float:
+        return self._pace.seconds / self._pace.requests * (1 + state.margin)
+
+    def _length(self, seconds: float, state: LimiterState) -> float:
+        return seconds * (1 + state.margin) if seconds == self._pace.seconds else seconds
+
+    def _trust(self, seconds: float, state: LimiterState) -> float:
+        return state.trust if self._adaptive and seconds == self._pace.seconds else 1.0
+
+    def _bound(self, state: LimiterState, booking: Booking, ended: float, trust: float) -> float:
+        # The least of few round trips may have been slow, so that it is trusted as they become more.
+        known = state.round_trips / (state.round_trips + _HALF_TRUSTED)
+        base = 0.9 * known * (state.least_round_trip or 0.0)
+        return booking.sent + trust * max(0.0, ended - booking.sent - base) + _SLACK
+
+    def _book(self, state: LimiterState, now: float) -> Booking:
+        state.tokens += 1
+        booking = Booking(state.tokens, now, now + LEASE)
+        state.flights[booking.token] = booking
+        state.last = now
+        if state.refusal.failures:
+            state.refusal.probe = booking.token
+        return booking
+
+    def _pass_time(self, state: LimiterState, now: float) -> None:
+        """Log requests whose lease is over, and forget what no longer counts."""
+        state.clock = max(state.clock, now)
+        if (
+            state.last is not None
+            and now > max(state.last, state.refusal.until or now - _UNLEARNT) + _UNLEARNT
+        ):
+            state.unlearn()
+        for limit in self.limits:
+            state.keep_window(limit.seconds)
+        for booking in [flight for flight in state.flights.values() if flight.lease <= now]:
+            del state.flights[booking.token]
+            self._log(state, booking, booking.lease)
+        for window in state.windows:
+            window.forget(now - self._length(window.seconds, state))
+
+    def _log(self, state: LimiterState, booking: Booking, ended: float) -> None:
+        for window in state.windows:
+            window.add(self._bound(state, booking, ended, self._trust(window.seconds, state)))
+
+    def _learn(self, state: LimiterState, booking: Booking, answer: Answer) -> None:
+        if answer.status != 429:
+            _refusal.passed(state.refusal, booking)
+            self._relax(state)
+            return
+        if state.adjusted is None or booking.sent > state.adjusted:
+            state.adjusted = answer.time
+            self._be_careful(state)
+        boundary = self.limits[-1].seconds
+        _refusal.refused(state.refusal, booking, answer, boundary, self._draw())
+
+    def _be_careful(self, state: LimiterState) -> None:
+        if state.trust < 0.8:
+            state.trust = min(1.0, state.trust + 2 * _TRUST_STEP)
+        else:
+            state.margin = min(_MOST_MARGIN, state.margin + _MARGIN_STEP)
+
+    def _relax(self, state: LimiterState) -> None:
+        if state.margin > 0:
+            state.margin = max(0.0, state.margin - _MARGIN_STEP / _MARGIN_AFTER)
+        elif self._adaptive:
+            state.trust = max(0.0, state.trust - _TRUST_STEP / _TRUST_AFTER)
+
+
+def polls_turn(state: LimiterState) -> bool:
+    """Whether a waiting poll goes before those who issue: one slot in ten is its."""
+    return state.passed_over >= _POLL_TURN
+
+
+def _ahead(state: LimiterState, mine: Ticket, now: float) -> list[Ticket]:
+    """The tickets whose turn comes before ``mine``, but for those that are not yet expected by then."""
+    issuing = [ticket for ticket in state.tickets if not ticket.polls]
+    polling = [ticket for ticket in state.tickets if ticket.polls]
+    first = 1 if polls_turn(state) else 0
+    order = polling[:first] + issuing + polling[first:]
+    return [ticket for ticket in order[: order.index(mine)] if ticket.wake <= now]

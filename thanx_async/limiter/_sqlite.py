@@ -1,0 +1,203 @@
+"""A limiter's state in a SQLite file, for all processes of one machine and across restarts."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from anyio import to_thread
+from cattrs.preconf.orjson import make_converter
+
+from thanx_async._core import checks
+from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.tasks import to_its_end
+from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit
+from thanx_async.limiter._pacing import Pacing
+from thanx_async.limiter._protocol import LimiterStatus
+from thanx_async.limiter._queue import QueuedLimiter
+from thanx_async.limiter._state import LimiterState
+from thanx_async.limiter._store import Clock
+
+T = TypeVar("T")
+
+_APPLICATION = 0x74686C72  # "thlr"
+_SCHEMA = 1
+_BUSY = 30.0
+_LATEST = 1e11
+
+
+def wall_clock() -> float:
+    """Seconds since 1970: the one clock that processes share and that outlives them."""
+    return time.time()
+
+
+class SQLiteStore:
+    """Keeps the state in one row. Each transaction takes the file's lock for well under a millisecond.
+
+    The file is opened by the first transaction and closed when the store is no longer used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = LimiterState()
+        self._clock = Clock(lambda: wall_clock())
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def now(self) -> float:
+        self._clock.attach()
+        return max(self._clock.time(), self.state.clock)
+
+    async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
+        self._clock.attach()
+        return await to_its_end(to_thread.run_sync(self._transact, change))
+
+    def _transact(self, change: Callable[[LimiterState, float], T]) -> T:
+        with self._lock, self._explained():
+            if self._connection is None:
+                self._connection = self._open()
+            with _transaction(self._connection, "IMMEDIATE") as connection:
+                state = self._loaded(connection.execute("SELECT state FROM limiter").fetchone())
+                result = change(state, self._clock.catch_up(state.clock))
+                connection.execute("UPDATE limiter SET state = ?", (dump_state(state),))
+            self.state = state
+            return result
+
+    def _loaded(self, row: tuple[bytes]) -> LimiterState:
+        try:
+            return load_state(row[0])
+        except Exception as error:
+            raise self._unusable("its content is damaged", "move it away, and start anew") from error
+
+    def _open(self) -> sqlite3.Connection:
+        """Make the file, or make sure that it is a limiter's; another's is not touched."""
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False, cached_statements=8
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        weakref.finalize(self, connection.close)
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        with _transaction(connection, "DEFERRED"):
+            new = self._is_new(connection)
+        if new:
+            with _transaction(connection, "IMMEDIATE"):
+                if self._is_new(connection):  # nobody else was faster
+                    connection.execute("CREATE TABLE limiter (state BLOB NOT NULL)")
+                    connection.execute("INSERT INTO limiter VALUES (?)", (dump_state(LimiterState()),))
+                    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                    connection.execute(f"PRAGMA user_version = {_SCHEMA}")
+        self.path.chmod(0o600)
+        with suppress(sqlite3.OperationalError):  # somebody has it open: it stays as it is, which works too
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _is_new(self, connection: sqlite3.Connection) -> bool:
+        """Whether nothing is in it yet; to be asked within a transaction."""
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (schema,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application == _APPLICATION and schema == _SCHEMA:
+            return False
+        if application == _APPLICATION:
+            raise self._unusable(
+                f"a newer thanx_async wrote it (version {schema})", "update thanx_async, or give another path"
+            )
+        if tables or application or schema:
+            raise self._unusable("it is a database of another application", "give another path")
+        return True
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise self._unusable(f"another process has locked it for {_BUSY:g} s", "end that") from error
+            raise self._unusable(str(error), "give a file on a local disk that can be written") from error
+        except sqlite3.DatabaseError as error:
+            raise self._unusable(str(error), "move it away, and it is made anew") from error
+        except OSError as error:
+            raise self._unusable(error.strerror or str(error), "give a path that can be written") from error
+
+    def _unusable(self, why: str, advice: str) -> ConfigurationError:
+        return ConfigurationError(f"the rate limiter cannot use {self.path}: {why}; {advice}")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:
+    """A transaction; one that is IMMEDIATE holds the file's lock from its beginning."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+_converter = make_converter(detailed_validation=False)
+
+
+def dump_state(state: LimiterState) -> bytes:
+    return bytes(_converter.dumps(state))
+
+
+def load_state(data: bytes) -> LimiterState:
+    """The state; data that are none raise one exception or another."""
+    state = _converter.loads(data, LimiterState)
+    if not 0 <= state.clock < _LATEST:
+        raise ValueError
+    return state
+
+
+class SQLiteRateLimiter(QueuedLimiter):
+    """Keeps the limits over all processes of one machine that give the same file, and across restarts.
+
+    The processes take turns, and share everything: what was spent, pauses after a refusal, and what was
+    learnt of the network. Requests of a process that was killed count as if their answers had come after
+    60 s. Each process may give limits of its own, and keeps those, over what all have sent.
+
+    The file is made by the first request, readable by its owner only, and opened and closed without further
+    ado. `status` tells what this process saw last; `refresh` looks anew.
+
+    Args:
+        path: the file, on a local disk, in a directory that exists.
+        limits, strict: as for `LocalRateLimiter`.
+
+    Raises:
+        ConfigurationError: the limits are unusable. A request, or `refresh`, raises it if the file is no
+            limiter's, is damaged or cannot be written; such a file is left as it is.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        limits: Sequence[RateLimit] = THANX_RATE_LIMITS,
+        *,
+        strict: bool = True,
+    ) -> None:
+        self.path = checks.path("path", path).absolute()
+        super().__init__(Pacing(limits, strict=strict), SQLiteStore(self.path))
+
+    def __repr__(self) -> str:
+        return f"<SQLiteRateLimiter {self.path}: {self.status()}>"
+
+    async def refresh(self) -> LimiterStatus:
+        """Read the file, and tell what all processes have spent."""
+        await self._store.transact(lambda _state, _now: None)
+        return self.status()

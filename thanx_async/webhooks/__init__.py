@@ -1,0 +1,29 @@
+"""Webhooks: Thanx tells what happens, so that polls need only make sure.
+
+`verify` checks a signature and parses the event; `aiohttp_handler` and `asgi_app` are ready-made endpoints
+that do so and wake the handles that wait for the job.
+"""
+
+from thanx_async.webhooks._endpoints import Notified, aiohttp_handler, asgi_app
+from thanx_async.webhooks._events import (
+    Event,
+    EventFailure,
+    EventIdentifier,
+    RewardBatchCompleted,
+    RewardIssued,
+    UnknownEvent,
+    verify,
+)
+
+__all__ = [
+    "Event",
+    "EventFailure",
+    "EventIdentifier",
+    "Notified",
+    "RewardBatchCompleted",
+    "RewardIssued",
+    "UnknownEvent",
+    "aiohttp_handler",
+    "asgi_app",
+    "verify",
+]
