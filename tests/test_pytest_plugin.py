@@ -141,4 +141,4 @@ def test_coverage_sees_the_first_lines(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     files = json.loads(report.read_text())["files"]
     missed = {"/".join(Path(name).parts[-2:]): row["missing_lines"] for name, row in files.items()}
-    assert missed["thanx_async/__init__.py"] == missed["thanx_async/_version.py"] == []
+    assert missed["emulator/__init__.py"] == missed["thanx_async/_version.py"] == []
