@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack
 from uuid import uuid4
@@ -179,8 +178,8 @@ class ThanxClient:
         body = wire.issue_body(campaign_id, merchant_id, variant_id, values)
         key = str(uuid4()) if idempotency_key is None else header("idempotency_key", idempotency_key)
         request = wire.issue_rewards(body, key)
-        make_handle = partial(self._jobs.accepted, merchant_id=merchant_id, total=len(values))
-        return await self._transport.deliver(request, Delivery(make_handle))
+        job = await self._transport.deliver(request, Delivery())
+        return self._jobs.accepted(job, merchant_id=merchant_id, total=len(values))
 
     async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob:
         """A snapshot of a job; like everything that only looks, it waits its turn behind issuing."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
-from thanx_async._batches import BatchOutcome, Positions, batch_key, outcome_of
+from thanx_async._batches import BatchOutcome, batch_key, outcome_of
 from thanx_async._core.errors import BadRequestError
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._report import BatchRange, GuestRow
@@ -15,12 +14,9 @@ from thanx_async.http import Delivery
 from thanx_async.instrumentation import BatchFate
 from thanx_async.instrumentation import BatchRecord as BatchEvent
 from thanx_async.jobs import JobHandle
-from thanx_async.models import IssuanceJob
 
 if TYPE_CHECKING:
     from thanx_async.ledger import BatchRecord
-
-MakeHandle = Callable[[Positions, IssuanceJob], JobHandle]
 
 
 class Batch:
@@ -28,12 +24,12 @@ class Batch:
 
     Args:
         chunk: its number, its places in the input, and its identifiers.
-        make_handle: makes the handle of the job that Thanx has accepted the batch as.
         since: when its oldest guest came in, on the loop's clock; now by default.
         on_send: called as an attempt to send it goes out.
 
     Attributes:
-        delivery: how far its sending has come, and the handle on its job.
+        delivery: how far its sending has come.
+        handle: on its job, once Thanx has accepted it.
         held: in doubt, and not to be sent again by itself.
         settled: the outcome is known: ``state``, how many were ``issued``, and a row for each who was not.
         recorded: the outcome is in the ledger.
@@ -45,6 +41,7 @@ class Batch:
         "_body",
         "_values",
         "delivery",
+        "handle",
         "held",
         "issued",
         "key",
@@ -64,7 +61,6 @@ class Batch:
         self,
         chunk: Chunk,
         run_id: str,
-        make_handle: MakeHandle,
         *,
         since: float | None = None,
         on_send: Callable[[], None] | None = None,
@@ -74,7 +70,8 @@ class Batch:
         self.number = chunk.number
         self.positions = chunk.positions
         self.key = batch_key(run_id, chunk.number)
-        self.delivery = Delivery(partial(make_handle, chunk.positions), on_send)
+        self.delivery = Delivery(on_send)
+        self.handle: JobHandle | None = None
         self.refused: BadRequestError | None = None
         self.held = False
         self.settled = False
@@ -87,9 +84,9 @@ class Batch:
         self._body: bytes | None = None
 
     @property
-    def handle(self) -> JobHandle | None:
-        """The handle on its job, once Thanx has accepted it."""
-        return self.delivery.handle
+    def job_id(self) -> str | None:
+        """The id of its job, once Thanx has accepted it."""
+        return self.handle.id if self.handle else None
 
     @property
     def is_decided(self) -> bool:
@@ -155,14 +152,14 @@ class Batch:
             count=len(self.positions),
             fate=fate,
             seconds=asyncio.get_running_loop().time() - self.since,
-            job_id=self.delivery.job_id,
+            job_id=self.job_id,
             error=None if error is None else type(error).__name__,
         )
 
     def range(self) -> BatchRange:
         """Where it stands in the input, with its key and job."""
         positions = self.positions
-        return BatchRange(positions.first, positions.last, len(positions), self.key, self.delivery.job_id)
+        return BatchRange(positions.first, positions.last, len(positions), self.key, self.job_id)
 
     def outcome(self) -> BatchOutcome:
         """What `settle` was given, to be written down."""
@@ -188,7 +185,8 @@ class Batch:
         self.held = held
         if not keep_values and (held or not in_doubt):
             self._values = None
-        self.delivery.recall(handle, in_doubt=in_doubt)
+        self.handle = handle
+        self.delivery.recall(in_doubt=in_doubt)
         if record.outcome is not None:
             self.settle(record.outcome)
             self.recorded = True
@@ -208,6 +206,10 @@ class Batch:
         self._body = None
         if not keep_values:
             self._values = None
+
+    def accepted(self, handle: JobHandle) -> None:
+        """Thanx has accepted it as this job."""
+        self.handle = handle
 
     def stop(self) -> None:
         """Allow no further attempt to send it."""
@@ -247,7 +249,7 @@ class Batch:
 
     def settle(self, outcome: BatchOutcome) -> None:
         """The batch has ended."""
-        values, job_id = self._values, self.delivery.job_id
+        values, job_id = self._values, self.job_id
         self.rows = [
             GuestRow(self.positions[index], values[index] if values else None, reason, job_id)
             for index, reason in outcome.failures

@@ -186,7 +186,7 @@ class Collector:
     def _batch(self, run_id: str, first: int, guests: list[Guest]) -> Batch:
         values = [guest.value for guest in guests]
         chunk = Chunk(self._batches, Positions(first, len(values)), values)
-        batch = self._sender.target.batch(chunk, run_id, since=guests[0].since, on_send=self._change.set)
+        batch = Batch(chunk, run_id, since=guests[0].since, on_send=self._change.set)
         self._batches += 1
         self._flying[batch] = guests
         return batch

@@ -102,7 +102,7 @@ class Recorder:
                 account.chunker.skip(len(record.positions))
 
     async def _recalled(self, record: BatchRecord, run: RunRecord, *, replay: bool) -> Batch:
-        batch = self._target.batch(Chunk(record.number, record.positions, []), run.run_id)
+        batch = Batch(Chunk(record.number, record.positions, []), run.run_id)
         self._adopt(batch, record, revoked=run.revoked_at is not None)
         if replay and not batch.is_decided and run.revoked_at is None:
             batch.replay(await self._ledger.body(run.run_id, record.number))
@@ -126,7 +126,7 @@ class Recorder:
             if record.outcome.state in _ENDS:
                 record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
         held = record.state is BatchState.IN_DOUBT and record.is_older_than(self._ledger.replay_within)
-        batch.adopt(record, self._target.handle(record), held=held, keep_values=self._keep_values)
+        batch.adopt(record, self._target.recorded(record), held=held, keep_values=self._keep_values)
 
     async def deliver(self, batch: Batch, body: bytes, send: Send) -> None:
         """Write a batch down, send it, and write down what became of it."""

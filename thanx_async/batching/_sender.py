@@ -77,3 +77,6 @@ class BatchSender:
             await self._transport.deliver(wire.issue_rewards(body, batch.key), batch.delivery)
         except BadRequestError as error:
             batch.refuse(error)
+        finally:
+            if job := batch.delivery.job:
+                batch.accepted(self.target.accepted(batch.positions, job))

@@ -167,7 +167,7 @@ class IssuanceStream:
     def _register(self, chunks: list[Chunk]) -> None:
         """Take in new batches. Those of an earlier process get their fate, and none is sent before all of
         these were found to be the same as then."""
-        fresh = [self._sender.target.batch(chunk, self._account.run_id) for chunk in chunks]
+        fresh = [Batch(chunk, self._account.run_id) for chunk in chunks]
         self._account.batches.extend(fresh)
         if self._recorded is not None:
             self._recorded.meet(fresh, chunks)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 
 from thanx_async._batches import Positions
-from thanx_async.batching._batch import Batch
-from thanx_async.batching._chunker import Chunk
 from thanx_async.http import wire
 from thanx_async.jobs import JobHandle, JobRegistry
 from thanx_async.models import IssuanceJob
@@ -36,27 +33,17 @@ class Target:
         """The body of the request for these identifiers."""
         return wire.issue_body(*self.ids, values)
 
-    def batch(
-        self,
-        chunk: Chunk,
-        run_id: str,
-        *,
-        since: float | None = None,
-        on_send: Callable[[], None] | None = None,
-    ) -> Batch:
-        """A batch that issues this to a chunk of a run's input."""
-        return Batch(chunk, run_id, self._accepted, since=since, on_send=on_send)
+    def accepted(self, positions: Positions, job: IssuanceJob) -> JobHandle:
+        """The handle on the job that Thanx has just accepted a batch as."""
+        return self.jobs.accepted(
+            job, merchant_id=self.merchant_id, start=positions.first, total=len(positions)
+        )
 
-    def handle(self, record: BatchRecord) -> JobHandle | None:
+    def recorded(self, record: BatchRecord) -> JobHandle | None:
         """The handle on the job of a recorded batch, with what was kept of that job."""
         if record.job_id is None:
             return None
         if job := record.job():
-            return self._accepted(record.positions, job)
+            return self.accepted(record.positions, job)
         first, total = record.positions.first, len(record.positions)
         return self.jobs.handle(record.job_id, self.merchant_id, start=first, total=total)
-
-    def _accepted(self, positions: Positions, job: IssuanceJob) -> JobHandle:
-        return self.jobs.accepted(
-            job, merchant_id=self.merchant_id, start=positions.first, total=len(positions)
-        )

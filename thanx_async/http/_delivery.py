@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
 
 from thanx_async._core.errors import APIError, TransportError
 from thanx_async.http import _wire as wire
 from thanx_async.models import IssuanceJob
-
-
-class Named(Protocol):
-    """What stands for a job once it is accepted."""
-
-    @property
-    def id(self) -> str: ...
-
-
-H = TypeVar("H", bound=Named)
 
 
 class Sending:
@@ -64,48 +53,32 @@ class Sending:
             self.on_wire = False
 
 
-class Delivery(Sending, Generic[H]):
-    """The state of one Issue Rewards request, and the handle on its job.
+class Delivery(Sending):
+    """The state of one Issue Rewards request.
 
-    Args:
-        make_handle: makes the handle of the job that Thanx has accepted the request as.
-        on_send: called as an attempt goes out.
+    Attributes:
+        job: what Thanx has accepted the request as.
     """
 
-    __slots__ = ("_make_handle", "handle")
+    __slots__ = ("job",)
 
-    def __init__(
-        self, make_handle: Callable[[IssuanceJob], H] | None, on_send: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, on_send: Callable[[], None] | None = None) -> None:
         super().__init__(on_send)
-        self._make_handle = make_handle
-        self.handle: H | None = None
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _recorded, (self.handle, self.in_doubt)
+        self.job: IssuanceJob | None = None
 
     @property
     def job_id(self) -> str | None:
-        return self.handle.id if self.handle else None
+        return self.job.id if self.job else None
 
-    def accept(self, payload: object) -> H:
-        """Take in the answer of a success; from then on there is a handle, whatever happens next."""
-        job = wire.decode_job(payload)
-        if self._make_handle is None:
-            raise TypeError("a delivery that was unpickled cannot be sent")
-        self.handle = self._make_handle(job)
-        return self.handle
-
-    def recall(self, handle: H | None, *, in_doubt: bool) -> None:
-        """Take over what an earlier process has recorded."""
-        self.handle, self.in_doubt = handle, in_doubt
+    def accept(self, payload: object) -> IssuanceJob:
+        """Take in the answer of a success; from then on the job is known, whatever happens next."""
+        self.job = wire.decode_job(payload)
+        return self.job
 
     def doubt(self) -> None:
-        """Others may send it, so that it is not certain any more that nothing was issued."""
+        """Somebody else may have sent it, or may still, so that it may have been issued."""
         self.in_doubt = True
 
-
-def _recorded(handle: H | None, in_doubt: bool) -> Delivery[H]:
-    delivery = Delivery[H](None)
-    delivery.recall(handle, in_doubt=in_doubt)
-    return delivery
+    def recall(self, *, in_doubt: bool) -> None:
+        """What an earlier process has recorded of it."""
+        self.in_doubt = in_doubt

@@ -24,9 +24,10 @@ from thanx_async._core.errors import (
 from thanx_async._core.tasks import foreign_cancellation, is_being_cancelled
 from thanx_async.http import _wire as wire
 from thanx_async.http._aiohttp import once, read, transport_error
-from thanx_async.http._delivery import Delivery, H, Sending
+from thanx_async.http._delivery import Delivery, Sending
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
+from thanx_async.models import IssuanceJob
 from thanx_async.retry import KEYS_LAST, RetryPolicy
 
 T = TypeVar("T")
@@ -123,7 +124,7 @@ class Transport:
             session, self._session = self._session, None
             await session.close()
 
-    async def deliver(self, request: wire.Request, delivery: Delivery[H]) -> H:
+    async def deliver(self, request: wire.Request, delivery: Delivery) -> IssuanceJob:
         """Send an Issue Rewards request, keeping the ``delivery`` accurate at every moment."""
         return await self._see_through(_Call(request, delivery.accept, delivery), Lane.ISSUE)
 
