@@ -16,12 +16,12 @@ EMULATED = {
     "slogcr": Counter.SLIDING_LOG_COUNTING_REFUSED,
     "swc": Counter.SLIDING_COUNTER,
 }
-"""As the emulator counts: in windows aligned to the clock, in an exact sliding log, in one that counts refused
-requests as well, and in a sliding counter."""
+"""As the emulator counts: in windows aligned to the clock, in an exact sliding log, in one that counts
+refused requests as well, and in a sliding counter."""
 
 
 class Nginx:
-    """nginx 1.22, ``limit_req ... nodelay``: a leaky bucket in milliseconds that a refused request leaves alone."""
+    """nginx 1.22, ``limit_req ... nodelay``: a leaky bucket in milliseconds, which refused requests spare."""
 
     def __init__(self, requests: int, seconds: float, *, burst: int) -> None:
         self._rate = 1000 * requests / seconds
