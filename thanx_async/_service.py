@@ -124,7 +124,8 @@ class MicroBatching(ABC):
         """
         if self._journal is None:
             raise ConfigurationError(
-                "to recover, AsyncBatcher needs the ledger that its batches are recorded in"
+                "to recover, AsyncBatcher needs the ledger that its batches are recorded in",
+                argument="ledger",
             )
         runs = []
         for run_id in await self._journal.left_in_doubt(_RUNS):

@@ -182,7 +182,9 @@ class AsyncBatcher(MicroBatching):
 
     async def _take_up(self, run_id: str, *, replay: bool = True, decided: bool = True) -> IssuanceRun:
         if self._journal is None:
-            raise ConfigurationError("to resume a run, AsyncBatcher needs the ledger that it is recorded in")
+            raise ConfigurationError(
+                "to resume a run, AsyncBatcher needs the ledger that it is recorded in", argument="ledger"
+            )
         run = IssuanceRun(run_id, self._chunker())
         run.on_change(self._on_progress)
         recall = partial(self._journal.recall, replay=replay, decided=decided)
@@ -265,7 +267,7 @@ async def _seen_through(stream: IssuanceStream) -> IssuanceRun:
 
 def check_run_id(run_id: str | None) -> None:
     if run_id is not None and not checks.text("run_id", run_id).isprintable():
-        raise ConfigurationError("run_id has a character that cannot be shown")
+        raise checks.wrong("run_id", "has a character that cannot be shown")
 
 
 def check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max_waiting: int) -> None:

@@ -11,6 +11,7 @@ import attrs
 
 from thanx_async._batches import digest_of
 from thanx_async._core.errors import InputChangedError, LedgerError, ThanxError
+from thanx_async._core.messages import Message, Name
 from thanx_async.batching._batch import Entry
 from thanx_async.batching._chunker import Batch
 from thanx_async.batching._recorded_input import Past
@@ -52,7 +53,11 @@ class Journal:
         async with _claimed(self._ledger, attrs.evolve(self._settings, run_id=run.run_id)) as known:
             if known.revoked_at is not None:
                 raise LedgerError(
-                    f"run {run.run_id!r} was revoked; give another run_id to issue its guests again"
+                    Message(
+                        f"run {run.run_id!r} was revoked; give another ",
+                        Name("run_id"),
+                        " to issue its guests again",
+                    )
                 )
             run.ledger, run.record = self._ledger, known
             run.chunker.cut_first_at(known.canary or known.batch_size)
@@ -99,7 +104,11 @@ class Journal:
         if known is None:
             raise LedgerError(f"the ledger knows no run {run.run_id!r}")
         if differences := self._as_recorded(known).differences(known):
-            raise LedgerError(f"run {run.run_id!r} was started with other settings: {'; '.join(differences)}")
+            raise LedgerError(
+                Message(
+                    f"run {run.run_id!r} was started with other settings: ", Message("; ").join(differences)
+                )
+            )
         async with _claimed(self._ledger, known) as run.record:
             run.ledger = self._ledger
             for record in await self._recorded(run.run_id, decided=decided):
