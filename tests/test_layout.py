@@ -2,11 +2,18 @@
 
 import ast
 import io
+import sys
+import threading
 import tokenize
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
+
+import pytest
 
 import thanx_async
+from thanx_async import AsyncBatcher, SQLiteLedger, ThanxClient
+from thanx_async.emulator import Emulator
 
 PACKAGE = Path(thanx_async.__file__).parent
 FLOORS = (
@@ -65,7 +72,7 @@ def test_a_room_is_entered_by_its_door() -> None:
     """A file with an underscore is imported within its room only, and no file imports its own door."""
     for name, used in IMPORTS.items():
         for other in used:
-            inside = "." in name and room(name) == room(other)
+            inside = room(name) == room(other)
             private = "." in other and other.rpartition(".")[2].startswith("_")
             assert inside or not private, f"{name} imports {other}"
             assert not inside or other != room(name), f"{name} imports its own door"
@@ -84,6 +91,47 @@ def test_no_circles() -> None:
 
     for name in FILES:
         visit(name, ())
+
+
+@pytest.mark.realtime
+async def test_the_way_of_one_guest(tmp_path: Path) -> None:
+    """Issuing and waiting with a ledger enters few rooms, over few doorsteps, and never calls upwards."""
+    steps: set[tuple[str, str]] = set()
+
+    def see(frame: FrameType, event: str, _: object) -> None:
+        to, back = room_of(frame), room_of(frame.f_back)
+        if event == "call" and to and back and to != back and "emulator" not in {to, back}:
+            steps.add((back, to))
+
+    async with (
+        Emulator() as emulator,
+        ThanxClient("c", "t", base_url=emulator.url) as client,
+        SQLiteLedger(tmp_path / "ledger.sqlite") as ledger,
+    ):
+        batcher = AsyncBatcher(
+            client,
+            campaign_id="camp_abc123",
+            merchant_id="k2lye10h32l5wzo",
+            variant_id="var_treat1",
+            ledger=ledger,
+        )
+        threading.setprofile(see)
+        sys.setprofile(see)
+        try:
+            run = await batcher.issue(["guest@example.com"])
+            assert (await run.wait()).issued == 1
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+    assert [step for step in steps if FLOOR[step[1]] >= FLOOR[step[0]]] == []
+    assert len({entered for step in steps for entered in step}) <= 12
+    assert len(steps) <= 20
+
+
+def room_of(frame: FrameType | None) -> str | None:
+    """The room of the function that is called."""
+    path = Path(frame.f_code.co_filename) if frame else Path()
+    return path.relative_to(PACKAGE).with_suffix("").parts[0] if PACKAGE in path.parents else None
 
 
 def test_the_public_names_are_complete() -> None:

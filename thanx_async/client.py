@@ -26,7 +26,7 @@ from thanx_async.http import (
 )
 from thanx_async.identifiers import checked_values
 from thanx_async.instrumentation import Hook, log_record
-from thanx_async.jobs import JobHandle, JobWatches
+from thanx_async.jobs import JobHandle, JobRegistry, JobService
 from thanx_async.limiter import Lane, LocalRateLimiter, RateLimiter
 from thanx_async.models import (
     Campaign,
@@ -118,7 +118,8 @@ class ThanxClient:
             limiter=self.limiter,
             hook=hook,
         )
-        self._watches = JobWatches(self)
+        self._jobs_service = JobService(self._transport, self.limiter, hook)
+        self._jobs = JobRegistry(self._jobs_service)
 
     @classmethod
     def from_env(cls, **overrides: Unpack[ClientOptions]) -> Self:
@@ -177,16 +178,12 @@ class ThanxClient:
         body = wire.issue_body(campaign_id, merchant_id, variant_id, values)
         key = str(uuid4()) if idempotency_key is None else header("idempotency_key", idempotency_key)
         request = wire.issue_rewards(body, key)
-        job = await self.deliver(request, Delivery())
-        return self.accepted(job, merchant_id=merchant_id, total=len(values))
-
-    async def deliver(self, request: wire.Request, delivery: Delivery) -> IssuanceJob:
-        """Send a prepared Issue Rewards request, keeping ``delivery`` true at every moment."""
-        return await self._transport.call(request, delivery.accept, delivery=delivery)
+        job = await self._transport.deliver(request, Delivery())
+        return self._jobs.accepted(job, merchant_id=merchant_id, total=len(values))
 
     async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob:
         """A snapshot of a job; like everything that only looks, it waits its turn behind issuing."""
-        return await self._get(wire.get_issuance_job(job_id, merchant_id), wire.decode_job)
+        return await self._jobs_service.look(job_id, merchant_id)
 
     async def revoke_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob:
         """Take back the rewards of a completed or failed job.
@@ -194,19 +191,13 @@ class ThanxClient:
         It has no idempotency key, so it is sent again only after a refusal or when it certainly did not
         arrive. After another error, look at the job's state before you repeat it.
         """
-        return await self._transport.call(wire.revoke_issuance_job(job_id, merchant_id), wire.decode_job)
+        return await self._jobs_service.revoke(job_id, merchant_id)
 
     def job(self, job_id: str, *, merchant_id: str) -> JobHandle:
         """Attach to a job by its id; no request is made."""
         checks.text("job_id", job_id)
         checks.text("merchant_id", merchant_id)
-        return JobHandle(job_id, merchant_id, watch=self._watches.get(job_id, merchant_id))
-
-    def accepted(self, job: IssuanceJob, *, merchant_id: str, start: int = 0, total: int = 0) -> JobHandle:
-        """The handle of a job that was just accepted."""
-        watch = self._watches.get(job.id, merchant_id)
-        watch.saw(job, accepted=True)
-        return JobHandle(job.id, merchant_id, watch=watch, start=start, total=total)
+        return self._jobs.handle(job_id, merchant_id)
 
     def notify(self, event: Event) -> None:
         """Tell of a webhook's event, on the event loop: who waits for its job looks at it at once. Events
@@ -214,7 +205,7 @@ class ThanxClient:
         from thanx_async.webhooks import Event  # loaded by who made the event
 
         checks.kind("event", isinstance(event, Event), "an event, from webhooks.verify", event)
-        self._watches.notify(event)
+        self._jobs.notify(event)
 
     def list_campaigns(self, *, merchant_id: str) -> AsyncIterator[Campaign]:
         """All campaigns of a merchant; one request for every hundred."""
@@ -256,3 +247,8 @@ class ThanxClient:
 
     async def _get(self, request: wire.Request, decoder: Callable[[object], T]) -> T:
         return await self._transport.call(request, decoder, lane=Lane.POLL)
+
+
+def internals(client: ThanxClient) -> tuple[Transport, JobRegistry]:
+    """For `AsyncBatcher`, which stands above the client and shares its way to Thanx and its polls."""
+    return client._transport, client._jobs  # noqa: SLF001 - of its own module

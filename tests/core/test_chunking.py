@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thanx_async._batches import Positions
-from thanx_async.batching._chunker import Batch, Chunker
+from thanx_async.batching._chunker import Chunk, Chunker
 from thanx_async.errors import InvalidIdentifierError
 from thanx_async.identifiers import normalise
 
@@ -24,7 +24,7 @@ class Guest(str):
     __slots__ = ("__weakref__",)
 
 
-def cut(items: list[object], size: int, step: int, *, deduplicate: bool) -> tuple[Chunker, list[Batch]]:
+def cut(items: list[object], size: int, step: int, *, deduplicate: bool) -> tuple[Chunker, list[Chunk]]:
     chunker = Chunker(size, deduplicate=deduplicate)
     batches = [batch for at in range(0, len(items), step) for batch in chunker.feed(items[at : at + step])]
     return chunker, batches + chunker.flush()

@@ -30,7 +30,8 @@ from thanx_async import (
     ThanxClient,
     ThanxError,
 )
-from thanx_async.batching._batch import Entry
+from thanx_async.batching._batch import Batch
+from thanx_async.batching._sender import BatchSender
 from thanx_async.batching._waiting_room import Guest, tell_in_slices
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.emulator.answers import Refused
@@ -309,7 +310,7 @@ async def test_an_answer_that_is_interrupted_is_still_the_answer() -> None:
     crowd = [Guest(name, 0.0) for name in guests(1000)]
     for guest in crowd:
         guest.callers.append(loop.create_future())
-    handle = JobHandle("job000001", "merchant", watch=None)
+    handle = JobHandle("job000001", "merchant", poller=None)
     telling = asyncio.create_task(tell_in_slices(crowd, handle))
     await asyncio.sleep(0)
     assert not crowd[-1].callers[0].done()
@@ -319,17 +320,18 @@ async def test_an_answer_that_is_interrupted_is_still_the_answer() -> None:
     assert {guest.callers[0].result() for guest in crowd} == {handle}
 
 
-class Forgetful(AsyncBatcher):
-    """Its record of what was accepted cannot be written."""
+async def test_what_was_accepted_is_accepted(
+    client: ThanxClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure after Thanx has answered does not take the handle away; it is logged."""
+    deliver = BatchSender.deliver
 
-    async def deliver(self, entry: Entry) -> None:
-        await super().deliver(entry)
+    async def deliver_and_fail(sender: BatchSender, batch: Batch) -> None:
+        await deliver(sender, batch)
         raise LedgerError("the disk is full")
 
-
-async def test_what_was_accepted_is_accepted(client: ThanxClient, caplog: pytest.LogCaptureFixture) -> None:
-    """A failure after Thanx has answered does not take the handle away; it is logged."""
-    async with Forgetful(client, **TARGET) as batcher:
+    monkeypatch.setattr(BatchSender, "deliver", deliver_and_fail)
+    async with AsyncBatcher(client, **TARGET) as batcher:
         assert (await batcher.add("a@example.com")).total == 1
     assert "was accepted, and then: LedgerError" in caplog.text
 

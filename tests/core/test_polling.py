@@ -25,7 +25,7 @@ from thanx_async import (
 )
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.jobs._schedule import PollSchedule
-from thanx_async.jobs._speeds import Track
+from thanx_async.jobs._speeds import JobCourse
 from thanx_async.limiter._limits import in_flight
 from thanx_async.models import IssuanceJob
 
@@ -84,7 +84,7 @@ class Watched:
     """A job that somebody waits for; sleeps until its due time as it was last asked for, or until woken."""
 
     course: Course
-    track: Track
+    track: JobCourse
     due: float | None = None
     polls: list[float] = attrs.field(factory=list)
 

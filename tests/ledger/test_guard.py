@@ -214,7 +214,7 @@ async def test_jobs_that_tell_nothing_do_not_count(emulator: Emulator, client: T
         emulator.script(*[ScriptedAnswer(200, answer % handle.id.encode()) for answer in answers])
         await handle.refresh()
     with pytest.raises(GuardError, match="6 of 10 guests in finished jobs"):
-        check_failures(Guard(max_failure_rate=0.5), run.entries)
+        check_failures(Guard(max_failure_rate=0.5), run._account.batches)
 
 
 async def test_jobs_that_others_look_at_are_seen(emulator: Emulator, client: ThanxClient) -> None:

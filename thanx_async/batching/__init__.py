@@ -1,24 +1,14 @@
 """From any number of guests to batches, jobs and outcomes: reading, cutting, sending, accounting."""
 
-from thanx_async.batching._batch import (
-    Entry,
-)
-from thanx_async.batching._chunker import (
-    Chunker,
-)
-from thanx_async.batching._collector import (
-    Collector,
-)
-from thanx_async.batching._guard import (
-    Guard,
-)
-from thanx_async.batching._outcomes import (
-    Outcome,
-)
-from thanx_async.batching._plan import (
-    IssuancePlan,
-    planned,
-)
+from typing import TYPE_CHECKING
+
+from thanx_async._core.lazy import lazily
+from thanx_async.batching._account import RunAccount
+from thanx_async.batching._chunker import Chunker
+from thanx_async.batching._collector import SERVICE_RUNS, Collector
+from thanx_async.batching._guard import Guard
+from thanx_async.batching._outcomes import Outcome
+from thanx_async.batching._plan import IssuancePlan, planned
 from thanx_async.batching._report import (
     BatchInDoubt,
     BatchRange,
@@ -28,25 +18,27 @@ from thanx_async.batching._report import (
     NotRevoked,
     RevocationReport,
 )
-from thanx_async.batching._run import (
-    BatchError,
-    IssuanceRun,
-)
-from thanx_async.batching._source import (
-    Source,
-)
-from thanx_async.batching._stream import (
-    IssuanceStream,
-)
+from thanx_async.batching._run import BatchError, IssuanceRun
+from thanx_async.batching._sender import BatchSender
+from thanx_async.batching._source import Source
+from thanx_async.batching._stream import Begin, IssuanceStream
+from thanx_async.batching._target import Target
+
+if TYPE_CHECKING:
+    from thanx_async.batching._recorder import Recorder
+else:
+    __getattr__ = lazily(__name__, {"Recorder": "_recorder"})  # those who record nothing need no ledger
 
 __all__ = [
+    "SERVICE_RUNS",
     "BatchError",
     "BatchInDoubt",
     "BatchRange",
+    "BatchSender",
+    "Begin",
     "Chunker",
     "CloseReport",
     "Collector",
-    "Entry",
     "Guard",
     "GuestRow",
     "IssuancePlan",
@@ -55,7 +47,10 @@ __all__ = [
     "IssuanceStream",
     "NotRevoked",
     "Outcome",
+    "Recorder",
     "RevocationReport",
+    "RunAccount",
     "Source",
+    "Target",
     "planned",
 ]

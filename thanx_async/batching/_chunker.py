@@ -18,7 +18,7 @@ _DUPLICATE = "already in this input"
 
 
 @attrs.frozen
-class Batch:
+class Chunk:
     """What goes into one request. ``number`` counts the batches of a run from 0."""
 
     number: int
@@ -108,11 +108,11 @@ class Chunker:
         """Give the first batch a size of its own; to be called before the first `feed`."""
         self._next_size = min(size, self._size)
 
-    def feed(self, items: Sequence[object]) -> list[Batch]:
+    def feed(self, items: Sequence[object]) -> list[Chunk]:
         """Take the next items of the input; returns the batches that they filled."""
         values, refused = normalise_all(items)
         known = self._seen.add(values) if self._seen is not None else []
-        batches: list[Batch] = []
+        batches: list[Chunk] = []
         done = 0
         for index in sorted({*refused, *known}):
             batches += self._take(values[done:index])
@@ -123,7 +123,11 @@ class Chunker:
             done = index + 1
         return batches + self._take(values[done:])
 
-    def flush(self) -> list[Batch]:
+    def skip(self, items: int) -> None:
+        """Count items of the input that an earlier process has read."""
+        self.read += items
+
+    def flush(self) -> list[Chunk]:
         """The last batch, if anything waits."""
         return [self._cut()] if self._values else []
 
@@ -132,7 +136,7 @@ class Chunker:
         seen, self._seen = self._seen, None
         return seen.free() if seen is not None else iter(())
 
-    def _take(self, values: list[str]) -> list[Batch]:
+    def _take(self, values: list[str]) -> list[Chunk]:
         batches = []
         while values:
             room = self._next_size - len(self._values)
@@ -143,8 +147,8 @@ class Chunker:
                 batches.append(self._cut())
         return batches
 
-    def _cut(self) -> Batch:
-        batch = Batch(self._number, Positions(self._first, len(self._values), self._gaps), self._values)
+    def _cut(self) -> Chunk:
+        batch = Chunk(self._number, Positions(self._first, len(self._values), self._gaps), self._values)
         self._number += 1
         self._next_size = self._size
         self._begin(first=self.read)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from typing import Protocol
+from uuid import uuid4
 
-from thanx_async._batches import Positions, batch_key
+from thanx_async._batches import Positions
 from thanx_async._core.errors import BadRequestError, LedgerError, ThanxError
 from thanx_async._core.tasks import changed
-from thanx_async.batching._batch import Entry
-from thanx_async.batching._chunker import Batch
-from thanx_async.batching._outcomes import Outcomes
+from thanx_async.batching._batch import Batch
+from thanx_async.batching._chunker import Chunk
+from thanx_async.batching._outcomes import RememberedGuests
 from thanx_async.batching._report import BatchInDoubt, CloseReport
+from thanx_async.batching._sender import BatchSender
 from thanx_async.batching._waiting_room import (
-    Answer,
     Guest,
+    Reply,
     WaitingRoom,
     closed,
     tell,
@@ -28,38 +29,26 @@ from thanx_async.batching._waiting_room import (
     twin,
 )
 from thanx_async.jobs import JobHandle
-from thanx_async.limiter import LimiterStatus, RateLimiter
+from thanx_async.limiter import LimiterStatus
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("thanx_async.batching")
+
+SERVICE_RUNS = "service-"
+"""How the ids of runs begin whose guests come one by one."""
 
 _LEAD = 0.02  # queued this much before a slot is free, so that no poll takes it
 _LOOK_AGAIN = 0.25
 _MOST_SPLITS = 16
 
 
-class Sender(Protocol):
-    """What sends the batches; it keeps each entry and its ``delivery`` true."""
-
-    @property
-    def concurrency(self) -> int: ...
-
-    async def deliver(self, entry: Entry) -> None: ...
-
-    async def begin_run(self) -> str: ...
-
-    async def end_run(self, run_id: str) -> None: ...
-
-
 class Collector:
     """One opening of a batcher. Owns a task that cuts batches, and that owns a task for each batch."""
 
-    def __init__(
-        self, sender: Sender, limiter: RateLimiter, *, size: int, linger: float, max_waiting: int
-    ) -> None:
-        self.outcomes = Outcomes(max_waiting)
+    def __init__(self, sender: BatchSender, *, size: int, linger: float, max_waiting: int) -> None:
+        self.outcomes = RememberedGuests(max_waiting)
         self.closing = False
         self._sender = sender
-        self._limiter = limiter
+        self._limiter = sender.limiter
         self._size = min(size, max_waiting)
         self._linger = linger
         self._change = asyncio.Event()
@@ -69,7 +58,7 @@ class Collector:
         self._batches = 0
         self._position = 0
         self._last_cut = float("-inf")
-        self._flying: dict[Entry, list[Guest]] = {}
+        self._flying: dict[Batch, list[Guest]] = {}
         self._unsent: list[str] = []
         self._in_doubt: list[BatchInDoubt] = []
         self._pump = asyncio.create_task(self._run())
@@ -125,17 +114,24 @@ class Collector:
         """With a ledger, batches are recorded under a run; one that another process took over, as it may
         after a long silence, is followed by a new one."""
         try:
-            self._run_id = await self._sender.begin_run()
+            self._run_id = await self._open_run()
             self._begun.append(self._run_id)
         except ThanxError as error:
             tell(self._waiting.take(), error)
+
+    async def _open_run(self) -> str:
+        run_id = f"{SERVICE_RUNS}{uuid4().hex}"
+        if self._sender.recorder is not None:
+            await self._sender.recorder.open(run_id)
+        return run_id
 
     async def _end_run(self) -> None:
         """Also those that were followed by another: what they left in doubt can be recovered then."""
         self._run_id = None
         for run_id in self._begun:
             try:
-                await self._sender.end_run(run_id)
+                if self._sender.recorder is not None:
+                    await self._sender.recorder.close(run_id)
             except ThanxError as error:
                 _log.warning("run %s could not be given back to the ledger: %s", run_id, error)
 
@@ -178,74 +174,73 @@ class Collector:
 
     def _one_is_queued(self) -> bool:
         """A batch was cut and has not been sent: who comes now goes into the one after it."""
-        return any(not (entry.delivery.on_wire or entry.delivery.in_doubt) for entry in self._flying)
+        return any(not (batch.delivery.on_wire or batch.delivery.in_doubt) for batch in self._flying)
 
     def _cut(self, group: asyncio.TaskGroup, run_id: str) -> None:
         guests = self._waiting.take(self._size)
-        entry = self._entry(run_id, self._position, guests)
+        batch = self._batch(run_id, self._position, guests)
         self._position += len(guests)
         self._last_cut = asyncio.get_running_loop().time()
-        group.create_task(self._see_through(entry, guests))
+        group.create_task(self._see_through(batch, guests))
 
-    def _entry(self, run_id: str, first: int, guests: list[Guest]) -> Entry:
+    def _batch(self, run_id: str, first: int, guests: list[Guest]) -> Batch:
         values = [guest.value for guest in guests]
-        batch = Batch(self._batches, Positions(first, len(values)), values)
-        entry = Entry(batch, batch_key(run_id, batch.number), run_id, guests[0].since)
-        entry.delivery.on_send = self._change.set
+        chunk = Chunk(self._batches, Positions(first, len(values)), values)
+        batch = Batch(chunk, run_id, since=guests[0].since, on_send=self._change.set)
         self._batches += 1
-        self._flying[entry] = guests
-        return entry
+        self._flying[batch] = guests
+        return batch
 
-    async def _see_through(self, entry: Entry, guests: list[Guest]) -> None:
+    async def _see_through(self, batch: Batch, guests: list[Guest]) -> None:
         try:
-            await self._send(entry, guests, iter(range(_MOST_SPLITS)))
+            await self._send(batch, guests, iter(range(_MOST_SPLITS)))
         finally:
             self._abandon(guests)
 
-    async def _send(self, entry: Entry, guests: list[Guest], splits: Iterator[int]) -> None:
+    async def _send(self, batch: Batch, guests: list[Guest], splits: Iterator[int]) -> None:
         """Send a batch and tell everybody. Where Thanx refuses it for the value of one guest, its halves
         are sent instead, and so on, until that guest is alone."""
-        answer = await self._deliver(entry, guests)
+        answer = await self._deliver(batch, guests)
         if len(guests) > 1 and blames_one_guest(answer) and next(splits, None) is not None:
-            first, half = entry.positions.first, len(guests) // 2
+            first, half = batch.positions.first, len(guests) // 2
             for start, part in ((first, guests[:half]), (first + half, guests[half:])):
-                await self._send(self._entry(entry.run_id, start, part), part, splits)
+                await self._send(self._batch(batch.run_id, start, part), part, splits)
         else:
             await tell_in_slices(guests, answer)
 
-    async def _deliver(self, entry: Entry, guests: list[Guest]) -> Answer:
+    async def _deliver(self, batch: Batch, guests: list[Guest]) -> Reply:
         error: ThanxError | None = None
         try:
-            await self._sender.deliver(entry)
+            await self._sender.deliver(batch)
         except asyncio.CancelledError:
             self.closing = True
-            if entry.handle or entry.delivery.in_doubt:
-                tell(guests, self._answer(entry, guests, None))
+            if batch.handle or batch.delivery.in_doubt:
+                tell(guests, self._answer(batch, guests, None))
             raise
         except Exception as failure:  # noqa: BLE001 - whatever it is, it is the answer to these callers
-            error = as_thanx(failure, entry)
-            if isinstance(failure, LedgerError) and self._run_id == entry.run_id:
+            error = as_thanx(failure, batch)
+            if isinstance(failure, LedgerError) and self._run_id == batch.run_id:
                 self._run_id = None
         finally:
-            del self._flying[entry]
+            del self._flying[batch]
             self._change.set()
-        return self._answer(entry, guests, error or entry.delivery.refused)
+        return self._answer(batch, guests, error or batch.refused)
 
-    def _answer(self, entry: Entry, guests: list[Guest], error: ThanxError | None) -> Answer:
+    def _answer(self, batch: Batch, guests: list[Guest], error: ThanxError | None) -> Reply:
         values = [guest.value for guest in guests]
-        if entry.handle:
+        if batch.handle:
             if error:
-                _log.warning("job %s was accepted, and then: %s", entry.handle.id, type(error).__name__)
-            self.outcomes.accepted(entry.handle, values)
-            return entry.handle
-        if entry.delivery.in_doubt and self.closing:
-            self._in_doubt.append(BatchInDoubt(entry.key, tuple(values)))
+                _log.warning("job %s was accepted, and then: %s", batch.handle.id, type(error).__name__)
+            self.outcomes.accepted(batch.handle, values)
+            return batch.handle
+        if batch.delivery.in_doubt and self.closing:
+            self._in_doubt.append(BatchInDoubt(batch.key, tuple(values)))
         elif self.closing and not isinstance(error, BadRequestError):
             self._unsent += values
         return error or closed(
             "the batcher closed before Thanx answered: in doubt. Repeat the batch with the same identifiers"
-            f" and idempotency key {entry.key}",
-            key=entry.key,
+            f" and idempotency key {batch.key}",
+            key=batch.key,
         )
 
     def _abandon(self, guests: list[Guest]) -> None:
@@ -272,16 +267,16 @@ def pace(status: LimiterStatus) -> float:
     return min(_LONGEST_PACE, max(paces, default=0.0))
 
 
-def blames_one_guest(answer: Answer) -> bool:
+def blames_one_guest(answer: Reply) -> bool:
     return isinstance(answer, BadRequestError) and answer.code in _ONE_GUEST and not answer.in_doubt
 
 
-def as_thanx(error: Exception, entry: Entry | None) -> ThanxError:
+def as_thanx(error: Exception, batch: Batch | None) -> ThanxError:
     if isinstance(error, ThanxError):
         wrapped = error
     else:
         wrapped = ThanxError(f"the batch could not be sent ({type(error).__name__})")
         wrapped.__cause__ = error
-    if entry is not None and entry.delivery.in_doubt:
-        wrapped.in_doubt, wrapped.idempotency_key = True, entry.key
+    if batch is not None and batch.delivery.in_doubt:
+        wrapped.in_doubt, wrapped.idempotency_key = True, batch.key
     return wrapped

@@ -10,7 +10,7 @@ import attrs
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, GuardError
 from thanx_async._core.messages import Message, Name
-from thanx_async.batching._batch import Entry
+from thanx_async.batching._batch import Batch
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.jobs import JobHandle, JobTimeoutError
 
@@ -62,46 +62,46 @@ _AT_ONCE = 4
 _PATIENCE = 15.0
 
 
-def is_too_much(guard: Guard, entries: Sequence[Entry], sending: Container[Entry], entry: Entry) -> bool:
-    """Whether there could be more rewards than allowed if the entry was sent as well."""
+def is_too_much(guard: Guard, batches: Sequence[Batch], sending: Container[Batch], batch: Batch) -> bool:
+    """Whether there could be more rewards than allowed if the batch was sent as well."""
     most = guard.max_rewards
-    return most is not None and _possible(entries, sending, entry) + len(entry.positions) > most
+    return most is not None and _possible(batches, sending, batch) + len(batch.positions) > most
 
 
-def check_rewards(guard: Guard, entries: Sequence[Entry], entry: Entry) -> None:
+def check_rewards(guard: Guard, batches: Sequence[Batch], batch: Batch) -> None:
     """Before a batch is sent.
 
     Raises:
         GuardError: with it there could be more rewards than allowed.
     """
-    if is_too_much(guard, entries, (), entry):
-        possible = _possible(entries, (), entry)
+    if is_too_much(guard, batches, (), batch):
+        possible = _possible(batches, (), batch)
         raise GuardError(
             Message(
                 Name("max_rewards"),
                 f" is {guard.max_rewards:,}: {possible:,} guests may have a reward already, and the next"
-                f" batch has {len(entry.positions):,}",
+                f" batch has {len(batch.positions):,}",
             )
         )
 
 
-def _possible(entries: Sequence[Entry], sending: Container[Entry], entry: Entry) -> int:
-    others = (other for other in entries if other is not entry)
+def _possible(batches: Sequence[Batch], sending: Container[Batch], batch: Batch) -> int:
+    others = (other for other in batches if other is not batch)
     return sum(len(other.positions) if other in sending else other.possible_rewards for other in others)
 
 
-def check_failures(guard: Guard, entries: Sequence[Entry]) -> None:
+def check_failures(guard: Guard, batches: Sequence[Batch]) -> None:
     """When a job has ended.
 
     Raises:
         GuardError: too many of the guests in ended jobs have failed.
     """
     failed = ended = 0
-    for entry in entries:
-        entry.look()
-        if (least := entry.least_failed) is not None:
+    for batch in batches:
+        batch.look()
+        if (least := batch.least_failed) is not None:
             failed += least
-            ended += len(entry.positions)
+            ended += len(batch.positions)
     most = guard.max_failure_rate
     if most is not None and failed > most * ended:
         raise GuardError(
@@ -113,29 +113,29 @@ def check_failures(guard: Guard, entries: Sequence[Entry]) -> None:
         )
 
 
-class Watch:
+class FailureWatch:
     """Looks at the newest jobs while a run goes on; when polls are scarce, old ones tell nothing new.
 
     A few are waited for at once, each for some time only, since some may hang: a few times as long as any
     job has taken, and longer again as long as none ends. Each is looked at before it is given up.
 
     Args:
-        entries: the batches of the run, as it goes on.
+        batches: the batches of the run, as it goes on.
         started: how many of them are under way or accepted.
         seen: told of each job that has ended, or of the error that stops the run.
     """
 
     def __init__(
-        self, guard: Guard, entries: Sequence[Entry], started: Callable[[], int], seen: Seen
+        self, guard: Guard, batches: Sequence[Batch], started: Callable[[], int], seen: Seen
     ) -> None:
         self._guard = guard
-        self._entries = entries
+        self._batches = batches
         self._started = started
         self._seen = seen
-        self._open: list[Entry] = []
+        self._open: list[Batch] = []
         self._known = 0
-        self._looking: set[Entry] = set()
-        self._given_up: set[Entry] = set()
+        self._looking: set[Batch] = set()
+        self._given_up: set[Batch] = set()
         self._patience = _PATIENCE
         self._ended = 0
 
@@ -145,7 +145,7 @@ class Watch:
             async with asyncio.TaskGroup() as group:
                 while True:
                     if self._some_ended():
-                        check_failures(self._guard, self._entries[: self._started()])
+                        check_failures(self._guard, self._batches[: self._started()])
                     while len(self._looking) < _AT_ONCE and (newest := self._newest()):
                         self._looking.add(newest[0])
                         group.create_task(self._look(*newest))
@@ -156,21 +156,21 @@ class Watch:
     def _some_ended(self) -> bool:
         """Whether jobs have ended since the last time, whoever has looked at them."""
         started = self._started()
-        self._open += self._entries[self._known : started]
+        self._open += self._batches[self._known : started]
         self._known = started
         before = len(self._open)
-        self._open = [entry for entry in self._open if not (entry.settled or entry.is_unclear)]
+        self._open = [batch for batch in self._open if not (batch.settled or batch.is_unclear)]
         return len(self._open) < before
 
-    def _newest(self) -> tuple[Entry, JobHandle] | None:
-        for left in (self._given_up, set[Entry]()):
-            for entry in reversed(self._open):
-                if entry.handle and entry not in left and entry not in self._looking:
+    def _newest(self) -> tuple[Batch, JobHandle] | None:
+        for left in (self._given_up, set[Batch]()):
+            for batch in reversed(self._open):
+                if batch.handle and batch not in left and batch not in self._looking:
                     self._given_up &= left
-                    return entry, entry.handle
+                    return batch, batch.handle
         return None
 
-    async def _look(self, entry: Entry, handle: JobHandle) -> None:
+    async def _look(self, batch: Batch, handle: JobHandle) -> None:
         patience, ended, began = self._patience, self._ended, asyncio.get_running_loop().time()
         try:
             job = await handle.wait(timeout=patience)
@@ -180,22 +180,22 @@ class Watch:
         if job.is_finished:
             self._ended += 1
         else:
-            self._given_up.add(entry)
+            self._given_up.add(batch)
             if self._ended == ended:
                 self._patience = max(self._patience, 2 * patience)
-        self._looking.discard(entry)
+        self._looking.discard(batch)
         self._seen(None)
 
 
-async def try_canary(guard: Guard, entry: Entry) -> None:
+async def try_canary(guard: Guard, batch: Batch) -> None:
     """Wait for the first batch's job.
 
     Raises:
         GuardError: too many have failed, or what became of them cannot be told.
     """
-    if entry.handle and not entry.settled:
-        await entry.handle.wait()
-        entry.look()
-    if not entry.settled:
+    if batch.handle and not batch.settled:
+        await batch.handle.wait()
+        batch.look()
+    if not batch.settled:
         raise GuardError("what became of the canary's guests cannot be told, so that nothing more is sent")
-    check_failures(guard, [entry])
+    check_failures(guard, [batch])

@@ -62,7 +62,7 @@ class _Accepted:
         )
 
 
-class Outcomes:
+class RememberedGuests:
     """Remembers the batches of the last ``most`` accepted guests. Small batches cost about as much as large
     ones, so their number is bounded as well."""
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import attrs
 
+from thanx_async.batching._account import RunAccount
 from thanx_async.batching._chunker import Chunker
 from thanx_async.batching._report import GuestRow
-from thanx_async.batching._run import IssuanceRun
 from thanx_async.batching._source import Source
 from thanx_async.limiter import RateLimit, least_duration
 from thanx_async.models import counted
@@ -33,14 +33,14 @@ class IssuancePlan:
 async def planned(source: Source, chunker: Chunker, limits: Sequence[RateLimit]) -> IssuancePlan:
     counts = []
     while await source.fill():
-        counts += [len(batch.values) for batch in chunker.feed(source.take())]
-    counts += [len(batch.values) for batch in chunker.flush()]
-    run = IssuanceRun("plan", chunker)
+        counts += [len(chunk.values) for chunk in chunker.feed(source.take())]
+    counts += [len(chunk.values) for chunk in chunker.flush()]
+    account = RunAccount("plan", chunker)
     return IssuancePlan(
         total=chunker.read,
         identifiers=sum(counts),
-        rejected=run.rejected,
-        duplicates=run.duplicates,
+        rejected=account.rejected(),
+        duplicates=account.duplicates(),
         requests=len(counts),
         least_duration=least_duration(2 * len(counts), limits),
     )

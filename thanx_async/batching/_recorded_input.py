@@ -7,51 +7,51 @@ from collections.abc import Callable, Mapping, Sequence
 from thanx_async._batches import Positions, digest_of
 from thanx_async._core.errors import InputChangedError
 from thanx_async._core.messages import Message, Name
-from thanx_async.batching._batch import Entry
-from thanx_async.batching._chunker import Batch
+from thanx_async.batching._batch import Batch
+from thanx_async.batching._chunker import Chunk
 from thanx_async.ledger import BatchRecord
 
 
-class Past:
+class RecordedInput:
     """The recorded batches of a run, by number.
 
-    ``encode`` makes a request's bytes from its values, and ``adopt`` gives an entry the recorded fate.
+    ``encode`` makes a request's bytes from its values, and ``adopt`` gives a batch the recorded fate.
     """
 
     def __init__(
         self,
         records: Mapping[int, BatchRecord],
         encode: Callable[[list[str]], bytes],
-        adopt: Callable[[Entry, BatchRecord], None],
+        adopt: Callable[[Batch, BatchRecord], None],
     ) -> None:
         self._records = records
         self._encode = encode
         self._adopt = adopt
         self.last = max(self._records, default=-1)
 
-    def meet(self, entries: Sequence[Entry], batches: Sequence[Batch]) -> None:
-        """Give the entries of batches that were just cut again their recorded fates, where there are any.
+    def meet(self, batches: Sequence[Batch], chunks: Sequence[Chunk]) -> None:
+        """Give batches that were just cut again their recorded fates, where there are any.
 
         Raises:
             InputChangedError: the input has other guests in one of them; that one is held as in doubt.
         """
         changed = None
-        for entry, batch in zip(entries, batches, strict=True):
-            record = self._records.get(batch.number)
+        for batch, chunk in zip(batches, chunks, strict=True):
+            record = self._records.get(chunk.number)
             if record is None:
                 continue
-            if how := self._difference(batch, record):
-                entry.key, entry.held, entry.delivery.in_doubt = record.key, True, True
+            if how := self._difference(chunk, record):
+                batch.contradict(record)
                 changed = changed or _changed(record, how)
             else:
-                self._adopt(entry, record)
+                self._adopt(batch, record)
         if changed is not None:
             raise changed
 
-    def _difference(self, batch: Batch, record: BatchRecord) -> str | None:
-        if not _same_places(batch.positions, record.positions):
-            return f"is now {_places(batch.positions)}: {_course(batch.positions, record)}"
-        if digest_of(self._encode(batch.values)) != record.digest:
+    def _difference(self, chunk: Chunk, record: BatchRecord) -> str | None:
+        if not _same_places(chunk.positions, record.positions):
+            return f"is now {_places(chunk.positions)}: {_course(chunk.positions, record)}"
+        if digest_of(self._encode(chunk.values)) != record.digest:
             return "now holds other guests"
         return None
 

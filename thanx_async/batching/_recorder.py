@@ -12,57 +12,49 @@ import attrs
 from thanx_async._batches import digest_of
 from thanx_async._core.errors import InputChangedError, LedgerError, ThanxError
 from thanx_async._core.messages import Message, Name
-from thanx_async.batching._batch import Entry
-from thanx_async.batching._chunker import Batch
-from thanx_async.batching._recorded_input import Past
-from thanx_async.batching._run import IssuanceRun
-from thanx_async.client import ThanxClient
+from thanx_async.batching._account import RunAccount
+from thanx_async.batching._batch import Batch
+from thanx_async.batching._chunker import Chunk
+from thanx_async.batching._recorded_input import RecordedInput
+from thanx_async.batching._target import Target
 from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("thanx_async.batching")
 
 _ENDS = ("completed", "failed")
 
-Send = Callable[[Entry, bytes], Awaitable[None]]
+Send = Callable[[Batch, bytes], Awaitable[None]]
 
 
-class Journal:
-    """Keeps a ledger true for the runs of one batcher; ``settings`` are those of all its runs."""
+class Recorder:
+    """Keeps a ledger accurate for the runs of one batcher; ``settings`` are those of all its runs."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        client: ThanxClient,
-        settings: RunRecord,
-        encode: Callable[[list[str]], bytes],
-        *,
-        keep_values: bool,
-    ) -> None:
+    def __init__(self, ledger: Ledger, settings: RunRecord, target: Target, *, keep_values: bool) -> None:
         self._ledger = ledger
-        self._client = client
         self._settings = settings
-        self._encode = encode
+        self._target = target
         self._keep_values = keep_values
 
-    async def begin(self, run: IssuanceRun) -> Past:
+    async def begin(self, account: RunAccount) -> RecordedInput:
         """Claim a run whose input is about to be read.
 
         Raises:
             LedgerError: another has it, it was revoked, or its settings were others.
         """
-        async with _claimed(self._ledger, attrs.evolve(self._settings, run_id=run.run_id)) as known:
+        async with _claimed(self._ledger, attrs.evolve(self._settings, run_id=account.run_id)) as known:
             if known.revoked_at is not None:
                 raise LedgerError(
                     Message(
-                        f"run {run.run_id!r} was revoked; give another ",
+                        f"run {account.run_id!r} was revoked; give another ",
                         Name("run_id"),
                         " to issue its guests again",
                     )
                 )
-            run.ledger, run.record = self._ledger, known
-            run.chunker.cut_first_at(known.canary or known.batch_size)
-            run.recorded = {record.number: record for record in await self._ledger.batches(run.run_id)}
-            return Past(run.recorded, self._encode, self.adopt)
+            account.keep_in(self._ledger, known)
+            account.chunker.cut_first_at(known.canary or known.batch_size)
+            recorded = {record.number: record for record in await self._ledger.batches(account.run_id)}
+            account.expect(recorded)
+            return RecordedInput(recorded, self._target.encode, self._adopt)
 
     async def open(self, run_id: str) -> None:
         """Claim a new run of batches that have no common input."""
@@ -77,7 +69,7 @@ class Journal:
         found = []
         for run_id, batch in newest.items():
             run = await self._ledger.run(run_id) if run_id.startswith(prefix) else None
-            if run is None or run.target != self._settings.target:
+            if run is None or run.target != self._target.ids:
                 continue
             if differences := self._as_recorded(run).differences(run):
                 _log.warning("run %s is left in doubt: it has %s", run_id, "; ".join(differences))
@@ -93,124 +85,114 @@ class Journal:
         """The settings, with what of them does not matter to batches that are cut already."""
         return attrs.evolve(self._settings, batch_size=known.batch_size, deduplicate=known.deduplicate)
 
-    async def recall(self, run: IssuanceRun, *, replay: bool, decided: bool) -> Past | None:
+    async def recall(self, account: RunAccount, *, replay: bool, decided: bool) -> None:
         """Claim a recorded run, and fill its account from what is recorded; without ``decided`` only from
         what is in doubt.
 
         Raises:
             LedgerError: it is unknown, another has it, or it issues something else.
         """
-        known = await self._ledger.run(run.run_id)
+        known = await self._ledger.run(account.run_id)
         if known is None:
-            raise LedgerError(f"the ledger knows no run {run.run_id!r}")
+            raise LedgerError(f"the ledger knows no run {account.run_id!r}")
         if differences := self._as_recorded(known).differences(known):
             raise LedgerError(
                 Message(
-                    f"run {run.run_id!r} was started with other settings: ", Message("; ").join(differences)
+                    f"run {account.run_id!r} was started with other settings: ",
+                    Message("; ").join(differences),
                 )
             )
-        async with _claimed(self._ledger, known) as run.record:
-            run.ledger = self._ledger
-            for record in await self._recorded(run.run_id, decided=decided):
-                entry = Entry(Batch(record.number, record.positions, []), record.key, run.run_id)
-                self.adopt(entry, record, revoked=run.record.revoked_at is not None)
-                if replay and not entry.is_decided and run.record.revoked_at is None:
-                    entry.body = await self._ledger.body(run.run_id, record.number)
-                else:
-                    entry.held = True
-                run.entries.append(entry)
-                run.chunker.read += len(record.positions)
-        return None
+        async with _claimed(self._ledger, known) as claimed:
+            account.keep_in(self._ledger, claimed)
+            for record in await self._recorded(account.run_id, decided=decided):
+                batch = await self._recalled(record, claimed, replay=replay)
+                account.batches.append(batch)
+                account.chunker.skip(len(record.positions))
+
+    async def _recalled(self, record: BatchRecord, run: RunRecord, *, replay: bool) -> Batch:
+        batch = Batch(Chunk(record.number, record.positions, []), run.run_id)
+        self._adopt(batch, record, revoked=run.revoked_at is not None)
+        if replay and not batch.is_decided and run.revoked_at is None:
+            batch.replay(await self._ledger.body(run.run_id, record.number))
+        else:
+            batch.hold()
+        return batch
 
     async def _recorded(self, run_id: str, *, decided: bool) -> list[BatchRecord]:
         if decided:
             return await self._ledger.batches(run_id)
         return [record for record in await self._ledger.in_doubt() if record.run_id == run_id]
 
-    def adopt(self, entry: Entry, record: BatchRecord, *, revoked: bool = False) -> None:
-        """Give an entry the fate that is recorded.
+    def _adopt(self, batch: Batch, record: BatchRecord, *, revoked: bool = False) -> None:
+        """Give a batch the fate that is recorded.
 
-        Of a ``revoked`` run a job that had ended may have been revoked by who was killed before it could
-        write that down: it is looked at anew. What was settled by hand stands until it was revoked.
+        Of a ``revoked`` run a job that had ended may have been revoked by a process that was killed before
+        it could write that down: it is looked at anew. What was settled by hand stands until it was revoked.
         """
         if revoked and record.job_id is not None and record.outcome and record.outcome.state != "revoked":
-            entry.remembered = record.outcome
+            batch.remember(record.outcome)
             if record.outcome.state in _ENDS:
                 record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
-        entry.key = record.key
-        in_doubt = record.state is BatchState.IN_DOUBT
-        entry.held = in_doubt and record.is_older_than(self._ledger.replay_within)
-        if not self._keep_values and (entry.held or not in_doubt):
-            entry.values = None
-        if record.job_id is not None:
-            job, merchant_id = record.job(), self._settings.merchant_id
-            entry.handle = (
-                self._client.accepted(job, merchant_id=merchant_id)
-                if job
-                else self._client.job(record.job_id, merchant_id=merchant_id)
-            )
-            entry.handle.start, entry.handle.total = record.positions.first, len(record.positions)
-        if record.outcome is not None:
-            entry.settle(record.outcome)
-            entry.recorded = True
-        entry.delivery.in_doubt = in_doubt
+        held = record.state is BatchState.IN_DOUBT and record.is_older_than(self._ledger.replay_within)
+        batch.adopt(record, self._target.recorded(record), held=held, keep_values=self._keep_values)
 
-    async def deliver(self, entry: Entry, body: bytes, send: Send) -> None:
+    async def deliver(self, batch: Batch, body: bytes, send: Send) -> None:
         """Write a batch down, send it, and write down what became of it."""
         try:
-            if not await self._record(entry, body):
+            if not await self._record(batch, body):
                 return
         except asyncio.CancelledError as error:
-            await self._conclude(entry, error)
+            await self._conclude(batch, error)
             raise
         try:
-            await send(entry, body)
+            await send(batch, body)
         except BaseException as error:
-            await self._conclude(entry, error)
+            await self._conclude(batch, error)
             raise
-        await self._after(entry)
+        await self._after(batch)
 
-    async def _conclude(self, entry: Entry, error: BaseException) -> None:
+    async def _conclude(self, batch: Batch, error: BaseException) -> None:
         """What is raised already goes before a failure of the ledger."""
         try:
-            await self._after(entry)
+            await self._after(batch)
         except LedgerError as failure:
             error.add_note(f"meanwhile: {failure}")
-            if isinstance(error, ThanxError) and entry.delivery.in_doubt:
-                error.in_doubt, error.idempotency_key = True, entry.key
+            if isinstance(error, ThanxError) and batch.delivery.in_doubt:
+                error.in_doubt, error.idempotency_key = True, batch.key
 
-    async def _record(self, entry: Entry, body: bytes) -> bool:
+    async def _record(self, batch: Batch, body: bytes) -> bool:
         """Write a batch down; False if it need not be sent, since its fate is known by now.
 
         Raises:
             LedgerError: it could not be written down, so it must not be sent.
         """
         digest = digest_of(body)
-        wanted = BatchRecord(entry.run_id, entry.number, entry.key, entry.positions, digest)
+        wanted = BatchRecord(batch.run_id, batch.number, batch.key, batch.positions, digest)
         known = await self._ledger.record(wanted, body)
         if known.digest != digest:
             raise InputChangedError(
-                f"batch {entry.number} of run {entry.run_id!r} was recorded with other guests meanwhile",
-                batch=entry.number,
+                f"batch {batch.number} of run {batch.run_id!r} was recorded with other guests meanwhile",
+                batch=batch.number,
                 first=known.positions.first,
                 last=known.positions.last,
             )
         if known.state is not BatchState.IN_DOUBT:
-            self.adopt(entry, known)
-        return not entry.is_decided
+            self._adopt(batch, known)
+        return not batch.is_decided
 
-    async def _after(self, entry: Entry) -> None:
+    async def _after(self, batch: Batch) -> None:
         """Write down what became of a batch."""
-        if entry.handle is not None:
-            await self._ledger.accept(entry.run_id, entry.number, entry.handle.id)
-        elif entry.settled:
-            await self._ledger.finish(entry.run_id, {entry.number: entry.outcome()})
-            entry.recorded = True
-        elif not entry.delivery.in_doubt:
+        if batch.handle is not None:
+            await self._ledger.accept(batch.run_id, batch.number, batch.handle.id)
+        elif batch.settled:
+            outcome = batch.outcome()
+            await self._ledger.finish(batch.run_id, {batch.number: outcome})
+            batch.written(outcome)
+        elif not batch.delivery.in_doubt:
             try:
-                await self._ledger.withdraw(entry.run_id, entry.number)
+                await self._ledger.withdraw(batch.run_id, batch.number)
             except LedgerError:  # it is still in the ledger, from where it may be sent
-                entry.delivery.in_doubt = True
+                batch.doubt()
                 raise
 
 

@@ -6,31 +6,31 @@ import asyncio
 from collections.abc import Sequence
 
 from thanx_async._core.errors import ThanxError
-from thanx_async.batching._batch import Entry, is_in_doubt
+from thanx_async.batching._batch import Batch
 from thanx_async.batching._report import NotRevoked, RevocationReport
 from thanx_async.jobs import JobHandle
 
 
-async def revoke_batches(run_id: str, entries: Sequence[Entry]) -> RevocationReport:
+async def revoke_batches(run_id: str, batches: Sequence[Batch]) -> RevocationReport:
     """Revoke every job, side by side."""
-    accepted = [(entry, entry.handle) for entry in entries if entry.handle]
+    accepted = [(batch, batch.handle) for batch in batches if batch.handle]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_revoke(entry, handle)) for entry, handle in accepted]
-    results = [(entry, *task.result()) for (entry, _), task in zip(accepted, tasks, strict=True)]
+        tasks = [group.create_task(_revoke(batch, handle)) for batch, handle in accepted]
+    results = [(batch, *task.result()) for (batch, _), task in zip(accepted, tasks, strict=True)]
     lost = [
-        NotRevoked(entry.range(), "it is not known which job issued it")
-        for entry in entries
-        if not entry.handle and (entry.issued or is_in_doubt(entry))
+        NotRevoked(batch.range(), "it is not known which job issued it")
+        for batch in batches
+        if not batch.handle and (batch.issued or batch.is_in_doubt)
     ]
     return RevocationReport(
         run_id=run_id,
         rewards=sum(rewards for _, rewards, reason in results if reason is None),
-        revoked=[entry.range() for entry, _, reason in results if reason is None],
-        not_revoked=lost + [NotRevoked(entry.range(), reason) for entry, _, reason in results if reason],
+        revoked=[batch.range() for batch, _, reason in results if reason is None],
+        not_revoked=lost + [NotRevoked(batch.range(), reason) for batch, _, reason in results if reason],
     )
 
 
-async def _revoke(entry: Entry, handle: JobHandle) -> tuple[int, str | None]:
+async def _revoke(batch: Batch, handle: JobHandle) -> tuple[int, str | None]:
     """How many rewards were taken back, and why not, if they were not."""
     try:
         job = await handle.wait()
@@ -40,7 +40,7 @@ async def _revoke(entry: Entry, handle: JobHandle) -> tuple[int, str | None]:
             job = await handle.wait()
     except Exception as error:  # noqa: BLE001 - of a rate limiter of the user's own as well
         return 0, str(error) if isinstance(error, ThanxError) else type(error).__name__
-    entry.look()
+    batch.look()
     return rewards, None if job.state == "revoked" else f"the job is {job.state}"
 
 

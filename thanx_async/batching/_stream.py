@@ -9,20 +9,21 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from thanx_async._batches import batch_key
 from thanx_async._core.errors import ConfigurationError, InputChangedError, ThanxError
 from thanx_async._core.tasks import only_own_cancellation
-from thanx_async.batching._batch import Entry, Sender
-from thanx_async.batching._chunker import Batch
-from thanx_async.batching._guard import Guard, Watch, check_rewards, is_too_much, try_canary
+from thanx_async.batching._account import RunAccount
+from thanx_async.batching._batch import Batch
+from thanx_async.batching._chunker import Chunk
+from thanx_async.batching._guard import FailureWatch, Guard, check_rewards, is_too_much, try_canary
 from thanx_async.batching._run import BatchError, IssuanceRun
+from thanx_async.batching._sender import BatchSender
 from thanx_async.batching._source import Source
 from thanx_async.jobs import JobHandle
 
 if TYPE_CHECKING:
-    from thanx_async.batching._recorded_input import Past
+    from thanx_async.batching._recorded_input import RecordedInput
 
-Begin = Callable[[IssuanceRun], Awaitable["Past | None"]]
+Begin = Callable[[RunAccount], Awaitable["RecordedInput | None"]]
 
 
 class IssuanceStream:
@@ -33,22 +34,23 @@ class IssuanceStream:
 
     def __init__(
         self,
-        sender: Sender,
-        run: IssuanceRun,
+        sender: BatchSender,
+        account: RunAccount,
         source: Source | None,
         guard: Guard,
         begin: Begin | None = None,
     ) -> None:
-        self.run = run
+        self.run = IssuanceRun(account)
+        self._account = account
         self._sender = sender
         self._source = source
         self._guard = guard
         self._begin = begin
-        self._past: Past | None = None
+        self._recorded: RecordedInput | None = None
         self._group = asyncio.TaskGroup()
         self._pump: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._sending: dict[Entry, asyncio.Task[None]] = {}
+        self._sending: dict[Batch, asyncio.Task[None]] = {}
         self._started = 0
         self._yielded = 0
         self._sent = False
@@ -58,12 +60,12 @@ class IssuanceStream:
 
     async def __aenter__(self) -> Self:
         if self._begin is not None:
-            self._past = await self._begin(self.run)
+            self._recorded = await self._begin(self._account)
         await self._group.__aenter__()
         self._pump = self._group.create_task(self._read())
         self._pump.add_done_callback(lambda _: self._change.set())
         if self._guard.max_failure_rate is not None:
-            watch = Watch(self._guard, self.run.entries, lambda: self._started, self._seen)
+            watch = FailureWatch(self._guard, self._account.batches, lambda: self._started, self._seen)
             self._watcher = self._group.create_task(watch.run(self._changed))
         return self
 
@@ -84,9 +86,9 @@ class IssuanceStream:
     async def _end(self, error: BaseException | None) -> None:
         """Give the run back; what is raised already goes before a failure of that."""
         try:
-            await self.run.release()
+            await self._account.release()
         except ThanxError as failure:
-            self.run.error = self.run.error or failure
+            self._account.fail(failure)
         if error is not None and not isinstance(error, Exception):
             error.add_note(f"{self.run!r}; in doubt: {self.run.in_doubt}")
 
@@ -98,22 +100,22 @@ class IssuanceStream:
         return self
 
     async def __anext__(self) -> JobHandle:
-        while (entry := self._next_entry()) or not self._is_over():
-            if entry is None:
+        while (batch := self._next_batch()) or not self._is_over():
+            if batch is None:
                 await self._changed()
                 continue
             self._yielded += 1
             self._change.set()
-            if entry.handle:
-                return entry.handle
+            if batch.handle:
+                return batch.handle
         self._raise_failure()
         raise StopAsyncIteration
 
-    def _next_entry(self) -> Entry | None:
+    def _next_batch(self) -> Batch | None:
         """The next batch in input order, once its fate is known."""
         if self._yielded < self._started:
-            entry = self.run.entries[self._yielded]
-            return None if entry in self._sending else entry
+            batch = self._account.batches[self._yielded]
+            return None if batch in self._sending else batch
         return None
 
     def _is_over(self) -> bool:
@@ -144,70 +146,67 @@ class IssuanceStream:
         finally:
             if self._source is not None:
                 with suppress(InputChangedError):  # something else has stopped the run, and nothing is sent
-                    self._register(self.run.chunker.feed(self._source.take()))
+                    self._register(self._account.chunker.feed(self._source.take()))
             self._pumped = True
             self._close_watch()
             self._change.set()
 
     async def _read_source(self, source: Source) -> None:
         while not self._stopping and await source.fill():
-            self._register(self.run.chunker.feed(source.take()))
-            if self._past is None or len(self.run.entries) > self._past.last:
+            self._register(self._account.chunker.feed(source.take()))
+            if self._recorded is None or len(self._account.batches) > self._recorded.last:
                 await self._send_registered()
         if not self._stopping:
-            self._register(self.run.chunker.flush())
-            if self._past is not None:
-                self._past.check_end(len(self.run.entries))
-            await self.run.input_ended()
-            for _ in self.run.chunker.free():
+            self._register(self._account.chunker.flush())
+            if self._recorded is not None:
+                self._recorded.check_end(len(self._account.batches))
+            await self._account.input_ended()
+            for _ in self._account.chunker.free():
                 await asyncio.sleep(0)
 
-    def _register(self, batches: list[Batch]) -> None:
+    def _register(self, chunks: list[Chunk]) -> None:
         """Take in new batches. Those of an earlier process get their fate, and none is sent before all of
         these were found to be the same as then."""
-        fresh = [self._entry(batch) for batch in batches]
-        self.run.entries.extend(fresh)
-        if self._past is not None:
-            self._past.meet(fresh, batches)
-
-    def _entry(self, batch: Batch) -> Entry:
-        return Entry(batch, batch_key(self.run.run_id, batch.number), self.run.run_id)
+        fresh = [Batch(chunk, self._account.run_id) for chunk in chunks]
+        self._account.batches.extend(fresh)
+        if self._recorded is not None:
+            self._recorded.meet(fresh, chunks)
 
     async def _send_registered(self) -> None:
-        while self._started < len(self.run.entries):
-            entry = self.run.entries[self._started]
-            if not entry.is_decided:
-                while not self._stopping and not self._has_room(entry):
+        while self._started < len(self._account.batches):
+            batch = self._account.batches[self._started]
+            if not batch.is_decided:
+                while not self._stopping and not self._has_room(batch):
                     await self._changed()
                 if self._stopping:
                     return
-                check_rewards(self._guard, self.run.entries, entry)
+                check_rewards(self._guard, self._account.batches, batch)
                 self._sent = True
-                task = self._sending[entry] = self._group.create_task(self._send(entry))
-                task.add_done_callback(partial(self._ended, entry))
+                task = self._sending[batch] = self._group.create_task(self._send(batch))
+                task.add_done_callback(partial(self._ended, batch))
             self._started += 1
             self._change.set()
-            if self._guard.canary is not None and entry.number == 0:
-                await self._try_canary(entry)
+            if self._guard.canary is not None and batch.number == 0:
+                await self._try_canary(batch)
 
-    def _ended(self, entry: Entry, _: asyncio.Task[None]) -> None:
+    def _ended(self, batch: Batch, _: asyncio.Task[None]) -> None:
         """Also where a task was cancelled before it began, whose own ``finally`` then never runs."""
-        del self._sending[entry]
+        del self._sending[batch]
         self._close_watch()
         self._change.set()
 
-    async def _try_canary(self, entry: Entry) -> None:
-        while entry in self._sending:
+    async def _try_canary(self, batch: Batch) -> None:
+        while batch in self._sending:
             await self._changed()
         if not self._stopping:
-            await try_canary(self._guard, entry)
+            await try_canary(self._guard, batch)
 
     def _seen(self, error: Exception | None) -> None:
         """A request or a job has ended, or an error that ends the run."""
         if error is not None:
             self._stop(error)
         try:
-            self.run.changed()
+            self._account.changed()
         except Exception as failure:  # noqa: BLE001 - a progress callback of the user's ends the run
             self._stop(failure)
         self._change.set()
@@ -217,18 +216,18 @@ class IssuanceStream:
         if self._watcher is not None and self._pumped and not self._sending:
             self._watcher.cancel()
 
-    def _has_room(self, entry: Entry) -> bool:
+    def _has_room(self, batch: Batch) -> bool:
         at_once = self._sender.concurrency
         if len(self._sending) >= at_once or self._started - self._yielded >= 2 * at_once:
             return False
         # The fate of what is under way may decide whether the next batch can still be sent.
-        undecided = is_too_much(self._guard, self.run.entries, self._sending, entry)
+        undecided = is_too_much(self._guard, self._account.batches, self._sending, batch)
         return not (self._sending and undecided)
 
-    async def _send(self, entry: Entry) -> None:
+    async def _send(self, batch: Batch) -> None:
         failure: Exception | None = None
         try:
-            await self._sender.deliver(entry)
+            await self._sender.deliver(batch)
         except Exception as error:  # noqa: BLE001 - of a ledger or a rate limiter of the user's own as well
             failure = error
         self._seen(failure)
@@ -239,13 +238,13 @@ class IssuanceStream:
 
     def _stop(self, error: Exception | None) -> None:
         self._stopping = True
-        self.run.error = self.run.error or error
+        self._account.fail(error)
         current = asyncio.current_task()
         for task in (self._pump, self._watcher):
             if task is not None and task is not current:
                 task.cancel()
-        for entry, task in self._sending.items():
-            entry.delivery.closing = True
-            if not entry.delivery.on_wire and task is not current:
+        for batch, task in self._sending.items():
+            batch.stop()
+            if not batch.delivery.on_wire and task is not current:
                 task.cancel()
         self._change.set()

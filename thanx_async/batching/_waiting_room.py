@@ -10,7 +10,7 @@ from itertools import islice
 from thanx_async._core.errors import BatcherClosedError, ThanxError
 from thanx_async.jobs import JobHandle
 
-Answer = JobHandle | ThanxError
+Reply = JobHandle | ThanxError
 """What callers are told. Errors are results here: a caller who has gone leaves none unretrieved."""
 
 _SLICE = 50
@@ -25,7 +25,7 @@ class Guest:
         self.value = value
         self.since = since
         self.told = False
-        self.callers: list[asyncio.Future[Answer]] = []
+        self.callers: list[asyncio.Future[Reply]] = []
 
 
 class WaitingRoom:
@@ -56,11 +56,11 @@ class WaitingRoom:
         """Since when the oldest guest waits; there must be one."""
         return next(iter(self._inside.values())).since
 
-    async def stay(self, value: str) -> Answer:
+    async def stay(self, value: str) -> Reply:
         """Wait for the answer to the guest's batch. A caller who is cancelled before the guest was taken
         is forgotten, and so is the guest if nobody else asked for it."""
         guest = self._inside.get(value) or self._outside.get(value) or self._arrive(value)
-        caller: asyncio.Future[Answer] = self._loop.create_future()
+        caller: asyncio.Future[Reply] = self._loop.create_future()
         guest.callers.append(caller)
         try:
             return await caller
@@ -85,7 +85,7 @@ class WaitingRoom:
         for value in list(islice(self._outside, self._most - len(self._inside))):
             self._admit(self._outside.pop(value))
 
-    def _leave(self, guest: Guest, caller: asyncio.Future[Answer]) -> None:
+    def _leave(self, guest: Guest, caller: asyncio.Future[Reply]) -> None:
         guest.callers.remove(caller)
         if guest.callers:
             return
@@ -105,7 +105,7 @@ class WaitingRoom:
         return guests
 
 
-def tell(guests: Iterable[Guest], answer: Answer) -> None:
+def tell(guests: Iterable[Guest], answer: Reply) -> None:
     for guest in guests:
         guest.told = True
         for caller in guest.callers:
@@ -113,7 +113,7 @@ def tell(guests: Iterable[Guest], answer: Answer) -> None:
                 caller.set_result(answer)
 
 
-async def tell_in_slices(guests: list[Guest], answer: Answer) -> None:
+async def tell_in_slices(guests: list[Guest], answer: Reply) -> None:
     """Give way to the loop in between: thousands of callers go on at once otherwise."""
     left = iter(guests)
     try:

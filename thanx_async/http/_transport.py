@@ -24,9 +24,10 @@ from thanx_async._core.errors import (
 from thanx_async._core.tasks import foreign_cancellation, is_being_cancelled
 from thanx_async.http import _wire as wire
 from thanx_async.http._aiohttp import once, read, transport_error
-from thanx_async.http._delivery import Delivery
+from thanx_async.http._delivery import Delivery, Sending
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
+from thanx_async.models import IssuanceJob
 from thanx_async.retry import KEYS_LAST, RetryPolicy
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class _Call(Generic[T]):
 
     request: wire.Request
     decoder: Callable[[object], T]
-    delivery: Delivery
+    sending: Sending
     attempt: int = 1
     asked: float = attrs.field(factory=_now)
     first_sent: float | None = None
@@ -54,7 +55,7 @@ class _Call(Generic[T]):
 
     def check_age(self) -> None:
         """Before an attempt, by the wall clock, which goes on while a machine sleeps."""
-        if self.first_sent is None or not self.delivery.in_doubt:
+        if self.first_sent is None or not self.sending.in_doubt:
             self.first_sent = time()
         elif self.request.idempotency_key and time() - self.first_sent > KEYS_LAST:
             raise RequestTimeoutError(
@@ -70,18 +71,20 @@ class _Call(Generic[T]):
 
     def explained(self, error: ThanxError) -> ThanxError:
         error.idempotency_key = self.request.idempotency_key
-        error.in_doubt = self.delivery.in_doubt or self.answered
+        error.in_doubt = self.sending.in_doubt or self.answered
         self.note(error)
         return error
 
     def note(self, error: BaseException) -> None:
-        if self.delivery.job is not None:
-            job, key = self.delivery.job.id, self.request.idempotency_key
-            error.add_note(f"Accepted as job {job}. Repeat it only with idempotency key {key}.")
-        elif self.delivery.in_doubt and self.request.idempotency_key:
+        key = self.request.idempotency_key
+        if self.sending.job_id is not None:
+            error.add_note(
+                f"Accepted as job {self.sending.job_id}. Repeat it only with idempotency key {key}."
+            )
+        elif self.sending.in_doubt and key:
             error.add_note(
                 "In doubt: Thanx may have acted on this. Repeat it with the same identifiers and idempotency"
-                f" key {self.request.idempotency_key}."
+                f" key {key}."
             )
 
 
@@ -121,17 +124,18 @@ class Transport:
             session, self._session = self._session, None
             await session.close()
 
+    async def deliver(self, request: wire.Request, delivery: Delivery) -> IssuanceJob:
+        """Send an Issue Rewards request, keeping the ``delivery`` accurate at every moment."""
+        return await self._see_through(_Call(request, delivery.accept, delivery), Lane.ISSUE)
+
     async def call(
-        self,
-        request: wire.Request,
-        decoder: Callable[[object], T],
-        *,
-        lane: Lane = Lane.ISSUE,
-        delivery: Delivery | None = None,
+        self, request: wire.Request, decoder: Callable[[object], T], *, lane: Lane = Lane.ISSUE
     ) -> T:
         """Send until there is an answer, or the retry policy gives up."""
+        return await self._see_through(_Call(request, decoder, Sending()), lane)
+
+    async def _see_through(self, call: _Call[T], lane: Lane) -> T:
         self._usable_session()  # told before it waits in line
-        call = _Call(request, decoder, delivery or Delivery())
         try:
             return await self._until_answered(call, lane)
         except ThanxError:
@@ -151,11 +155,11 @@ class Transport:
                     call.check_age()
                     return await self._attempt(call, slot, session)
             except RateLimitedError as error:
-                if call.delivery.closing:
+                if call.sending.closing:
                     raise call.explained(error) from error.__cause__
             except (APIError, TransportError) as error:
                 wait = self._wait(call, error)
-                if wait is None or call.delivery.closing:
+                if wait is None or call.sending.closing:
                     raise call.explained(error) from error.__cause__
                 self._emit_retry(call, error, wait)
                 call.attempt += 1
@@ -194,26 +198,20 @@ class Transport:
         emit(self._hook, record)
 
     async def _attempt(self, call: _Call[T], slot: Slot, session: aiohttp.ClientSession) -> T:
-        delivery, doubted = call.delivery, call.delivery.in_doubt
-        delivery.on_wire = delivery.in_doubt = True
         started = _now()
         status: int | None = None
         failure: str | None = "CancelledError"
-        if delivery.on_send:
-            delivery.on_send()
         try:
-            answer = await self._send(session, call.request, slot)
-            status = answer.status
-            result = wire.decode(answer, call.decoder)
-            delivery.in_doubt = False
+            with call.sending.attempt():
+                answer = await self._send(session, call.request, slot)
+                status = answer.status
+                result = wire.decode(answer, call.decoder)
             call.answered = True
             failure = None
         except (APIError, TransportError) as error:
-            delivery.in_doubt = doubted or error.in_doubt
             status, failure = getattr(error, "status", None), type(error).__name__
             raise
         finally:
-            delivery.on_wire = False
             emit(self._hook, call.record(_now() - started, status, failure))
         return result
 

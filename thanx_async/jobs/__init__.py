@@ -1,15 +1,7 @@
 """Handles on jobs: awaitable, and polled by one schedule for all jobs of a client."""
 
-from thanx_async.jobs._handle import (
-    JobHandle,
-    JobTimeoutError,
-)
-from thanx_async.jobs._registry import (
-    JobWatches,
-)
+from thanx_async.jobs._handle import JobHandle, JobTimeoutError
+from thanx_async.jobs._poller import JobService
+from thanx_async.jobs._registry import JobRegistry
 
-__all__ = [
-    "JobHandle",
-    "JobTimeoutError",
-    "JobWatches",
-]
+__all__ = ["JobHandle", "JobRegistry", "JobService", "JobTimeoutError"]

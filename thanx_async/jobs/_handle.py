@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Generator
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, ThanxError
-from thanx_async.jobs._poller import JobWatch
+from thanx_async.jobs._poller import JobPoller
 from thanx_async.models import IssuanceJob
 
 
@@ -34,16 +34,16 @@ class JobHandle:
         total: how many identifiers the job was given, 0 if that is not known.
     """
 
-    __slots__ = ("_watch", "id", "merchant_id", "start", "total")
+    __slots__ = ("_poller", "id", "merchant_id", "start", "total")
 
     def __init__(
-        self, job_id: str, merchant_id: str, *, watch: JobWatch | None, start: int = 0, total: int = 0
+        self, job_id: str, merchant_id: str, *, poller: JobPoller | None, start: int = 0, total: int = 0
     ) -> None:
         self.id = job_id
         self.merchant_id = merchant_id
         self.start = start
         self.total = total
-        self._watch = watch
+        self._poller = poller
 
     def __reduce__(self) -> tuple[object, ...]:
         return _detached, (self.id, self.merchant_id, self.start, self.total)
@@ -55,12 +55,12 @@ class JobHandle:
     @property
     def job(self) -> IssuanceJob | None:
         """The latest snapshot, None before the first."""
-        return self._watch.job if self._watch else None
+        return self._poller.job if self._poller else None
 
     @property
     def rewards_seen(self) -> int:
         """Guests of whose reward a webhook (``reward.issued``) has told so far, each counted once."""
-        return self._watch.signs.count if self._watch else 0
+        return self._poller.signs.count if self._poller else 0
 
     def __await__(self) -> Generator[object, None, IssuanceJob]:
         return self.wait().__await__()
@@ -80,34 +80,34 @@ class JobHandle:
             ThanxError: what a poll ended in, after its retries.
         """
         checks.timeout(timeout)
-        watch = self._attached
+        poller = self._attached
         try:
             async with asyncio.timeout(timeout) as scope:
-                while not (watch.job and watch.job.is_finished):
-                    await watch.newer(watch.version)
+                while not (poller.job and poller.job.is_finished):
+                    await poller.newer(poller.version)
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            state = watch.job.state if watch.job else "unknown"
+            state = poller.job.state if poller.job else "unknown"
             raise JobTimeoutError(
                 f"job {self.id} was not finished after {timeout:g} s (state: {state}); it goes on at Thanx",
                 job_id=self.id,
-                job=watch.job,
+                job=poller.job,
             ) from error
-        return watch.job
+        return poller.job
 
     async def updates(self) -> AsyncIterator[IssuanceJob]:
         """The latest snapshot, then one for each change of state or progress, ending with the last."""
-        watch = self._attached
+        poller = self._attached
         shown: IssuanceJob | None = None
         while True:
-            job, version = watch.job, watch.version
+            job, version = poller.job, poller.version
             if job and (shown is None or _course(job) != _course(shown)):
                 shown = job
                 yield job
             if job and job.is_finished:
                 return
-            await watch.newer(version)
+            await poller.newer(version)
 
     async def revoke(self) -> IssuanceJob:
         """Take the job's rewards back. Thanx allows it once the job is completed or failed.
@@ -118,17 +118,17 @@ class JobHandle:
         return await self._attached.revoke()
 
     @property
-    def _attached(self) -> JobWatch:
-        if self._watch is None:
+    def _attached(self) -> JobPoller:
+        if self._poller is None:
             raise ConfigurationError(
                 f"the handle of job {self.id} was unpickled and has no client;"
                 f" use client.job({self.id!r}, merchant_id={self.merchant_id!r})"
             )
-        return self._watch
+        return self._poller
 
 
 def _detached(job_id: str, merchant_id: str, start: int, total: int) -> JobHandle:
-    return JobHandle(job_id, merchant_id, watch=None, start=start, total=total)
+    return JobHandle(job_id, merchant_id, poller=None, start=start, total=total)
 
 
 def _course(job: IssuanceJob) -> tuple[object, ...]:

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from copy import copy
-from typing import Protocol
 
 from thanx_async._core.errors import ThanxError
 from thanx_async._core.tasks import RESOLUTION, changed
+from thanx_async.http import Transport, wire
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.instrumentation import Hook, JobRecord, emit
 from thanx_async.jobs._schedule import PollSchedule
-from thanx_async.jobs._speeds import Track
-from thanx_async.jobs._turns import Turns
-from thanx_async.limiter import RateLimiter
+from thanx_async.jobs._speeds import JobCourse
+from thanx_async.jobs._turns import PollTurns
+from thanx_async.limiter import Lane, RateLimiter
 from thanx_async.models import IssuanceJob
 
 
-class JobService(Protocol):
-    """What watching needs of a client."""
+class JobService:
+    """What all jobs of a client share: the way to Thanx, one schedule, and the turns at polling."""
 
-    @property
-    def limiter(self) -> RateLimiter: ...
+    def __init__(self, transport: Transport, limiter: RateLimiter, hook: Hook) -> None:
+        self.schedule = PollSchedule(limiter.limits)
+        self.turns = PollTurns(limiter)
+        self.hook = hook
+        self._transport = transport
 
-    @property
-    def hook(self) -> Hook: ...
+    async def look(self, job_id: str, merchant_id: str) -> IssuanceJob:
+        """Ask Thanx for a job; like everything that only looks, it waits its turn behind issuing."""
+        request = wire.get_issuance_job(job_id, merchant_id)
+        return await self._transport.call(request, wire.decode_job, lane=Lane.POLL)
 
-    async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob: ...
+    async def revoke(self, job_id: str, merchant_id: str) -> IssuanceJob:
+        """Ask Thanx to take a job's rewards back."""
+        return await self._transport.call(wire.revoke_issuance_job(job_id, merchant_id), wire.decode_job)
 
-    async def revoke_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob: ...
 
-
-class Signs:
+class WebhookSigns:
     """What webhooks have told of a job: whether it is over, and who has a reward, a bit for each guest."""
 
     __slots__ = ("_bits", "count", "over")
@@ -53,27 +58,19 @@ class Signs:
             self.count += 1
 
 
-class JobWatch:
+class JobPoller:
     """What all handles on one job share: the latest snapshot, and who polls next."""
 
-    def __init__(
-        self,
-        job_id: str,
-        merchant_id: str,
-        service: JobService,
-        schedule: PollSchedule,
-        turns: Turns,
-        signs: Signs,
-    ) -> None:
+    def __init__(self, job_id: str, merchant_id: str, service: JobService, signs: WebhookSigns) -> None:
         self.signs = signs
         self.job_id = job_id
         self.merchant_id = merchant_id
         self.job: IssuanceJob | None = None
         self.version = 0
         self._service = service
-        self._schedule = schedule
-        self._turns = turns
-        self._track: Track | None = None
+        self._schedule = service.schedule
+        self._turns = service.turns
+        self._course: JobCourse | None = None
         self._polling = asyncio.Lock()
         self._change = asyncio.Event()
         self._hinted = signs.over
@@ -86,18 +83,18 @@ class JobWatch:
         if accepted and self.job and self.job.is_finished and not job.is_finished:
             return  # an answer that was given again, of how the job began
         now = asyncio.get_running_loop().time()
-        if self._track is None:
-            self._track = self._schedule.track(job, now, accepted=accepted)
+        if self._course is None:
+            self._course = self._schedule.track(job, now, accepted=accepted)
             if self.signs.over:
-                self._schedule.hint(self._track, asyncio.get_running_loop().time())
+                self._schedule.hint(self._course, asyncio.get_running_loop().time())
         else:
-            self._schedule.seen(self._track, job, now)
+            self._schedule.seen(self._course, job, now)
         ended = self._polls > 0 and job.is_finished and not (self.job and self.job.is_finished)
         self.job = job
         self.version += 1
         self._change.set()
         if ended:
-            self._tell_end(job, now - self._track.since)
+            self._tell_end(job, now - self._course.since)
 
     def _tell_end(self, job: IssuanceJob, seconds: float) -> None:
         record = JobRecord(
@@ -110,19 +107,19 @@ class JobWatch:
         if self.job and self.job.is_finished:
             return
         self._hinted = True
-        if self._track:
-            self._schedule.hint(self._track, asyncio.get_running_loop().time())
+        if self._course:
+            self._schedule.hint(self._course, asyncio.get_running_loop().time())
         self._change.set()
 
     async def refresh(self) -> IssuanceJob:
         """Poll now."""
         self._polls += 1
-        job = await self._service.get_issuance_job(self.job_id, merchant_id=self.merchant_id)
+        job = await self._service.look(self.job_id, self.merchant_id)
         self.saw(job)
         return job
 
     async def revoke(self) -> IssuanceJob:
-        job = await self._service.revoke_issuance_job(self.job_id, merchant_id=self.merchant_id)
+        job = await self._service.revoke(self.job_id, self.merchant_id)
         self.saw(job)
         return job
 
@@ -147,7 +144,7 @@ class JobWatch:
 
     async def _poll(self, version: int) -> None:
         """Wait until the job is due, and for a turn, and look at it; unless somebody else has looked."""
-        with self._schedule.watching(self._track, self._change.set):
+        with self._schedule.watching(self._course, self._change.set):
             while self.version == version:
                 await self._until_due(version)
                 async with self._turns:
@@ -162,6 +159,6 @@ class JobWatch:
 
     def _wait(self) -> float:
         """Seconds until the job is due."""
-        if self._track is None or self._hinted:
+        if self._course is None or self._hinted:
             return 0.0
-        return self._schedule.due(self._track) - asyncio.get_running_loop().time()
+        return self._schedule.due(self._course) - asyncio.get_running_loop().time()

@@ -6,9 +6,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from thanx_async.jobs._poller import JobService, JobWatch, Signs
-from thanx_async.jobs._schedule import PollSchedule
-from thanx_async.jobs._turns import Turns
+from thanx_async.jobs._handle import JobHandle
+from thanx_async.jobs._poller import JobPoller, JobService, WebhookSigns
+from thanx_async.models import IssuanceJob
 
 if TYPE_CHECKING:
     from thanx_async.webhooks import Event
@@ -16,24 +16,31 @@ if TYPE_CHECKING:
 _EARLY = 1024
 
 
-class JobWatches:
-    """The watches of one client, by job id, under one schedule."""
+class JobRegistry:
+    """The jobs of one client that somebody has a handle on, and what was heard of others before that."""
 
     def __init__(self, service: JobService) -> None:
-        self.schedule = PollSchedule(service.limiter.limits)
-        self.turns = Turns(service.limiter)
         self._service = service
-        self._watches: WeakValueDictionary[str, JobWatch] = WeakValueDictionary()
-        self._early: OrderedDict[str, Signs] = OrderedDict()
+        self._pollers: WeakValueDictionary[str, JobPoller] = WeakValueDictionary()
+        self._early: OrderedDict[str, WebhookSigns] = OrderedDict()
 
-    def get(self, job_id: str, merchant_id: str) -> JobWatch:
-        watch = self._watches.get(job_id)
-        if watch is None:
-            signs = self._early.pop(job_id, None) or Signs()
-            watch = self._watches[job_id] = JobWatch(
-                job_id, merchant_id, self._service, self.schedule, self.turns, signs
-            )
-        return watch
+    def handle(self, job_id: str, merchant_id: str, *, start: int = 0, total: int = 0) -> JobHandle:
+        """A handle on a job, by its id."""
+        poller = self._poller(job_id, merchant_id)
+        return JobHandle(job_id, merchant_id, poller=poller, start=start, total=total)
+
+    def accepted(self, job: IssuanceJob, *, merchant_id: str, start: int = 0, total: int = 0) -> JobHandle:
+        """The handle on a job that was just accepted."""
+        poller = self._poller(job.id, merchant_id)
+        poller.saw(job, accepted=True)
+        return JobHandle(job.id, merchant_id, poller=poller, start=start, total=total)
+
+    def _poller(self, job_id: str, merchant_id: str) -> JobPoller:
+        poller = self._pollers.get(job_id)
+        if poller is None:
+            signs = self._early.pop(job_id, None) or WebhookSigns()
+            poller = self._pollers[job_id] = JobPoller(job_id, merchant_id, self._service, signs)
+        return poller
 
     def notify(self, event: Event) -> None:
         """Take in a webhook's event, also of a job that nobody has a handle on yet."""
@@ -42,14 +49,14 @@ class JobWatches:
         if isinstance(event, UnknownEvent):
             return
         job_id = event.issuance_job_id
-        watch = self._watches.get(job_id)
-        signs = watch.signs if watch else self._early.setdefault(job_id, Signs())
+        poller = self._pollers.get(job_id)
+        signs = poller.signs if poller else self._early.setdefault(job_id, WebhookSigns())
         if isinstance(event, RewardIssued):
             signs.add(event.identifier.index)
         else:
             signs.over = True
-            self.schedule.heard()
-            if watch:
-                watch.hint()
+            self._service.schedule.heard()
+            if poller:
+                poller.hint()
         if len(self._early) > _EARLY:
             self._early.popitem(last=False)

@@ -26,7 +26,7 @@ _SOON = 1.0
 
 
 @attrs.define(eq=False)
-class Track:
+class JobCourse:
     """What is known of one job's course. Times are seconds on the loop's clock.
 
     ``mark`` is the moment, and the count of identifiers, from which its speed is measured; ``steps`` counts
@@ -57,11 +57,11 @@ class _Pace:
 
     value: float
     evidence: float
-    source: Track
+    source: JobCourse
     announced: float
 
 
-class Speeds:
+class JobSpeeds:
     """What was learnt from all jobs of one client.
 
     Args:
@@ -75,39 +75,39 @@ class Speeds:
         self._offset = math.inf
         self._started = (-math.inf, -math.inf)
 
-    def track(self, job: IssuanceJob, now: float, *, accepted: bool) -> Track:
+    def track(self, job: IssuanceJob, now: float, *, accepted: bool) -> JobCourse:
         """Begin to follow a job, with the answer that accepted it or with a first look."""
         since = self._accepted_at(job, now) if accepted else now
         count = job.processed_count
-        return Track(since, now, job.total_count, count, (since, count), accepted)
+        return JobCourse(since, now, job.total_count, count, (since, count), accepted)
 
-    def expected(self, track: Track) -> float | None:
+    def expected(self, course: JobCourse) -> float | None:
         """When the job should be over, None as long as nothing reliable is known."""
-        if track.done > 0:
-            running = track.looked - track.mark[0]
-            left = (track.total - track.processed) * running / track.done
+        if course.done > 0:
+            running = course.looked - course.mark[0]
+            left = (course.total - course.processed) * running / course.done
             if left <= (REACH - 1) * running:
-                return track.looked + left
-        pace = self._pace(track.total)
+                return course.looked + left
+        pace = self._pace(course.total)
         if pace is None:
             return None
-        if track.started or not track.accepted:
-            return track.mark[0] + (track.total - track.mark[1]) * pace
-        return self.start(track) + track.total * pace
+        if course.started or not course.accepted:
+            return course.mark[0] + (course.total - course.mark[1]) * pace
+        return self.start(course) + course.total * pace
 
-    def start(self, track: Track) -> float:
+    def start(self, course: JobCourse) -> float:
         """When an accepted job that was not seen running starts."""
-        start = track.since + min(self._waits, default=0.0)
-        if track.vain:
-            start = max(start, track.looked)
+        start = course.since + min(self._waits, default=0.0)
+        if course.vain:
+            start = max(start, course.looked)
         ahead, at = self._started
-        behind = track.since - ahead
+        behind = course.since - ahead
         return max(start, at + min(_SOON, _ORDER * behind)) if behind > 0 else start
 
-    def is_scout(self, track: Track) -> bool:
+    def is_scout(self, course: JobCourse) -> bool:
         """Others are predicted from this job's progress, and none has finished yet."""
-        pace = self._paces.get(track.total.bit_length())
-        return pace is not None and pace.source is track and pace.evidence < math.inf
+        pace = self._paces.get(course.total.bit_length())
+        return pace is not None and pace.source is course and pace.evidence < math.inf
 
     def _pace(self, total: int) -> float | None:
         """Seconds for each identifier of a job of this size, from jobs of about the size or larger ones."""
@@ -118,58 +118,60 @@ class Speeds:
         pace = self._paces[min(sizes, key=lambda known: (abs(known - size), -known))]
         return pace.value if total * pace.value <= REACH * pace.evidence else None
 
-    def seen(self, track: Track, job: IssuanceJob, now: float) -> None:
+    def seen(self, course: JobCourse, job: IssuanceJob, now: float) -> None:
         """Learn from a snapshot."""
-        if job.processed_count > track.processed:
-            if track.vain and track.started:
-                track.mark = track.looked, track.processed  # after a stall, speed is measured anew
-            track.vain = 0
-            track.steps += 1
-        elif not track.done or track.done * (now - track.looked) > _SILENCE * (track.looked - track.mark[0]):
-            track.vain += 1
-        before, track.looked = track.looked, now
-        track.processed, track.total = job.processed_count, job.total_count or track.total
-        self._see_start(track, job, now)
+        if job.processed_count > course.processed:
+            if course.vain and course.started:
+                course.mark = course.looked, course.processed  # after a stall, speed is measured anew
+            course.vain = 0
+            course.steps += 1
+        elif not course.done or course.done * (now - course.looked) > _SILENCE * (
+            course.looked - course.mark[0]
+        ):
+            course.vain += 1
+        before, course.looked = course.looked, now
+        course.processed, course.total = job.processed_count, job.total_count or course.total
+        self._see_start(course, job, now)
         if job.state == "completed":
-            self._learn(track, self._run_time(track, job, before) / max(1, track.total), math.inf)
-        elif track.done > 0 and not track.vain and not job.is_finished:
-            self._learn(track, (now - track.mark[0]) / track.done, now - track.mark[0])
+            self._learn(course, self._run_time(course, job, before) / max(1, course.total), math.inf)
+        elif course.done > 0 and not course.vain and not job.is_finished:
+            self._learn(course, (now - course.mark[0]) / course.done, now - course.mark[0])
 
-    def _see_start(self, track: Track, job: IssuanceJob, now: float) -> None:
-        if track.started:
+    def _see_start(self, course: JobCourse, job: IssuanceJob, now: float) -> None:
+        if course.started:
             return
-        track.started = bool(job.started_at or job.processed_count or job.state == "processing")
+        course.started = bool(job.started_at or job.processed_count or job.state == "processing")
         start = now
-        if track.started:
+        if course.started:
             wait = (
                 (job.started_at - job.created_at).total_seconds() if job.started_at and job.created_at else 0
             )
-            start = min(now, track.since + max(0.0, wait))
-            if track.accepted:
-                track.mark = start, 0
-                self._waits.append(start - track.since)
-        if track.accepted and start > self._started[1]:
-            self._started = track.since, start
+            start = min(now, course.since + max(0.0, wait))
+            if course.accepted:
+                course.mark = start, 0
+                self._waits.append(start - course.since)
+        if course.accepted and start > self._started[1]:
+            self._started = course.since, start
 
-    def _run_time(self, track: Track, job: IssuanceJob, before: float) -> float:
+    def _run_time(self, course: JobCourse, job: IssuanceJob, before: float) -> float:
         """How long a completed job ran: as Thanx says, if that fits to when it was looked at. Without dates
         as long as was expected, if that fits: a look that comes late must not make the next ones later."""
-        longest = track.looked - track.mark[0]
-        shortest = max(0.0, before - track.mark[0]) if track.started and before > track.mark[0] else 0.0
+        longest = course.looked - course.mark[0]
+        shortest = max(0.0, before - course.mark[0]) if course.started and before > course.mark[0] else 0.0
         if job.completed_at and (begun := job.started_at or job.created_at):
             took = (job.completed_at - begun).total_seconds()
-            return took if not track.accepted else min(longest, max(shortest, took))
-        pace = self._pace(track.total)
-        return longest if pace is None else min(longest, max(shortest, pace * track.total))
+            return took if not course.accepted else min(longest, max(shortest, took))
+        pace = self._pace(course.total)
+        return longest if pace is None else min(longest, max(shortest, pace * course.total))
 
-    def _learn(self, track: Track, value: float, evidence: float) -> None:
-        size = track.total.bit_length()
+    def _learn(self, course: JobCourse, value: float, evidence: float) -> None:
+        size = course.total.bit_length()
         known = self._paces.get(size)
         if not size or value <= 0:
             return
         if known is None or known.evidence < math.inf:
-            if known is None or self._tells_more(known, track, value, evidence):
-                self._paces[size] = _Pace(value, evidence, track, value)
+            if known is None or self._tells_more(known, course, value, evidence):
+                self._paces[size] = _Pace(value, evidence, course, value)
                 self._changed()
         elif evidence == math.inf:
             known.value += _MEMORY * (value - known.value)
@@ -179,11 +181,11 @@ class Speeds:
                 self._changed()
 
     @staticmethod
-    def _tells_more(known: _Pace, track: Track, value: float, evidence: float) -> bool:
+    def _tells_more(known: _Pace, course: JobCourse, value: float, evidence: float) -> bool:
         """A job that was seen to go on only once makes others no slower: it may be one that hangs."""
         return evidence == math.inf or (
             evidence >= known.evidence
-            and (known.source is track or value < known.value or track.steps >= _CERTAIN)
+            and (known.source is course or value < known.value or course.steps >= _CERTAIN)
         )
 
     def _accepted_at(self, job: IssuanceJob, now: float) -> float:

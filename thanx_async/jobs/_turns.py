@@ -13,7 +13,7 @@ _LONG = 5.0
 _LEFT = 2
 
 
-class Turns:
+class PollTurns:
     """Lets only as many polls at once go to the limiter as can be under way, first come, first served.
 
     One that gets no answer for long does not count any more, as far as that leaves requests for issuing. The
