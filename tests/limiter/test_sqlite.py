@@ -253,7 +253,7 @@ async def test_cancelled_while_recording(path: Path) -> None:
 @pytest.mark.realtime
 async def test_a_file_that_stays_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that never lets go of the file is a clear error, not a hang."""
-    monkeypatch.setattr(_limiter_sqlite, "_BUSY", 0.1)
+    monkeypatch.setattr("thanx_async._core.sqlite.BUSY", 0.1)
     limiter = SQLiteRateLimiter(path)
     await limiter.refresh()
     async with locked(path):
