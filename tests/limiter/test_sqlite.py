@@ -197,7 +197,7 @@ async def locked(path: Path) -> AsyncIterator[None]:
 
 async def in_transaction(limiter: SQLiteRateLimiter) -> None:
     """Until its thread is at the file, where it waits for the lock."""
-    store = limiter._store
+    store = limiter._queue._store
     assert isinstance(store, SQLiteStore)
     await until(store._lock.locked)
 

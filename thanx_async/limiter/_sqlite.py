@@ -161,5 +161,5 @@ class SQLiteRateLimiter(QueuedLimiter):
 
     async def refresh(self) -> LimiterStatus:
         """Read the file, and tell what all processes have spent."""
-        await self._store.transact(lambda _state, _now: None)
+        await self._queue.refresh()
         return self.status()
