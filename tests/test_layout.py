@@ -12,7 +12,7 @@ from types import FrameType
 import pytest
 
 import thanx_async
-from tests.conftest import TARGET
+from tests.helpers import TARGET
 from thanx_async import AsyncBatcher, SQLiteLedger, ThanxClient
 from thanx_async.emulator import Emulator
 

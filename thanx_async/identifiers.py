@@ -8,6 +8,7 @@ from itertools import islice
 
 import attrs
 
+from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async.models import IdentifierType
 
@@ -143,15 +144,16 @@ def checked_values(identifiers: object) -> list[str]:
         ConfigurationError: there are none, too many, or something else was given.
     """
     if not isinstance(identifiers, Iterable) or is_single(identifiers):
-        raise ConfigurationError(
-            f"identifiers must be several, such as a list, not {type(identifiers).__name__}"
+        raise checks.wrong(
+            "identifiers", f"must be several, such as a list, not {type(identifiers).__name__}"
         )
     items = list(islice(identifiers, MAX_BATCH + 1))
     if not items:
-        raise ConfigurationError("identifiers is empty: a request needs at least one")
+        raise checks.wrong("identifiers", "is empty: a request needs at least one")
     if len(items) > MAX_BATCH:
         raise ConfigurationError(
-            f"more than {MAX_BATCH:,} identifiers, which one request may not hold: use AsyncBatcher"
+            f"more than {MAX_BATCH:,} identifiers, which one request may not hold: use AsyncBatcher",
+            argument="identifiers",
         )
     values, refused = normalise_all(items)
     if refused:

@@ -13,7 +13,6 @@ from enum import StrEnum
 import attrs
 
 from thanx_async._core import checks
-from thanx_async._core.errors import ConfigurationError
 
 
 def counted(items: Sized) -> str:
@@ -159,12 +158,12 @@ class NewCampaign:
         name = f"NewCampaign.{field.name}"
         checks.kind(name, isinstance(value, datetime), "a datetime", value)
         if value.utcoffset() is None:
-            raise ConfigurationError(f"{name} needs a time zone, such as datetime.UTC")
+            raise checks.wrong(name, "needs a time zone, such as datetime.UTC")
 
     @variants.validator
     def _check_variants(self, _: object, value: tuple[Variant, ...]) -> None:
         if not 1 <= len(value) <= 4:
-            raise ConfigurationError(f"NewCampaign.variants must be 1 to 4, not {len(value)}")
+            raise checks.wrong("NewCampaign.variants", f"must be 1 to 4, not {len(value)}")
         for place, row in enumerate(value):
             checks.kind(f"NewCampaign.variants[{place}]", isinstance(row, Variant), "a Variant", row)
 

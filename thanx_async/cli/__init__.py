@@ -83,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
     except cyclopts.CycloptsError:
         return WRONG_USE
     except ConfigurationError as error:
-        return _fail(as_typed(str(error)), WRONG_USE)
+        return _fail(as_typed(error), WRONG_USE)
     except (BrokenPipeError, SystemExit):  # who read the help has gone, which rich makes the latter of
         unread()
         return ISSUED

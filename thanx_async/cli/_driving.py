@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from thanx_async._core.errors import APIError, ThanxError
+from thanx_async._core.errors import ThanxError
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
 from thanx_async.batching import BatchError
 from thanx_async.cli._options import as_typed
@@ -116,7 +116,7 @@ def conclude(
         warn(f"{unlisted}; the report is true all the same")
     if problem:
         cause = (problem.__cause__ if isinstance(problem, BatchError) else None) or problem
-        warn(f"stopped: {cause if isinstance(cause, APIError) else as_typed(str(cause))}")
+        warn(f"stopped: {as_typed(cause)}")
     if stopped:
         warn("stopped as asked; the input was not read to its end, or jobs still run")
     if problem or stopped or report.unsent or report.in_doubt or report.unfinished:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated
@@ -17,10 +16,9 @@ from thanx_async.cli._driving import on_signals
 from thanx_async.cli._options import Whole
 from thanx_async.cli._output import write
 from thanx_async.cli._status import ISSUED
-from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, Webhooks
+from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, SettingError, Webhooks
 
 _SECRET = "THANX_WEBHOOK_SECRET"  # noqa: S105 - the variable's name
-_NAME = re.compile(r"\b(Counter|Emulator|Faults|JobSpeed|Webhooks)\.(\w+)(?:\[\d+\])?")
 _OPTIONS = {
     "Counter.LEAKY": "--counter leaky",
     "Emulator.burst": "--leaky-burst",
@@ -45,8 +43,8 @@ class FaultOptions(Faults):
     def __attrs_post_init__(self) -> None:
         try:
             super().__attrs_post_init__()
-        except ValueError as error:
-            raise _as_typed(error) from None
+        except SettingError as error:
+            raise ConfigurationError(error.renamed(_option)) from None
 
 
 @attrs.frozen
@@ -127,8 +125,8 @@ async def run_emulator(
             faults=faults,
             webhooks=webhooks.settings(faults.seed),
         )
-    except ValueError as error:
-        raise _as_typed(error) from None
+    except SettingError as error:
+        raise ConfigurationError(error.renamed(_option)) from None
     stop = asyncio.Event()
     with on_signals(stop.set):
         async with AsyncExitStack() as stack:
@@ -156,14 +154,11 @@ def _show(statistics: Mapping[str, object]) -> None:
         write(f"{name.replace('_', ' '):<20}{value:,}" if isinstance(value, int) else f"{name:<20}{value}")
 
 
-def _as_typed(error: ValueError) -> ConfigurationError:
-    """The same, where each setting is named by its option."""
-    return ConfigurationError(_NAME.sub(_option, str(error)))
-
-
-def _option(name: re.Match[str]) -> str:
-    prefix = "--webhook-" if name[1] == "Webhooks" else "--"
-    return _OPTIONS.get(name[0]) or prefix + name[2].replace("_", "-")
+def _option(setting: str) -> str:
+    """The option for a setting of the emulator."""
+    owner, _, name = setting.partition("[")[0].partition(".")
+    prefix = "--webhook-" if owner == "Webhooks" else "--"
+    return _OPTIONS.get(setting) or prefix + name.replace("_", "-")
 
 
 def _limits(text: str) -> list[tuple[int, float]]:

@@ -25,7 +25,7 @@ def before_sending() -> Iterator[None]:
     try:
         yield
     except LedgerError as error:
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(*error.args) from error
 
 
 def open_ledger(path: Path | None) -> AbstractAsyncContextManager[SQLiteLedger]:

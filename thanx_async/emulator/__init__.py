@@ -3,6 +3,7 @@
 It shares no code with the client, so that it cannot share its mistakes.
 """
 
+from thanx_async.emulator.checks import SettingError
 from thanx_async.emulator.counters import Counter
 from thanx_async.emulator.faults import Fault, Faults, ScriptedAnswer
 from thanx_async.emulator.guests import unknown_guests
@@ -18,6 +19,7 @@ __all__ = [
     "JobSpeed",
     "RequestLog",
     "ScriptedAnswer",
+    "SettingError",
     "Webhooks",
     "sign",
     "unknown_guests",

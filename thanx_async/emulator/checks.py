@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from math import inf
 from types import NoneType
 from typing import TypeGuard
 
 MOST = 10**9
+
+
+class Setting(str):
+    """The name of a setting, as a part of the message of a `SettingError`."""
+
+    __slots__ = ()
+
+
+class SettingError(ValueError):
+    """A setting of the emulator is wrong. The message names it, and says what it must be.
+
+    Args:
+        parts: the message, in which each name of a setting is a `Setting`.
+    """
+
+    def __init__(self, *parts: str) -> None:
+        super().__init__(*parts)
+
+    def __str__(self) -> str:
+        return "".join(self.args)
+
+    @property
+    def argument(self) -> str:
+        """The setting at fault, such as ``Faults.burst`` or ``Emulator.limits[0]``."""
+        return next(str(part) for part in self.args if isinstance(part, Setting))
+
+    def renamed(self, name_of: Callable[[str], str]) -> str:
+        """The message with other names for the settings."""
+        return "".join(name_of(part) if isinstance(part, Setting) else part for part in self.args)
 
 
 def rate(name: str, value: object) -> None:
@@ -35,7 +65,7 @@ def text(name: str, value: object) -> None:
     """Text that is not empty."""
     kind(name, isinstance(value, str), "text", value)
     if not value:
-        raise ValueError(f"{name} is empty")
+        raise SettingError(Setting(name), " is empty")
 
 
 def texts(name: str, value: object) -> None:
@@ -54,7 +84,7 @@ def kind(name: str, right: bool, what: str, value: object) -> None:
     """What was found right or wrong, and what it must be."""
     if not right:
         shown = str(value) if value is None or _number(value) else type(value).__name__
-        raise ValueError(f"{name} must be {what}, not {shown}")
+        raise SettingError(Setting(name), f" must be {what}, not {shown}")
 
 
 def _number(value: object) -> TypeGuard[int | float]:

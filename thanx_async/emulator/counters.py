@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from thanx_async.emulator import checks
+from thanx_async.emulator.checks import Setting, SettingError
 
 _SHORTEST = 0.001
 
@@ -137,13 +138,17 @@ def referee(counter: Counter, requests: int, seconds: float, *, burst: int | Non
 def referees(counter: str, limits: object, burst: int | None) -> list[Referee]:
     """The judges of all limits of an emulator, whose settings are checked here."""
     if counter not in list(Counter):
-        raise ValueError(f"Emulator.counter must be one of {', '.join(Counter)}, not {counter!r}")
+        raise SettingError(
+            Setting("Emulator.counter"), f" must be one of {', '.join(Counter)}, not {counter!r}"
+        )
     if burst is not None:
         checks.whole("Emulator.burst", burst)
         if counter != Counter.LEAKY:
-            raise ValueError("Emulator.burst goes with Counter.LEAKY only")
+            raise SettingError(Setting("Emulator.burst"), " goes with ", Setting("Counter.LEAKY"), " only")
     if not isinstance(limits, Sequence) or isinstance(limits, str):
-        raise ValueError(f"Emulator.limits must be a sequence of pairs, not {type(limits).__name__}")  # noqa: TRY004 - as all that is wrong
+        raise SettingError(
+            Setting("Emulator.limits"), f" must be a sequence of pairs, not {type(limits).__name__}"
+        )
     pairs = [_pair(f"Emulator.limits[{place}]", limit) for place, limit in enumerate(limits)]
     return [referee(Counter(counter), *pair, burst=burst) for pair in pairs]
 
@@ -157,4 +162,6 @@ def _pair(name: str, limit: object) -> tuple[int, float]:
         case _:
             given = type(limit).__name__
     most = f"{checks.MOST:,}"
-    raise ValueError(f"{name} must be 1 to {most} requests in {_SHORTEST} to {most} s, not {given}")
+    raise SettingError(
+        Setting(name), f" must be 1 to {most} requests in {_SHORTEST} to {most} s, not {given}"
+    )

@@ -9,6 +9,7 @@ from enum import StrEnum
 import attrs
 
 from thanx_async.emulator import checks
+from thanx_async.emulator.checks import Setting, SettingError
 from thanx_async.emulator.jobs import UNKNOWN_STATE, Fate
 
 
@@ -88,13 +89,19 @@ class Faults:
         checks.whole("Faults.seed", self.seed, None)
         checks.whole("Faults.burst_requests", self.burst_requests)
         if self.burst and not (self.burst_requests or self.burst_seconds):
-            raise ValueError("Faults.burst needs Faults.burst_requests or Faults.burst_seconds")
+            raise SettingError(
+                Setting("Faults.burst"),
+                " needs ",
+                Setting("Faults.burst_requests"),
+                " or ",
+                Setting("Faults.burst_seconds"),
+            )
 
     def _check_sum(self, names: list[str]) -> None:
         total = sum(getattr(self, name) for name in names)
         if total > 1 + 1e-9:
-            given = " + ".join(f"Faults.{name}" for name in names)
-            raise ValueError(f"{given} must be at most 1 in all, not {total:g}")
+            given = [part for name in names for part in (" + ", Setting(f"Faults.{name}"))]
+            raise SettingError(*given[1:], f" must be at most 1 in all, not {total:g}")
 
 
 @attrs.frozen

@@ -14,6 +14,7 @@ import attrs
 import orjson
 
 from thanx_async.emulator import checks
+from thanx_async.emulator.checks import Setting, SettingError
 from thanx_async.emulator.clock import Clock
 from thanx_async.emulator.guests import Guests
 from thanx_async.emulator.jobs import Job
@@ -56,7 +57,7 @@ class Webhooks:
     def __attrs_post_init__(self) -> None:
         checks.text("Webhooks.url", self.url)
         if not self.url.startswith(("http://", "https://")):
-            raise ValueError("Webhooks.url must begin with http:// or https://")
+            raise SettingError(Setting("Webhooks.url"), " must begin with http:// or https://")
         checks.text("Webhooks.secret", self.secret)
         checks.instance("Webhooks.reward_issued", self.reward_issued, bool)
         checks.whole("Webhooks.seed", self.seed, None)

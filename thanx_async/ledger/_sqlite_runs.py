@@ -9,6 +9,7 @@ from time import time
 import attrs
 
 from thanx_async._core.errors import LedgerError
+from thanx_async._core.messages import Message, Name
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import RunRecord
 from thanx_async.ledger._sqlite_schema import explained, transaction
@@ -45,8 +46,13 @@ class Runs:
                 )
             elif differences := run.differences(known):
                 raise LedgerError(
-                    f"run {run.run_id!r} was started with other settings: {'; '.join(differences)}."
-                    " Nothing was sent; use the same settings, or another run_id for another run"
+                    Message(
+                        f"run {run.run_id!r} was started with other settings: ",
+                        Message("; ").join(differences),
+                        ". Nothing was sent; use the same settings, or another ",
+                        Name("run_id"),
+                        " for another run",
+                    )
                 )
             self._check_free(run.run_id, now)
             self._set_owner(run.run_id, owner, now + LEASE)

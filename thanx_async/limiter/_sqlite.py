@@ -134,7 +134,9 @@ class SQLiteStore:
             raise self._unusable(error.strerror or str(error), "give a path that can be written") from error
 
     def _unusable(self, why: str, advice: str) -> ConfigurationError:
-        return ConfigurationError(f"the rate limiter cannot use {self.path}: {why}; {advice}")
+        return ConfigurationError(
+            f"the rate limiter cannot use {self.path}: {why}; {advice}", argument="path"
+        )
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def verify(body: bytes, signature: str | None, secret: str | bytes) -> Event:
         ConfigurationError: the secret is empty, or the body is not bytes.
     """
     if not isinstance(body, bytes | bytearray):
-        raise ConfigurationError("body must be the raw bytes of the request, not text or parsed JSON")
+        raise checks.wrong("body", "must be the raw bytes of the request, not text or parsed JSON")
     check_secret(secret)
     if len(body) > MAX_BODY:
         raise WebhookError(f"the body has more than {MAX_BODY:,} bytes")
@@ -114,9 +114,11 @@ def verify(body: bytes, signature: str | None, secret: str | bytes) -> Event:
 def check_secret(value: object) -> None:
     """What signs webhooks."""
     if not isinstance(value, str | bytes):
-        raise ConfigurationError(f"the webhook secret must be text or bytes, not {type(value).__name__}")
+        raise ConfigurationError(
+            f"the webhook secret must be text or bytes, not {type(value).__name__}", argument="secret"
+        )
     if not value:
-        raise ConfigurationError("the webhook secret is empty")
+        raise ConfigurationError("the webhook secret is empty", argument="secret")
 
 
 def _given(signature: str | None) -> bytes:
