@@ -58,7 +58,7 @@ def _text(value: object, _: type) -> str:
 
 
 def _number(value: object, _: type, kind: type[float]) -> float:
-    """A number; null, as Thanx may send for a count that is not known yet, is 0."""
+    """A number. Null is 0, because Thanx may send it for a count that is not known yet."""
     if value is None:
         return kind(0)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -77,13 +77,13 @@ _CONVERTER = _converter()
 
 
 def enveloped(kind: type[T], name: str) -> Callable[[object], T]:
-    """The decoder of an answer that holds a model under a name."""
+    """The decoder for an answer with a model under ``name``."""
 
     def decoder(payload: object) -> T:
         if not isinstance(payload, dict):
             raise TypeError
         value = payload[name]
-        if get_origin(kind) and not isinstance(value, list):  # a text would pass as a list of its letters
+        if get_origin(kind) and not isinstance(value, list):  # a string would pass as a list of its letters
             raise TypeError
         return _CONVERTER.structure(value, kind)
 

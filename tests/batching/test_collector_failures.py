@@ -288,7 +288,7 @@ async def test_cancelling_the_sending_leaves_a_true_report(emulator: Emulator, c
         tasks = start(batcher, guests(8))
         await until(lambda: emulator.requests, pause=0)
         assert batcher._collector
-        batcher._collector._pump.cancel()
+        batcher._collector._worker.cancel()
         assert [error.in_doubt for error in await failures(tasks)] == [True] * 5 + [False] * 3
         report = await batcher.aclose()
     assert report.unsent == tuple(guests(3, start=5))

@@ -1,4 +1,4 @@
-"""The guests who wait to be sent, in order of arrival, and the callers who wait with them. No I/O."""
+"""The queue behind `AsyncBatcher.add`: guests in order of arrival, and the callers who wait for each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from thanx_async._core.errors import BatcherClosedError, ThanxError
 from thanx_async.jobs import JobHandle
 
 Reply = JobHandle | ThanxError
-"""What callers are told. Errors are results here: a caller who has gone leaves none unretrieved."""
+"""What callers get. Errors are results: an exception in a cancelled caller's future would go unretrieved."""
 
 _SLICE = 50
 
 
 class Guest:
-    """One waiting guest; ``since`` is on the loop's clock."""
+    """One waiting guest. ``since`` is the time of arrival, in seconds on the loop's clock."""
 
     __slots__ = ("callers", "since", "told", "value")
 
@@ -29,37 +29,43 @@ class Guest:
 
 
 class WaitingRoom:
-    """Holds at most ``most`` guests; further ones wait outside, and come in in order.
+    """Admits up to ``capacity`` guests to be sent. Further guests overflow, and are admitted in order.
 
     Args:
-        most: distinct guests inside.
-        notable: numbers of guests inside at which ``changed`` is called as they are reached.
+        capacity: distinct guests admitted at once.
+        thresholds: numbers of admitted guests.
+        on_threshold: called when the number of admitted guests reaches a threshold.
     """
 
-    def __init__(self, most: int, *, notable: frozenset[int], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, capacity: int, *, thresholds: frozenset[int], on_threshold: Callable[[], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._inside: dict[str, Guest] = {}
-        self._outside: dict[str, Guest] = {}
-        self._most = most
-        self._notable = notable
-        self._changed = changed
+        self._admitted: dict[str, Guest] = {}
+        self._overflow: dict[str, Guest] = {}
+        self._capacity = capacity
+        self._thresholds = thresholds
+        self._on_threshold = on_threshold
 
     def __len__(self) -> int:
-        return len(self._inside)
+        return len(self._admitted)
 
     @property
-    def outside(self) -> int:
-        return len(self._outside)
+    def overflow(self) -> int:
+        """The number of guests who are not admitted yet."""
+        return len(self._overflow)
 
     @property
     def oldest(self) -> float:
-        """Since when the oldest guest waits; there must be one."""
-        return next(iter(self._inside.values())).since
+        """When the oldest admitted guest arrived. There must be one."""
+        return next(iter(self._admitted.values())).since
 
-    async def stay(self, value: str) -> Reply:
-        """Wait for the answer to the guest's batch. A caller who is cancelled before the guest was taken
-        is forgotten, and so is the guest if nobody else asked for it."""
-        guest = self._inside.get(value) or self._outside.get(value) or self._arrive(value)
+    async def wait_for_reply(self, value: str) -> Reply:
+        """Wait for the reply to the guest's batch.
+
+        If the last caller of a guest is cancelled before the guest was taken, the guest is removed.
+        """
+        guest = self._admitted.get(value) or self._overflow.get(value) or self._arrive(value)
         caller: asyncio.Future[Reply] = self._loop.create_future()
         guest.callers.append(caller)
         try:
@@ -70,72 +76,73 @@ class WaitingRoom:
 
     def _arrive(self, value: str) -> Guest:
         guest = Guest(value, self._loop.time())
-        if len(self._inside) < self._most:
+        if len(self._admitted) < self._capacity:
             self._admit(guest)
         else:
-            self._outside[value] = guest
+            self._overflow[value] = guest
         return guest
 
     def _admit(self, guest: Guest) -> None:
-        self._inside[guest.value] = guest
-        if len(self._inside) in self._notable:
-            self._changed()
+        self._admitted[guest.value] = guest
+        if len(self._admitted) in self._thresholds:
+            self._on_threshold()
 
     def _fill(self) -> None:
-        for value in list(islice(self._outside, self._most - len(self._inside))):
-            self._admit(self._outside.pop(value))
+        for value in list(islice(self._overflow, self._capacity - len(self._admitted))):
+            self._admit(self._overflow.pop(value))
 
     def _leave(self, guest: Guest, caller: asyncio.Future[Reply]) -> None:
         guest.callers.remove(caller)
         if guest.callers:
             return
-        for guests in (self._inside, self._outside):
-            if guests.get(guest.value) is guest:
-                del guests[guest.value]
+        for queue in (self._admitted, self._overflow):
+            if queue.get(guest.value) is guest:
+                del queue[guest.value]
                 self._fill()
 
     def take(self, count: int | None = None) -> list[Guest]:
-        """Take out the guests inside who have waited longest, or all of them."""
-        if count is None or count >= len(self._inside):
-            guests = list(self._inside.values())
-            self._inside.clear()
+        """Take out the ``count`` admitted guests who have waited longest, or all of them."""
+        if count is None or count >= len(self._admitted):
+            guests = list(self._admitted.values())
+            self._admitted.clear()
         else:
-            guests = [self._inside.pop(value) for value in list(islice(self._inside, count))]
+            guests = [self._admitted.pop(value) for value in list(islice(self._admitted, count))]
         self._fill()
         return guests
 
 
-def tell(guests: Iterable[Guest], answer: Reply) -> None:
+def tell(guests: Iterable[Guest], reply: Reply) -> None:
+    """Give the reply to every caller of these guests."""
     for guest in guests:
         guest.told = True
         for caller in guest.callers:
             if not caller.done():
-                caller.set_result(answer)
+                caller.set_result(reply)
 
 
-async def tell_in_slices(guests: list[Guest], answer: Reply) -> None:
-    """Give way to the loop in between: thousands of callers go on at once otherwise."""
-    left = iter(guests)
+async def tell_in_slices(guests: list[Guest], reply: Reply) -> None:
+    """Like `tell`, but yield to the event loop now and then: thousands of callers would resume at once."""
+    remaining = iter(guests)
     try:
-        while part := list(islice(left, _SLICE)):
-            tell(part, answer)
+        while part := list(islice(remaining, _SLICE)):
+            tell(part, reply)
             await asyncio.sleep(0)
     finally:
-        tell(left, answer)
+        tell(remaining, reply)
 
 
-def closed(message: str, *, key: str | None = None) -> BatcherClosedError:
-    """The error of who was left over; with the key of a batch that was sent, it is in doubt."""
+def closed_error(message: str, *, key: str | None = None) -> BatcherClosedError:
+    """The error for a guest without an answer. With the key of a batch that was sent, it is in doubt."""
     error = BatcherClosedError(message)
     error.in_doubt = key is not None
     error.idempotency_key = key
     return error
 
 
-def twin(error: ThanxError) -> ThanxError:
-    """The same error for one more caller: raised by thousands, one instance would gather their frames."""
-    other = copy(error)
+def clone(error: ThanxError) -> ThanxError:
+    """A copy of the error for one caller: raised by thousands, one instance would collect their frames."""
+    cloned = copy(error)
     if notes := getattr(error, "__notes__", None):
-        other.__notes__ = [*notes]
-    other.__cause__ = error.__cause__
-    return other.with_traceback(error.__traceback__)
+        cloned.__notes__ = [*notes]
+    cloned.__cause__ = error.__cause__
+    return cloned.with_traceback(error.__traceback__)

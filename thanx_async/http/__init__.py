@@ -1,14 +1,8 @@
-"""The way to Thanx and back: requests and answers as data, the only retry loop, and the border to aiohttp."""
+"""HTTP: the requests and answers of the Thanx API as data, the retry loop, and aiohttp."""
 
-from thanx_async.http import (
-    _catalogue as catalogue,
-)
-from thanx_async.http import (
-    _wire as wire,
-)
-from thanx_async.http._delivery import (
-    Delivery,
-)
+from thanx_async.http import _catalogue as catalogue
+from thanx_async.http import _wire as wire
+from thanx_async.http._delivery import Delivery
 from thanx_async.http._settings import (
     USER_AGENT,
     check_parts,
@@ -18,9 +12,7 @@ from thanx_async.http._settings import (
     url_of,
     variable,
 )
-from thanx_async.http._transport import (
-    Transport,
-)
+from thanx_async.http._transport import Transport
 
 __all__ = [
     "USER_AGENT",

@@ -1,4 +1,4 @@
-"""One exchange with aiohttp: sent once, read whole, its errors made ours."""
+"""The border to aiohttp: stops its retries, reads whole answers, and maps its exceptions to our errors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ _SECRET = 8
 
 
 def once() -> aiohttp.ClientMiddlewareType:
-    """aiohttp repeats a GET by itself where the connection broke, which the rate limits would know nothing
-    of; this leaves the repeating to us."""
+    """A middleware that sends a request only once.
+
+    aiohttp repeats a GET on its own if the connection breaks, and the rate limiter would not count that.
+    """
     sent = False
 
     async def middleware(
@@ -36,7 +38,7 @@ def once() -> aiohttp.ClientMiddlewareType:
 
 
 async def read(response: aiohttp.ClientResponse, token: str) -> wire.Answer:
-    """The whole answer; a refusal that repeats the token does so no longer."""
+    """Read the whole answer. If a refusal repeats the access token, the token is masked."""
     received = bytearray()
     try:
         async for chunk in response.content.iter_any():
@@ -52,17 +54,18 @@ async def read(response: aiohttp.ClientResponse, token: str) -> wire.Answer:
             body_start=bytes(received[:200]),
         ) from error
     body = bytes(received)
-    if response.status >= _ERRORS and len(token) >= _SECRET:  # what is shorter may be part of any word
+    if response.status >= _ERRORS and len(token) >= _SECRET:  # a shorter token may be part of any word
         body = body.replace(token.encode(), b"[masked]")
     return wire.Answer(response.status, response.headers, body)
 
 
 def transport_error(error: Exception, url: URL) -> TransportError:
-    what = f"{url.host}:{url.port}"
+    """The library's error for an exception of aiohttp; in doubt unless no connection was made."""
+    host = f"{url.host}:{url.port}"
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return RequestTimeoutError(f"no connection to {what} within the timeout", in_doubt=False)
+        return RequestTimeoutError(f"no connection to {host} within the timeout", in_doubt=False)
     if isinstance(error, TimeoutError):
-        return RequestTimeoutError(f"no answer from {what} within the timeout")
+        return RequestTimeoutError(f"no answer from {host} within the timeout")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return ConnectionFailedError(f"cannot connect to {what}: {error.os_error}", in_doubt=False)
-    return ConnectionFailedError(f"the connection to {what} broke before the answer ({type(error).__name__})")
+        return ConnectionFailedError(f"cannot connect to {host}: {error.os_error}", in_doubt=False)
+    return ConnectionFailedError(f"the connection to {host} broke before the answer ({type(error).__name__})")

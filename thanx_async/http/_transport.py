@@ -1,4 +1,4 @@
-"""Sending: the session, the only retry loop, and the border where aiohttp's errors become ours."""
+"""The retry loop: each attempt sends the same bytes, in a slot of the limiter, where a 429 is waited out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from thanx_async.retry import KEYS_LAST, RetryPolicy
 T = TypeVar("T")
 
 _LARGE_BODY = 2**20
-_WORTH_TELLING = 0.001
+_MIN_REPORTED_WAIT = 0.001
 
 
 def _now() -> float:
@@ -54,7 +54,7 @@ class _Call(Generic[T]):
     answered: bool = False
 
     def check_age(self) -> None:
-        """Before an attempt, by the wall clock, which goes on while a machine sleeps."""
+        """Check before an attempt that Thanx still knows the key; the wall clock counts a machine's sleep."""
         if self.first_sent is None or not self.sending.in_doubt:
             self.first_sent = time()
         elif self.request.idempotency_key and time() - self.first_sent > KEYS_LAST:
@@ -89,7 +89,17 @@ class _Call(Generic[T]):
 
 
 class Transport:
-    """Sends requests, each attempt through the limiter, with the very same bytes every time."""
+    """Sends requests, and repeats them with the same bytes until there is an answer.
+
+    Args:
+        base_url: the URL that paths are appended to.
+        headers: sent with every request.
+        session: the caller's session, None to open one.
+        timeout: the timeout of one attempt.
+        retry: decides about repeating a request.
+        limiter: gives each attempt its slot.
+        hook: gets a record of each wait, attempt and retry.
+    """
 
     def __init__(
         self,
@@ -116,26 +126,37 @@ class Transport:
         self._hook = hook
 
     def open(self) -> None:
+        """Open a session, unless the caller gave one."""
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
 
     async def close(self) -> None:
+        """Close the session, unless the caller gave it."""
         if self._owns_session and self._session is not None:
             session, self._session = self._session, None
             await session.close()
 
     async def deliver(self, request: wire.Request, delivery: Delivery) -> IssuanceJob:
-        """Send an Issue Rewards request, keeping the ``delivery`` accurate at every moment."""
-        return await self._see_through(_Call(request, delivery.accept, delivery), Lane.ISSUE)
+        """Send an Issue Rewards request, and keep ``delivery`` accurate at every moment."""
+        return await self._send_and_explain(_Call(request, delivery.accept, delivery), Lane.ISSUE)
 
     async def call(
         self, request: wire.Request, decoder: Callable[[object], T], *, lane: Lane = Lane.ISSUE
     ) -> T:
-        """Send until there is an answer, or the retry policy gives up."""
-        return await self._see_through(_Call(request, decoder, Sending()), lane)
+        """Send any other request until there is an answer, or until the retry policy gives up.
 
-    async def _see_through(self, call: _Call[T], lane: Lane) -> T:
-        self._usable_session()  # told before it waits in line
+        Args:
+            request: the request.
+            decoder: turns the parsed JSON of a success into the result.
+            lane: the limiter's queue; issuing goes before polling.
+
+        Raises:
+            APIError, TransportError: the error that ended the last attempt.
+        """
+        return await self._send_and_explain(_Call(request, decoder, Sending()), lane)
+
+    async def _send_and_explain(self, call: _Call[T], lane: Lane) -> T:
+        self._usable_session()  # raise before the wait for the rate limits
         try:
             return await self._until_answered(call, lane)
         except ThanxError:
@@ -151,7 +172,7 @@ class Transport:
             try:
                 async with self._limiter.slot(lane) as slot:
                     session = self._usable_session()
-                    self._waited(call, lane)
+                    self._emit_wait(call, lane)
                     call.check_age()
                     return await self._attempt(call, slot, session)
             except RateLimitedError as error:
@@ -180,9 +201,9 @@ class Transport:
             return None
         return self._retry.delay(call.attempt, error)
 
-    def _waited(self, call: _Call[T], lane: Lane) -> None:
+    def _emit_wait(self, call: _Call[T], lane: Lane) -> None:
         waited = _now() - call.asked
-        if waited > _WORTH_TELLING:
+        if waited > _MIN_REPORTED_WAIT:
             emit(self._hook, WaitRecord(lane.value, waited))
 
     def _emit_retry(self, call: _Call[T], error: Exception, wait: float) -> None:
@@ -236,6 +257,6 @@ class Transport:
                 slot.answered(response.status, response.headers)
                 return await read(response, self._token)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            # The representation of a response's error would show the token.
+            # The repr of a ClientResponseError shows the token.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else error
             raise transport_error(error, url) from cause

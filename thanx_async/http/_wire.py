@@ -1,4 +1,4 @@
-"""The API as data: requests to send, and answers turned into models or errors. No I/O."""
+"""The wire format: encodes requests, decodes answers into models, and maps HTTP errors to classes. No I/O."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _ID = re.compile(r"(/issuance_jobs|/campaigns|/reward_templates)/(?!issue$)[^/]+
 
 @attrs.frozen
 class Request:
-    """A request, ready to be sent any number of times with the very same bytes."""
+    """A request, ready to be sent any number of times with the same bytes."""
 
     method: str
     path: str
@@ -56,18 +56,18 @@ class Request:
 
     @property
     def endpoint(self) -> str:
-        """The path without ids, of which there are few."""
+        """The path without ids, for records and metrics."""
         return _ID.sub(r"\1/{id}", self.path)
 
     @property
     def repeatable(self) -> bool:
-        """Whether sending it again is harmless even if Thanx has acted on it already."""
+        """Whether sending the request again is harmless even if Thanx has already acted on it."""
         return self.method == "GET" or self.idempotency_key is not None
 
 
 @attrs.frozen
 class Answer:
-    """What came back. ``headers`` are looked up without regard to case."""
+    """An answer of Thanx. ``headers`` are looked up case-insensitively."""
 
     status: int
     headers: Mapping[str, str]
@@ -75,10 +75,10 @@ class Answer:
 
 
 def issue_body(campaign_id: str, merchant_id: str, variant_id: str, values: Sequence[str]) -> bytes:
-    """The body of Issue Rewards for normalised identifiers.
+    """The body of an Issue Rewards request for normalized identifiers.
 
-    Normalised values hold nothing that JSON escapes, so that they can be joined as they are. The whole is
-    put together once: each copy of it would cost as much in fresh memory as the joining does.
+    Normalized values contain nothing that JSON escapes, so they are joined as they are. The body is joined
+    only once: another copy would take as long as the encoding, for fresh memory.
     """
     target = orjson.dumps({"campaign_id": campaign_id, "merchant_id": merchant_id, "variant_id": variant_id})
     parts = [target[:-1], b',"identifiers":[']
@@ -88,9 +88,9 @@ def issue_body(campaign_id: str, merchant_id: str, variant_id: str, values: Sequ
 
 
 def _members(values: Sequence[str]) -> bytes:
-    """The members of ``identifiers``: all as e-mail addresses first, then those with a + as phone numbers.
+    """The elements of ``identifiers``: first all as email addresses, then values with a leading + as phones.
 
-    Every phone number begins with +. Should an e-mail address do so too, each value is written by itself.
+    Every phone number starts with +. If an email address does so too, each value is encoded separately.
     """
     joined = '"},{"type":"email","value":"'.join(values)
     parts = f'{{"type":"email","value":"{joined}"}}'.split('"email","value":"+')
@@ -101,10 +101,12 @@ def _members(values: Sequence[str]) -> bytes:
 
 
 def issue_rewards(body: bytes, idempotency_key: str) -> Request:
+    """The Issue Rewards request with a body of `issue_body`."""
     return Request("POST", "/partner/campaigns/issue", body=body, idempotency_key=idempotency_key)
 
 
 def get_issuance_job(job_id: str, merchant_id: str) -> Request:
+    """The request for a snapshot of a job."""
     return Request(
         "GET",
         f"/partner/issuance_jobs/{checks.segment('job_id', job_id)}",
@@ -113,6 +115,7 @@ def get_issuance_job(job_id: str, merchant_id: str) -> Request:
 
 
 def revoke_issuance_job(job_id: str, merchant_id: str) -> Request:
+    """The request that revokes a job's rewards."""
     body = orjson.dumps({"merchant_id": checks.text("merchant_id", merchant_id)})
     return Request("POST", f"/partner/issuance_jobs/{checks.segment('job_id', job_id)}/revoke", body=body)
 

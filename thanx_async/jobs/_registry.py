@@ -1,4 +1,4 @@
-"""All jobs of one client: one poller for each that somebody waits for, under one schedule."""
+"""Makes job handles, with one poller for each job of a client, and takes in webhook events."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from thanx_async.models import IssuanceJob
 if TYPE_CHECKING:
     from thanx_async.webhooks import Event
 
-_EARLY = 1024
+_MAX_EARLY = 1024
 
 
 class JobRegistry:
-    """The jobs of one client that somebody has a handle on, and what was heard of others before that."""
+    """The jobs of one client that have a handle, and early webhook events for other jobs."""
 
     def __init__(self, service: JobService) -> None:
         self._service = service
@@ -25,14 +25,20 @@ class JobRegistry:
         self._early: OrderedDict[str, WebhookSigns] = OrderedDict()
 
     def handle(self, job_id: str, merchant_id: str, *, start: int = 0, total: int = 0) -> JobHandle:
-        """A handle on a job, by its id."""
+        """A handle on the job with this id, without a request.
+
+        Args:
+            job_id, merchant_id: identify the job at Thanx.
+            start: the position in the input of the job's first identifier.
+            total: the number of identifiers in the job, 0 if unknown.
+        """
         poller = self._poller(job_id, merchant_id)
         return JobHandle(job_id, merchant_id, poller=poller, start=start, total=total)
 
     def accepted(self, job: IssuanceJob, *, merchant_id: str, start: int = 0, total: int = 0) -> JobHandle:
-        """The handle on a job that was just accepted."""
+        """The handle on a job that Thanx has just accepted. Arguments as for `handle`."""
         poller = self._poller(job.id, merchant_id)
-        poller.saw(job, accepted=True)
+        poller.update(job, accepted=True)
         return JobHandle(job.id, merchant_id, poller=poller, start=start, total=total)
 
     def _poller(self, job_id: str, merchant_id: str) -> JobPoller:
@@ -43,8 +49,8 @@ class JobRegistry:
         return poller
 
     def notify(self, event: Event) -> None:
-        """Take in a webhook's event, also of a job that nobody has a handle on yet."""
-        from thanx_async.webhooks import RewardIssued, UnknownEvent  # loaded by who made the event
+        """Take in a webhook event, which may come before the job has a handle."""
+        from thanx_async.webhooks import RewardIssued, UnknownEvent  # the caller has loaded it already
 
         if isinstance(event, UnknownEvent):
             return
@@ -58,5 +64,5 @@ class JobRegistry:
             self._service.schedule.heard()
             if poller:
                 poller.hint()
-        if len(self._early) > _EARLY:
+        if len(self._early) > _MAX_EARLY:
             self._early.popitem(last=False)
