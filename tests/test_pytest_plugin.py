@@ -10,16 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TARGET, batcher
+from tests.helpers import TARGET, batcher, program
 from thanx_async import ThanxClient, pytest_plugin
 from thanx_async.emulator import Emulator, Faults, JobSpeed
 
-README = Path(__file__).parent.parent / "README.md"
-EXAMPLE = next(
-    block
-    for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    if "thanx_emulator" in block
-)
 WARNINGS = ["-W", "error", "-W", "ignore::pytest.PytestDeprecationWarning"]
 MARKED = """
 import pytest
@@ -86,7 +80,7 @@ def test_the_installed_copy_is_up_to_date() -> None:
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_the_readme_example(tmp_path: Path, mode: str) -> None:
     """The complete example passes as it stands, in either mode of pytest-asyncio."""
-    done = project(tmp_path, EXAMPLE, "-o", f"asyncio_mode={mode}")
+    done = project(tmp_path, program("thanx_emulator"), "-o", f"asyncio_mode={mode}")
     assert done.returncode == 0, done.stdout
     assert re.search(r"^[3-9] passed", done.stdout, re.MULTILINE)
 

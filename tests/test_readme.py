@@ -1,8 +1,6 @@
 """The README's programs run as they stand."""
 
 import asyncio
-import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,22 +9,17 @@ from types import ModuleType
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from tests.conftest import guests
-from tests.webhooks.signing import SECRET, issued, sign
+from tests.helpers import BLOCKS, SECRET, environment, guests, issued, program, sign
 from thanx_async.emulator import Emulator
 
-README = Path(__file__).parent.parent / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 PROGRAMS = [block for block in BLOCKS if "__main__" not in block]  # the others run for ever: tests/hosts
-WEBHOOKS = next(block for block in BLOCKS if "webhooks.RewardIssued" in block)
 
 
-def run(program: str, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"THANX_BASE_URL": url, "THANX_CLIENT_ID": "c", "THANX_ACCESS_TOKEN": "t"}
+def run(text: str, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
+        [sys.executable, "-W", "error", "-c", text],
         cwd=folder,
-        env=environment,
+        env=environment(url),
         text=True,
         capture_output=True,
         check=False,
@@ -34,16 +27,16 @@ def run(program: str, folder: Path, url: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.realtime
-@pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
-async def test_programs(program: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", PROGRAMS, ids=range(len(PROGRAMS)))
+async def test_programs(text: str, tmp_path: Path) -> None:
     """Each block runs by itself, against an emulator, without a warning."""
     (tmp_path / "guests.txt").write_text("\n".join([*guests(3), "junk"]))
     async with Emulator() as emulator:
-        done = await asyncio.to_thread(run, program, tmp_path, emulator.url)
+        done = await asyncio.to_thread(run, text, tmp_path, emulator.url)
         assert done.returncode == 0, done.stderr
-        if "from_env" in program:
+        if "from_env" in text:
             assert emulator.reward_counts()
-        elif "Emulator()" in program:
+        elif "Emulator()" in text:
             assert "total=25000, issued=25000" in done.stdout
 
 
@@ -52,7 +45,7 @@ async def test_the_webhook_endpoint(
 ) -> None:
     """The endpoint takes signed events, tells them, and refuses others."""
     module = ModuleType("endpoint")
-    exec(WEBHOOKS, vars(module))  # noqa: S102 - the project's own README
+    exec(program("webhooks.RewardIssued"), vars(module))  # noqa: S102 - the project's own README
     for name, value in (("CLIENT_ID", "c"), ("ACCESS_TOKEN", "t"), ("WEBHOOK_SECRET", SECRET)):
         monkeypatch.setenv(f"THANX_{name}", value)
     body = issued("job1", 7)

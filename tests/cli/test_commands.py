@@ -8,23 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MERCHANT, guests
+from tests.helpers import MERCHANT, OPTIONS, counts, guests, written
 from thanx_async import __main__ as entry
 from thanx_async.cli import COMMANDS, run
 from thanx_async.emulator import Emulator, Faults
-
-TARGET = ["--campaign", "camp_abc123", "--merchant", MERCHANT, "--variant", "var_treat1"]
-
-
-def written(path: Path, *lines: str) -> str:
-    path.write_text("".join(line + "\n" for line in lines))
-    return str(path)
-
-
-def counts(text: str) -> dict[str, int]:
-    """The table of fates in a report."""
-    rows = [line.rsplit(maxsplit=1) for line in text.splitlines() if line.startswith("  ")]
-    return {name.strip(): int(count.replace(",", "")) for name, count in rows}
 
 
 def test_a_csv_without_a_header_loses_nobody(
@@ -37,7 +24,7 @@ def test_a_csv_without_a_header_loses_nobody(
         ["Jane,(415) 555-1234"],
     ):
         file = written(tmp_path / "guests.csv", *lines)
-        assert run(["issue", file, *TARGET]) == 2
+        assert run(["issue", file, *OPTIONS]) == 2
         message = capsys.readouterr().err
         assert "the first line of the CSV holds a guest" in message
         assert "jane" not in message.lower()
@@ -92,7 +79,7 @@ def test_a_list_of_failures_is_not_lost(
 ) -> None:
     """It stays where nothing is done anew, and never takes the place of the input."""
     file, out = written(tmp_path / "guests.txt", "jane@example.com", "junk"), tmp_path / "failures.csv"
-    command = ["issue", file, "--ledger", str(tmp_path / "ledger"), *TARGET, "--failures"]
+    command = ["issue", file, "--ledger", str(tmp_path / "ledger"), *OPTIONS, "--failures"]
     assert run([*command, str(out)]) == 1
     listed = out.read_text()
     assert "junk" in listed
@@ -112,7 +99,7 @@ def test_a_csv_file(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixt
         lines[300 + 499 * place] = f"{place},unknown{place}@example.com"
     file, out = written(tmp_path / "guests.csv", "id,email", *lines), tmp_path / "failures.csv"
     out.touch(0o644)
-    status = run(["issue", file, "--column", "email", "--failures", str(out), *TARGET])
+    status = run(["issue", file, "--column", "email", "--failures", str(out), *OPTIONS])
     printed = capsys.readouterr()
     assert status == 1, printed.err
     assert counts(printed.out) == {
@@ -156,7 +143,7 @@ def test_formats(
     options: list[str],
 ) -> None:
     """Every documented format is read."""
-    assert run(["issue", written(tmp_path / name, *lines), *options, *TARGET]) == 0
+    assert run(["issue", written(tmp_path / name, *lines), *options, *OPTIONS]) == 0
     assert counts(capsys.readouterr().out)["issued"] == 3
 
 
@@ -166,10 +153,10 @@ def test_broken_lines_are_rejected(
     """Short rows, bytes that are no UTF-8 and lines that are no JSON are rejected one by one."""
     table = tmp_path / "guests.csv"
     table.write_bytes(b"id,email\n1\n2,caf\xe9@example.com\n3,a@example.com\n")
-    assert run(["issue", str(table), "--column", "email", *TARGET]) == 1
+    assert run(["issue", str(table), "--column", "email", *OPTIONS]) == 1
     assert counts(capsys.readouterr().out)["rejected"] == 2
     rows = written(tmp_path / "guests.jsonl", "{", '{"email": "b@example.com"}', '{"other": 1}')
-    assert run(["issue", rows, "--column", "email", *TARGET]) == 1
+    assert run(["issue", rows, "--column", "email", *OPTIONS]) == 1
     assert counts(capsys.readouterr().out)["rejected"] == 2
     assert served.reward_counts() == {"a@example.com": 1, "b@example.com": 1}
 
@@ -179,7 +166,7 @@ def test_standard_input(
 ) -> None:
     """A dash reads standard input."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a@example.com\r\n+14155551234\r\n")))
-    assert run(["issue", "-", *TARGET]) == 0
+    assert run(["issue", "-", *OPTIONS]) == 0
     assert counts(capsys.readouterr().out)["issued"] == 2
 
 
@@ -189,42 +176,45 @@ def test_standard_input(
         (["issue"], "FILE"),
         (["issue", "x.txt", "--nope"], "--nope"),
         (["issue", "x.txt"], "--campaign, --merchant, --variant missing"),
-        (["issue", "nowhere.csv", *TARGET], "cannot read nowhere.csv: No such file"),
-        (["issue", "empty.csv", *TARGET], "the CSV file is empty"),
-        (["issue", "two.csv", *TARGET], "say with --column which column to read: id, email"),
-        (["issue", "two.csv", "--column", "mail", *TARGET], "no column 'mail'; the header names: id, email"),
-        (["issue", "plain.txt", "--column", "mail", *TARGET, "--format", "lines"], "--column goes with"),
+        (["issue", "nowhere.csv", *OPTIONS], "cannot read nowhere.csv: No such file"),
+        (["issue", "empty.csv", *OPTIONS], "the CSV file is empty"),
+        (["issue", "two.csv", *OPTIONS], "say with --column which column to read: id, email"),
+        (["issue", "two.csv", "--column", "mail", *OPTIONS], "no column 'mail'; the header names: id, email"),
+        (["issue", "plain.txt", "--column", "mail", *OPTIONS, "--format", "lines"], "--column goes with"),
         (
-            ["issue", "plain.txt", *TARGET, "--batch-size", "0"],
+            ["issue", "plain.txt", *OPTIONS, "--batch-size", "0"],
             "--batch-size must be a whole number from 1 to",
         ),
         (
-            ["issue", "plain.txt", *TARGET, "--max-rewards", "-1"],
+            ["issue", "plain.txt", *OPTIONS, "--max-rewards", "-1"],
             "--max-rewards must be a whole number from 0",
         ),
-        (["issue", "plain.txt", *TARGET, "--canary", "3"], "--canary needs --max-failure-rate, such as 0.1"),
-        (["issue", "plain.txt", *TARGET, "--max-failure-rate", "2"], "--max-failure-rate must be a number"),
+        (["issue", "plain.txt", *OPTIONS, "--canary", "3"], "--canary needs --max-failure-rate, such as 0.1"),
+        (["issue", "plain.txt", *OPTIONS, "--max-failure-rate", "2"], "--max-failure-rate must be a number"),
         (
-            ["issue", "plain.txt", *TARGET, "--run-id", "a\nb"],
+            ["issue", "plain.txt", *OPTIONS, "--run-id", "a\nb"],
             "--run-id has a character that cannot be shown",
         ),
         (
-            ["issue", "plain.txt", *TARGET, "--max-rewards", "2.9"],
+            ["issue", "plain.txt", *OPTIONS, "--max-rewards", "2.9"],
             "--max-rewards: '2.9' is not a whole number",
         ),
-        (["issue", "plain.txt", *TARGET, "--batch-size", "1.5"], "--batch-size: '1.5' is not a whole number"),
+        (
+            ["issue", "plain.txt", *OPTIONS, "--batch-size", "1.5"],
+            "--batch-size: '1.5' is not a whole number",
+        ),
         (["demo", "--guests", "10.7"], "--guests: '10.7' is not a whole number"),
         (["ledger", "settle", "march", "0.6", "--issued"], "'0.6' is not a whole number"),
         (["ledger", "runs", "--ledger", ""], "--ledger: the name is empty"),
-        (["issue", "plain.txt", *TARGET, "--failures", ""], "--failures: the name is empty"),
+        (["issue", "plain.txt", *OPTIONS, "--failures", ""], "--failures: the name is empty"),
         (["job", "show", "", "--merchant", "m"], "job_id is empty"),
-        (["issue", "plain.txt", *TARGET, "--failures", "no/where.csv"], "cannot write no/where.csv"),
+        (["issue", "plain.txt", *OPTIONS, "--failures", "no/where.csv"], "cannot write no/where.csv"),
         (["plan", "plain.txt", "--format", "xml"], "xml"),
         (["plan", ""], "FILE is empty"),
         (["plan", "Guard.csv"], "cannot read Guard.csv: No such file"),
         (["plan", "ids.csv"], "which column to read: email, campaign_id, merchant_id"),
         (["plan", "ids.csv", "--column", "variant_id"], "no column 'variant_id'"),
-        (["issue", "plain.txt", *TARGET, "--run-id", ""], "--run-id is empty"),
+        (["issue", "plain.txt", *OPTIONS, "--run-id", ""], "--run-id is empty"),
         (
             ["job", "wait", "j", "--merchant", "m", "--timeout", "nan"],
             "--timeout must be more than 0 s, not nan",
@@ -234,7 +224,7 @@ def test_standard_input(
         (["ledger", "runs", "--ledger", "empty.csv"], "is an empty file, not a ledger"),
         (["demo", "--guests", "-3"], "--guests must be 0 or more, not -3"),
         (
-            ["issue", "plain.txt", *TARGET, "--ledger", "x.db", "--failures", "x.db-wal"],
+            ["issue", "plain.txt", *OPTIONS, "--ledger", "x.db", "--failures", "x.db-wal"],
             "x.db-wal is the ledger's",
         ),
         (["emulator", "--limits", "five"], "--limits must look like"),
@@ -268,7 +258,7 @@ def test_a_missing_credential_is_wrong_use(
 ) -> None:
     """The missing variable is named."""
     monkeypatch.delenv("THANX_CLIENT_ID", raising=False)
-    assert run(["issue", written(tmp_path / "a.txt", "a@example.com"), *TARGET]) == 2
+    assert run(["issue", written(tmp_path / "a.txt", "a@example.com"), *OPTIONS]) == 2
     assert "THANX_CLIENT_ID is not set" in capsys.readouterr().err
 
 
@@ -288,7 +278,7 @@ def test_doubt_is_reported_with_its_key(
 ) -> None:
     """A 502 page leaves the batch in doubt; the same command with the same run id settles it."""
     served.faults = Faults(html_502=1)
-    command = ["issue", written(tmp_path / "a.txt", *guests(5)), *TARGET, "--run-id", "march"]
+    command = ["issue", written(tmp_path / "a.txt", *guests(5)), *OPTIONS, "--run-id", "march"]
     assert run(command) == 3
     printed = capsys.readouterr()
     assert "HTTP 502 (Bad Gateway)" in printed.err
@@ -302,9 +292,9 @@ def test_doubt_is_reported_with_its_key(
 def test_odd_names(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run of a file whose name cannot be shown has a name that can, and the same each time."""
     file = written(tmp_path / "gue\nsts.txt", "a@example.com")
-    assert run(["issue", file, *TARGET]) == 0
+    assert run(["issue", file, *OPTIONS]) == 0
     assert "Run gue_sts.txt-" in capsys.readouterr().out
-    assert run(["issue", file, *TARGET]) == 2
+    assert run(["issue", file, *OPTIONS]) == 2
     assert "run gue_sts.txt-" in capsys.readouterr().err
 
 
@@ -313,7 +303,7 @@ def test_a_list_of_failures_that_cannot_be_written(
 ) -> None:
     """The report is shown all the same, and the file is named."""
     file = written(tmp_path / "a.txt", "a@example.com", "junk")
-    assert run(["issue", file, *TARGET, "--failures", "/dev/full"]) == 1
+    assert run(["issue", file, *OPTIONS, "--failures", "/dev/full"]) == 1
     printed = capsys.readouterr()
     assert counts(printed.out)["issued"] == 1
     assert "cannot write /dev/full: No space left on device; the report is still accurate" in printed.err
@@ -331,7 +321,7 @@ def test_a_plan(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_jobs(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A job is shown, waited for and revoked by its id."""
-    run(["issue", written(tmp_path / "a.txt", *guests(5), "unknown@example.com"), *TARGET])
+    run(["issue", written(tmp_path / "a.txt", *guests(5), "unknown@example.com"), *OPTIONS])
     capsys.readouterr()
     job = ["job000001", "--merchant", MERCHANT]
     assert run(["job", "show", *job]) == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import TARGET, written
+from tests.helpers import OPTIONS, written
 from thanx_async.cli import run
 from thanx_async.cli._input import GuestFile
 from thanx_async.emulator import Emulator
@@ -138,7 +138,7 @@ def test_the_failures_show_the_line(served: Emulator, tmp_path: Path) -> None:
     """What held no guest is listed as it stands in the file, up to 320 characters."""
     lines = ['{"email": null, "id": 7}', '{"email": {"type": "email", "value": 2}}', '{"id": 8}', "{" * 400]
     file, out = written(tmp_path / "a.jsonl", GOOD, *lines, '{"email": "junk"}'), tmp_path / "failures.csv"
-    assert run(["issue", file, "--column", "email", "--failures", str(out), *TARGET]) == 1
+    assert run(["issue", file, "--column", "email", "--failures", str(out), *OPTIONS]) == 1
     rows = list(csv.reader(out.read_text().splitlines()))[1:]
     assert [row[1] for row in rows] == [*lines[:3], "{" * 320, "junk"]
     assert served.reward_counts() == {"good@example.com": 1}

@@ -9,21 +9,17 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from tests.cli.test_commands import TARGET, counts, written
-from tests.conftest import MERCHANT, guests
+from tests.helpers import LOST, MERCHANT, OPTIONS, UNAUTHORIZED, USUAL, counts, guests, written
 from thanx_async.cli import run
 from thanx_async.emulator import Emulator, ScriptedAnswer
 from thanx_async.errors import LedgerError
 from thanx_async.ledger import SQLiteLedger
 
-LOST = ScriptedAnswer(fault="reset_after")
-UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
-
 
 @pytest.fixture
 def doubtful(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The command line of a run whose only batch is in doubt."""
-    command = ["issue", written(tmp_path / "a.txt", *guests(5)), *TARGET, "--run-id", "march"]
+    command = ["issue", written(tmp_path / "a.txt", *guests(5)), *OPTIONS, "--run-id", "march"]
     served.script(LOST, UNAUTHORIZED)
     assert run(command) == 3
     capsys.readouterr()
@@ -34,8 +30,8 @@ def test_the_same_command_goes_on(
     served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A stopped command started again finishes the rest; a third time it says that all is done."""
-    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *TARGET, "--batch-size", "10"]
-    served.script(ScriptedAnswer(), UNAUTHORIZED)
+    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *OPTIONS, "--batch-size", "10"]
+    served.script(USUAL, UNAUTHORIZED)
     assert run(command) == 3
     assert counts(capsys.readouterr().out)["unsent"] == 15
     assert run(command) == 0
@@ -55,8 +51,8 @@ def test_the_same_command_goes_on(
 
 def test_a_changed_file(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that has changed since its run was stopped is not issued under the same run."""
-    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *TARGET, "--batch-size", "10"]
-    served.script(ScriptedAnswer(), UNAUTHORIZED)
+    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *OPTIONS, "--batch-size", "10"]
+    served.script(USUAL, UNAUTHORIZED)
     assert run(command) == 3
     written(tmp_path / "a.txt", *guests(25, start=100))
     assert run(command) == 2
@@ -68,10 +64,10 @@ def test_a_refused_run_does_not_go_on(
     served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other settings than those of the run are named as they were typed, and nothing is said to go on."""
-    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *TARGET, "--run-id", "march"]
+    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *OPTIONS, "--run-id", "march"]
     served.script(UNAUTHORIZED)
     assert run([*command, "--batch-size", "10"]) == 3
-    served.script(ScriptedAnswer(), UNAUTHORIZED)
+    served.script(USUAL, UNAUTHORIZED)
     assert run([*command, "--batch-size", "10"]) == 3
     capsys.readouterr()
     assert run([*command, "--batch-size", "5"]) == 2
@@ -94,7 +90,7 @@ def test_what_is_advised_can_be_typed(
     """Commands in messages name the ledger, and are quoted for the shell."""
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "-my guests.txt", *guests(3))
-    command = ["issue", "-my guests.txt", *TARGET, "--ledger", "my runs.sqlite"]
+    command = ["issue", "-my guests.txt", *OPTIONS, "--ledger", "my runs.sqlite"]
     assert run(command) == 0
     assert run(command) == 2
     printed = capsys.readouterr().err
@@ -112,7 +108,7 @@ def test_what_was_done_is_no_wrong_use(
 ) -> None:
     """A ledger that fails after rewards were taken back does not end like a refused command."""
     file = written(tmp_path / "a.txt", *guests(3))
-    assert run(["issue", file, *TARGET, "--run-id", "march"]) == 0
+    assert run(["issue", file, *OPTIONS, "--run-id", "march"]) == 0
 
     async def full(*_: object) -> None:
         raise LedgerError("the disk is full")
@@ -129,7 +125,7 @@ def test_no_state_directory(
     """With a --ledger of its own a command needs none."""
     file, path = written(tmp_path / "a.txt", *guests(3)), str(tmp_path / "runs.sqlite")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a.txt"))
-    assert run(["issue", file, *TARGET, "--run-id", "march", "--ledger", path]) == 0
+    assert run(["issue", file, *OPTIONS, "--run-id", "march", "--ledger", path]) == 0
     assert run(["ledger", "show", "april", "--ledger", path]) == 2
     assert f"see `ledger runs --ledger {path}`" in capsys.readouterr().err
 
@@ -144,7 +140,7 @@ def test_a_list_that_cannot_be_written_stops_in_time(served: Emulator, doubtful:
 
 def test_without_a_ledger(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--no-ledger leaves no trace, and each start is a run of its own."""
-    command = ["issue", written(tmp_path / "a.txt", *guests(3)), *TARGET, "--no-ledger"]
+    command = ["issue", written(tmp_path / "a.txt", *guests(3)), *OPTIONS, "--no-ledger"]
     assert [run(command), run(command)] == [0, 0]
     assert served.reward_counts() == dict.fromkeys(guests(3), 2)
     assert run([*command, "--ledger", str(tmp_path / "b.sqlite")]) == 2
@@ -173,7 +169,7 @@ def test_resume_that_cannot_do_it_all(
 ) -> None:
     """What had not been sent needs the file, and an error is reported as such."""
     served.script(LOST, UNAUTHORIZED)
-    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *TARGET, "--batch-size", "10"]
+    command = ["issue", written(tmp_path / "a.txt", *guests(25)), *OPTIONS, "--batch-size", "10"]
     assert run([*command, "--run-id", "march"]) == 3
     served.script(UNAUTHORIZED)
     assert run(["resume", "march"]) == 3
@@ -186,7 +182,7 @@ def test_resume_that_cannot_do_it_all(
 
 def test_revoke(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run is taken back as a whole, and stays so."""
-    command = ["issue", written(tmp_path / "a.txt", *guests(5)), *TARGET, "--run-id", "march"]
+    command = ["issue", written(tmp_path / "a.txt", *guests(5)), *OPTIONS, "--run-id", "march"]
     assert run(command) == 0
     assert run(["revoke", "march"]) == 0
     assert "Run march: 5 rewards of 1 jobs taken back" in capsys.readouterr().out
@@ -204,7 +200,7 @@ def test_who_had_failed_is_not_called_revoked(
 ) -> None:
     """A guest who never had a reward keeps the reason."""
     file = written(tmp_path / "a.txt", *guests(2), "unknown1@example.com")
-    assert run(["issue", file, *TARGET, "--run-id", "march"]) == 1
+    assert run(["issue", file, *OPTIONS, "--run-id", "march"]) == 1
     assert run(["revoke", "march"]) == 0
     capsys.readouterr()
     assert run(["resume", "march"]) == 1
@@ -267,9 +263,9 @@ def test_settling_by_a_wrong_job(
 ) -> None:
     """A job that Thanx does not know, or that has other guests, settles nothing."""
     other = written(tmp_path / "other.txt", *guests(7, start=50))
-    assert run(["issue", other, *TARGET, "--no-ledger"]) == 0
+    assert run(["issue", other, *OPTIONS, "--no-ledger"]) == 0
     recorded = written(tmp_path / "recorded.txt", *guests(5, start=80))
-    assert run(["issue", recorded, *TARGET, "--run-id", "april"]) == 0
+    assert run(["issue", recorded, *OPTIONS, "--run-id", "april"]) == 0
     settle = ["ledger", "settle", "march", "0", "--job"]
     assert run([*settle, "nonsense"]) == 3
     assert "HTTP 404" in capsys.readouterr().err
@@ -287,8 +283,8 @@ def test_settling_a_job_that_does_not_say(
 ) -> None:
     """A job that has ended without its numbers leaves its guests in doubt, until that is settled."""
     silent = ScriptedAnswer(200, b'{"issuance_job": {"id": "job000001", "state": "failed"}}')
-    served.script(ScriptedAnswer(), silent)
-    assert run(["issue", written(tmp_path / "a.txt", *guests(5)), *TARGET, "--run-id", "march"]) == 3
+    served.script(USUAL, silent)
+    assert run(["issue", written(tmp_path / "a.txt", *guests(5)), *OPTIONS, "--run-id", "march"]) == 3
     assert counts(capsys.readouterr().out)["in doubt"] == 5
     served.script(silent, silent)
     assert run(["ledger", "settle", "march", "0", "--job", "job000002"]) == 2
@@ -303,7 +299,7 @@ def test_failures_of_a_run_that_is_complete(
     served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They are listed by `resume`; `issue` does not leave an empty list."""
-    command = ["issue", written(tmp_path / "a.txt", *guests(2), "unknown@example.com"), *TARGET]
+    command = ["issue", written(tmp_path / "a.txt", *guests(2), "unknown@example.com"), *OPTIONS]
     assert run([*command, "--run-id", "march"]) == 1
     listed = tmp_path / "late.csv"
     assert run([*command, "--run-id", "march", "--failures", str(listed)]) == 2
@@ -316,9 +312,9 @@ def test_failures_of_a_run_that_is_complete(
 def test_a_wrong_campaign_can_be_corrected(served: Emulator, tmp_path: Path) -> None:
     """A run that has sent nothing takes other settings."""
     file = written(tmp_path / "a.txt", *guests(2))
-    wrong = ["--campaign", "x", *TARGET[2:]]
+    wrong = ["--campaign", "x", *OPTIONS[2:]]
     assert run(["issue", file, *wrong, "--run-id", "march"]) == 3
-    assert run(["issue", file, *TARGET, "--run-id", "march"]) == 0
+    assert run(["issue", file, *OPTIONS, "--run-id", "march"]) == 0
     assert served.reward_counts() == dict.fromkeys(guests(2), 1)
 
 
@@ -326,7 +322,7 @@ def test_a_revocation_that_was_broken_off(
     served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The run says how many jobs are left, until the same command has taken them back as well."""
-    assert run(["issue", written(tmp_path / "a.txt", *guests(2)), *TARGET, "--run-id", "march"]) == 0
+    assert run(["issue", written(tmp_path / "a.txt", *guests(2)), *OPTIONS, "--run-id", "march"]) == 0
     with closing(sqlite3.connect(own_ledger(), isolation_level=None)) as db:
         db.execute("UPDATE runs SET revoked_at = 1")
     assert run(["ledger", "runs"]) == 0
@@ -369,7 +365,7 @@ def test_without_a_place_to_record(
     folder = platformdirs.user_state_path("thanx-async", appauthor=False)
     folder.parent.parent.mkdir(parents=True, exist_ok=True)
     folder.parent.write_text("in the way")
-    assert run(["issue", written(tmp_path / "a.txt", *guests(3)), *TARGET]) == 2
+    assert run(["issue", written(tmp_path / "a.txt", *guests(3)), *OPTIONS]) == 2
     assert f"cannot write in {folder}, where runs are recorded" in capsys.readouterr().err
     assert served.requests == []
 
@@ -377,7 +373,7 @@ def test_without_a_place_to_record(
 def test_guard_rails(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The options of the guard stop a run, and say which did."""
     file = written(tmp_path / "a.txt", *guests(2), *[f"unknown{n}@example.com" for n in range(20)])
-    command = ["issue", file, *TARGET, "--batch-size", "5"]
+    command = ["issue", file, *OPTIONS, "--batch-size", "5"]
     assert run([*command, "--run-id", "a", "--max-rewards", "8"]) == 3
     assert "stopped: --max-rewards is 8: 5 guests may have a reward" in capsys.readouterr().err
     assert run([*command, "--run-id", "b", "--canary", "4", "--max-failure-rate", "0.4"]) == 3

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import TARGET, written
-from tests.conftest import batcher, guests
-from tests.core.test_limiter_sqlite import stored
+from tests.helpers import OPTIONS, batcher, guests, written
+from tests.limiter.sending import stored
 from thanx_async import ThanxClient
 from thanx_async.cli import run
 from thanx_async.cli._driving import drive
@@ -19,7 +18,7 @@ from thanx_async.emulator import Emulator, ScriptedAnswer
 
 def test_runs_share_a_file(served: Emulator, tmp_path: Path, state: Path) -> None:
     """Each run knows what the ones before have spent; the file tells nothing and is its owner's alone."""
-    command = ["issue", written(tmp_path / "a.txt", *guests(3)), *TARGET]
+    command = ["issue", written(tmp_path / "a.txt", *guests(3)), *OPTIONS]
     assert run(command) == 0
     (file,) = state.glob("*.sqlite3")
     first = stored(file).tokens

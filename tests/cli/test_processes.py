@@ -1,7 +1,6 @@
 """The command line as a process: signals, pipes, standard streams."""
 
 import asyncio
-import os
 import re
 import signal
 import subprocess
@@ -11,16 +10,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.conftest import guests
+from tests.helpers import MERCHANT, OPTIONS, TARGET, environment, guests, until
 from thanx_async import ThanxClient
 from thanx_async.emulator import Emulator, Faults, JobSpeed
 
 pytestmark = pytest.mark.realtime
 COMMAND = [sys.executable, "-m", "thanx_async"]
-
-
-def environment(url: str) -> dict[str, str]:
-    return os.environ | {"THANX_BASE_URL": url, "THANX_CLIENT_ID": "c", "THANX_ACCESS_TOKEN": "s3cret"}
 
 
 def start(*arguments: str, url: str = "", stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
@@ -34,22 +29,14 @@ def start(*arguments: str, url: str = "", stdin: int = subprocess.DEVNULL) -> su
     )
 
 
-TARGET = ["--campaign", "camp_abc123", "--merchant", "k2lye10h32l5wzo", "--variant", "var_treat1"]
-
-
-async def until(emulator: Emulator, requests: int) -> None:
-    while len(emulator.requests) < requests:
-        await asyncio.sleep(0.02)
-
-
 async def test_interrupting_a_run(tmp_path: Path) -> None:
     """Ctrl-C finishes what is under way, sends nothing more, and the report is what Thanx says, too."""
     (tmp_path / "guests.txt").write_text("\n".join(guests(1000)))
     async with Emulator(faults=Faults(delay=0.3)) as emulator:
         process = start(
-            "issue", str(tmp_path / "guests.txt"), *TARGET, "--batch-size", "10", url=emulator.url
+            "issue", str(tmp_path / "guests.txt"), *OPTIONS, "--batch-size", "10", url=emulator.url
         )
-        await until(emulator, 4)
+        await until(lambda: len(emulator.requests) >= 4)
         process.send_signal(signal.SIGINT)
         out, err = await asyncio.to_thread(process.communicate, timeout=60)
         rewarded = len(emulator.reward_counts())
@@ -65,13 +52,12 @@ async def test_interrupting_a_run(tmp_path: Path) -> None:
 async def test_an_open_pipe_does_not_hold_the_exit() -> None:
     """Ctrl-C ends a run that waits for its standard input."""
     async with Emulator() as emulator:
-        process = start("issue", "-", *TARGET, url=emulator.url, stdin=subprocess.PIPE)
+        process = start("issue", "-", *OPTIONS, url=emulator.url, stdin=subprocess.PIPE)
         assert process.stdin is not None
         for guest in guests(5000):
             process.stdin.write(guest + "\n")
         process.stdin.flush()
-        while not is_reading(process.pid):
-            await asyncio.sleep(0.05)
+        await until(lambda: is_reading(process.pid))
         process.send_signal(signal.SIGINT)
         with process.stdin:
             assert await asyncio.to_thread(process.wait, 30) == 3
@@ -98,13 +84,10 @@ async def test_interrupting_what_only_looks() -> None:
     """Ctrl-C ends a plan that waits for its input, and a wait for a job, and says so."""
     async with Emulator(speed=JobSpeed(identifiers_per_second=0.001)) as emulator:
         async with ThanxClient("c", "s3cret", base_url=emulator.url) as client:
-            await client.issue_rewards(
-                campaign_id=TARGET[1], merchant_id=TARGET[3], variant_id=TARGET[5], identifiers=guests(1)
-            )
+            await client.issue_rewards(**TARGET, identifiers=guests(1))
         planning = start("plan", "-", stdin=subprocess.PIPE)
-        waiting = start("job", "wait", "job000001", "--merchant", TARGET[3], url=emulator.url)
-        while not (has_a_thread(planning.pid) and len(emulator.requests) > 1):
-            await asyncio.sleep(0.05)
+        waiting = start("job", "wait", "job000001", "--merchant", MERCHANT, url=emulator.url)
+        await until(lambda: has_a_thread(planning.pid) and len(emulator.requests) > 1)
         for process in (planning, waiting):
             process.send_signal(signal.SIGINT)
             assert await asyncio.to_thread(process.wait, 30) == 3
@@ -117,7 +100,7 @@ async def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
     is the true one."""
     (tmp_path / "guests.txt").write_text("\n".join(guests(30)))
     async with Emulator(limits=[], speed=JobSpeed(1e6, 0.01)) as emulator:
-        issue = ["issue", str(tmp_path / "guests.txt"), *TARGET, "--no-ledger", "--batch-size", "10"]
+        issue = ["issue", str(tmp_path / "guests.txt"), *OPTIONS, "--no-ledger", "--batch-size", "10"]
         for number, arguments in enumerate((issue, ["--help"], ["merchants"]), 1):
             process = start(*arguments, url=emulator.url)
             assert process.stdout is not None
@@ -141,7 +124,7 @@ async def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
     file.write_text("jane@example.com\n")
     async with Emulator() as emulator:
         with file.open() as stdin:
-            command = ["issue", "-", *TARGET, "--failures", str(file)]
+            command = ["issue", "-", *OPTIONS, "--failures", str(file)]
             process = start(*command, url=emulator.url, stdin=stdin.fileno())
             _, err = await asyncio.to_thread(process.communicate)
         assert emulator.requests == []

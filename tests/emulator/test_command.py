@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 from attrs import fields
 
-from tests.emulator.conftest import HEADERS, ISSUE, SECRET, Receiver, body
+from tests.emulator.plain import HEADERS, ISSUE, Receiver, body
+from tests.helpers import SECRET
 from thanx_async.cli import app, run
 from thanx_async.emulator import Faults
 

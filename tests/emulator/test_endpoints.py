@@ -5,8 +5,8 @@ import asyncio
 import aiohttp
 import pytest
 
-from tests.conftest import MERCHANT
-from tests.emulator.conftest import HEADERS, ISSUE, call, code
+from tests.emulator.plain import HEADERS, ISSUE, call, code
+from tests.helpers import MERCHANT
 from thanx_async.emulator import Emulator, JobSpeed
 
 BODY = """{

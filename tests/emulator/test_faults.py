@@ -6,8 +6,8 @@ from collections import Counter as Tally
 import aiohttp
 import pytest
 
-from tests.conftest import MERCHANT
-from tests.emulator.conftest import HEADERS, ISSUE, Json, body, call, code
+from tests.emulator.plain import HEADERS, ISSUE, Json, body, call, code
+from tests.helpers import MERCHANT, until
 from thanx_async.emulator import Counter, Emulator, Fault, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.emulator.faults import Dice
 
@@ -249,8 +249,7 @@ async def test_time_can_be_skipped(http: aiohttp.ClientSession, emulator: Emulat
     emulator.faults = Faults(delay=1e6)
     async with asyncio.TaskGroup() as group:
         late = group.create_task(outcome(http))
-        while not emulator.requests or emulator.requests[-1].path != SCOPES:
-            await asyncio.sleep(0.01)
+        await until(lambda: emulator.requests and emulator.requests[-1].path == SCOPES)
         emulator.advance(1e6)
     assert late.result() == 200
     assert loop.time() - start < 5
@@ -278,8 +277,7 @@ async def test_closing_ends_what_is_held_back() -> None:
     emulator = Emulator(limits=[], faults=Faults(answer_lost=1))
     async with asyncio.TaskGroup() as group, emulator:
         group.create_task(ask(emulator.url))
-        while not emulator.requests:
-            await asyncio.sleep(0.01)
+        await until(lambda: emulator.requests)
     assert emulator.reward_counts() == {"a@b.co": 1}
 
 

@@ -8,8 +8,8 @@ import aiohttp
 import attrs
 import pytest
 
-from tests.conftest import MERCHANT
-from tests.emulator.conftest import ISSUE, SECRET, Json, body, call
+from tests.emulator.plain import ISSUE, Json, body, call
+from tests.helpers import MERCHANT, SECRET
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, ScriptedAnswer, SettingError, Webhooks
 from thanx_async.emulator.counters import referee
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from tests.conftest import MERCHANT
-from tests.emulator.conftest import HEADERS, ISSUE, SECRET, Json, Receiver, body, call, data_of
+from tests.emulator.plain import HEADERS, ISSUE, Json, Receiver, body, call, data_of
+from tests.helpers import MERCHANT, SECRET
 from thanx_async.emulator import Emulator, Faults, JobSpeed, Webhooks
 
 GUESTS = ["unknown@b.co", *(f"guest{number}@b.co" for number in range(49))]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import socket
 import subprocess
 import sys
@@ -15,18 +13,8 @@ from typing import Self
 
 import aiohttp
 
+from tests.helpers import SECRET, environment, program
 from thanx_async.emulator import Emulator
-
-README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-SECRET = "webhook-s3cret"
-
-
-def program(mark: str) -> str:
-    """The one program in the README that contains the mark."""
-    (found,) = [str(block) for block in BLOCKS if mark in block]
-    return found
-
 
 SERVICES = {"aiohttp": program("async def shut_down"), "fastapi": program("uvicorn.run")}
 WORKER = program("async def receive")
@@ -40,18 +28,11 @@ class Process:
     def __init__(self, text: str, folder: Path, emulator: Emulator, **variables: str) -> None:
         self._out, self._err = folder / "out.txt", folder / "err.txt"
         (folder / "program.py").write_text(text)
-        environment = os.environ | {
-            "THANX_BASE_URL": emulator.url,
-            "THANX_CLIENT_ID": "c",
-            "THANX_ACCESS_TOKEN": "t",
-            "THANX_WEBHOOK_SECRET": SECRET,
-            **variables,
-        }
         with self._out.open("w") as out, self._err.open("w") as err:
             self.popen = subprocess.Popen(
                 [sys.executable, "-W", "error", "program.py"],
                 cwd=folder,
-                env=environment,
+                env=environment(emulator.url, THANX_WEBHOOK_SECRET=SECRET, **variables),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -2,15 +2,15 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import README, issuing
 from tests.hosts.programs import SERVICES, serving
 from thanx_async.emulator import Emulator
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.realtime
@@ -20,13 +20,13 @@ async def test_many_requests_become_few_calls(host: str, tmp_path: Path) -> None
     own answer, and each guest has its own outcome for a poll or two a job."""
     async with Emulator() as emulator, serving(host, tmp_path, emulator) as (service, _):
         command = [sys.executable, "-m", "benchmarks.load", service.url, "2000", "1"]
-        load = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+        load = await asyncio.create_subprocess_exec(*command, cwd=README.parent, stdout=subprocess.PIPE)
         output, _ = await load.communicate()
         assert service.complaints == []
     found = json.loads(output)
     assert found["statuses"] == {"202": 1980, "422": 20}
     assert found["wrong"] == 0
-    calls = [row for row in emulator.requests if row.path.endswith("/issue")]
+    calls = issuing(emulator)
     assert len(calls) == found["jobs"] < 40
     assert len(emulator.requests) <= 3 * len(calls)
     assert emulator.refused == 0

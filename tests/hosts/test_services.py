@@ -6,17 +6,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.conftest import guests
-from tests.hosts.programs import EXIT_AFTER_SIGTERM, SECRET, SERVICES, serving
+from tests.helpers import SECRET, UNAUTHORIZED, guests, issuing, polls, sign, until
+from tests.hosts.programs import EXIT_AFTER_SIGTERM, SERVICES, serving
 from thanx_async import SQLiteLedger
-from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer, Webhooks, sign
+from thanx_async.emulator import Emulator, Faults, JobSpeed, Webhooks
 from thanx_async.ledger import BatchState
 
 pytestmark = [pytest.mark.realtime, pytest.mark.parametrize("host", SERVICES)]
-
-
-def issuing(emulator: Emulator) -> int:
-    return sum(row.path.endswith("/issue") for row in emulator.requests)
 
 
 async def test_each_guest_gets_its_own_answer(host: str, tmp_path: Path) -> None:
@@ -32,9 +28,9 @@ async def test_each_guest_gets_its_own_answer(host: str, tmp_path: Path) -> None
             "error": "neither an e-mail address (no @) nor a phone number (has letters)"
         }
         assert emulator.reward_counts() == dict.fromkeys(guests(300), 1)
-        assert issuing(emulator) < 10
+        assert len(issuing(emulator)) < 10
         jobs = {str(service.answers[name][1]["job"]) for name in names}
-        assert len(jobs) == issuing(emulator)
+        assert len(jobs) == len(issuing(emulator))
         outcomes = await asyncio.gather(*(service.outcome(http, name) for name in names))
         assert outcomes[:-1] == [{"issued": True, "reason": None}] * 300
         assert outcomes[-1] == {"issued": False, "reason": "User not found"}
@@ -48,9 +44,7 @@ async def test_each_guest_gets_its_own_answer(host: str, tmp_path: Path) -> None
 async def test_errors_tell_whether_the_guest_may_have_a_reward(host: str, tmp_path: Path) -> None:
     """A batch that Thanx refuses is a 503, one that broke off after it was sent a 502 that is in doubt."""
     async with Emulator() as emulator, serving(host, tmp_path, emulator) as (service, http):
-        emulator.script(
-            ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
-        )
+        emulator.script(UNAUTHORIZED)
         await service.thank(http, "refused@example.com")
         assert service.answers["refused@example.com"] == (
             503,
@@ -80,7 +74,7 @@ async def test_sigterm_under_load(host: str, tmp_path: Path, *, keep_alive: bool
         asyncio.TaskGroup() as group,
     ):
         sent = iter(guests(100_000))
-        while issuing(emulator) < 3:
+        while len(issuing(emulator)) < 3:
             group.create_task(service.thank(http, next(sent)))
             await asyncio.sleep(0.002)
         service.terminate()
@@ -160,8 +154,7 @@ async def test_webhooks_make_outcomes_known(host: str, tmp_path: Path) -> None:
         for guest in guests(8):
             assert await service.thank(http, guest) == 202
             assert await service.outcome(http, guest) == {"issued": True, "reason": None}
-        polls = sum(row.method == "GET" for row in emulator.requests)
-        assert polls <= 8 + 5  # until events have been seen, jobs are polled besides
+        assert len(polls(emulator)) <= 8 + 5  # until events have been seen, jobs are polled besides
         body = b'{"event": "reward_batch.completed", "data": {}}'
         for secret, status in ((SECRET, 400), ("forged", 401)):
             headers = {"X-Thanx-Signature": sign(body, secret)}
@@ -177,8 +170,7 @@ async def test_a_killed_service_recovers(host: str, tmp_path: Path) -> None:
             async with asyncio.TaskGroup() as group:
                 for guest in guests(200):
                     group.create_task(service.thank(http, guest))
-                while not emulator.requests:
-                    await asyncio.sleep(0.01)
+                await until(lambda: emulator.requests)
                 service.popen.kill()
             assert len(service.unanswered) == 200
             assert await service.ended() == -9
@@ -192,5 +184,4 @@ async def test_a_killed_service_recovers(host: str, tmp_path: Path) -> None:
     async with SQLiteLedger(tmp_path / "rewards.sqlite") as ledger:
         batches = [batch for run in await ledger.runs() for batch in await ledger.batches(run.run_id)]
     assert {batch.state for batch in batches} == {BatchState.ACCEPTED}
-    issued = [row.idempotency_key for row in emulator.requests if row.path.endswith("/issue")]
-    assert len(issued) > len(set(issued))
+    assert len(issuing(emulator)) > len(set(issuing(emulator)))

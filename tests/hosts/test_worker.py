@@ -1,12 +1,11 @@
 """The worker as a process: what is acknowledged has a reward, what is not is left with the broker."""
 
-import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import guests
+from tests.helpers import guests, until
 from tests.hosts.programs import WORKER, Process
 from thanx_async.emulator import Emulator, Faults
 
@@ -55,16 +54,11 @@ def worker(folder: Path, emulator: Emulator, count: int, *, endless: bool) -> Pr
     return Process(text + harness, folder, emulator)
 
 
-async def until_rewarded(emulator: Emulator, count: int) -> None:
-    while len(emulator.reward_counts()) < count:
-        await asyncio.sleep(0.02)
-
-
 async def test_the_program_as_it_stands(tmp_path: Path) -> None:
     """It issues what is in its queue, and ends in peace when it is asked to."""
     async with Emulator() as emulator:
         with Process(WORKER, tmp_path, emulator) as process:
-            await until_rewarded(emulator, 1)
+            await until(emulator.reward_counts)
             process.terminate()
             assert await process.ended() == 0
             assert (process.out, process.err) == ("", "")
@@ -75,7 +69,7 @@ async def test_many_messages_become_few_calls(tmp_path: Path) -> None:
     """A backlog goes out in large batches, junk does not stop it, and everything is acknowledged."""
     async with Emulator() as emulator:
         with worker(tmp_path, emulator, 25_000, endless=False) as process:
-            await until_rewarded(emulator, 25_000)
+            await until(lambda: len(emulator.reward_counts()) >= 25_000)
             process.terminate()
             assert await process.ended() == 0, process.err
             assert process.err == ""
@@ -92,7 +86,7 @@ async def test_sigterm_under_load(tmp_path: Path) -> None:
     faults = Faults(seed=1, reset_before=0.1, reset_after=0.2, error_500=0.1)
     async with Emulator(faults=faults) as emulator:
         with worker(tmp_path, emulator, 500, endless=True) as process:
-            await until_rewarded(emulator, 1000)
+            await until(lambda: len(emulator.reward_counts()) >= 1000)
             process.terminate()
             assert await process.ended() == 0, process.err
             assert "Traceback" not in process.err

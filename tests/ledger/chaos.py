@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import attrs
 
-from tests.conftest import TARGET, guests
+from tests.helpers import TARGET, guests
 from thanx_async import (
     AsyncBatcher,
     BatchError,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextvars import Context
 from pathlib import Path
 
-from tests.conftest import TARGET, guests
+from tests.helpers import TARGET, guests
 from thanx_async import AsyncBatcher, IssuanceStream, LocalRateLimiter, RateLimit, SQLiteLedger, ThanxClient
 
 EACH = 3

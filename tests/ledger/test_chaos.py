@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TARGET, guests
+from tests.helpers import TARGET, guests
 from tests.ledger.chaos import (
     JOBS_GO_WRONG,
     REQUESTS_GO_WRONG,

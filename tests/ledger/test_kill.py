@@ -1,5 +1,4 @@
 import asyncio
-import os
 import random
 import subprocess
 import sys
@@ -8,29 +7,22 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conftest import guests
+from tests.helpers import FAST, OPTIONS, environment, guests, until, written
 from thanx_async import SQLiteLedger
-from thanx_async.emulator import Emulator, Faults, JobSpeed
+from thanx_async.emulator import Emulator, Faults
 from thanx_async.ledger import BatchState
 
 pytestmark = [pytest.mark.realtime, pytest.mark.timeout(180)]
-TARGET = ["--campaign", "camp_abc123", "--merchant", "k2lye10h32l5wzo", "--variant", "var_treat1"]
-FAST = JobSpeed(identifiers_per_second=1e6, start_delay=0.01)
 ISSUED, WRONG_USE = 0, 2
 KILLS = 20
 
 
 async def start(url: str, path: Path, *arguments: str) -> asyncio.subprocess.Process:
     """A process with limits of its own: what a killed one left in the shared ones would hold it up."""
-    environment = os.environ | {
-        "THANX_BASE_URL": url,
-        "THANX_CLIENT_ID": "c",
-        "THANX_ACCESS_TOKEN": "t",
-        "XDG_STATE_HOME": str(path.parent / uuid4().hex),
-    }
+    variables = environment(url, XDG_STATE_HOME=str(path.parent / uuid4().hex))
     command = [sys.executable, "-m", "thanx_async", *arguments, "--ledger", str(path)]
     return await asyncio.create_subprocess_exec(
-        *command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        *command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
@@ -39,16 +31,11 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
     return process.returncode, (out + error).decode()
 
 
-def written(path: Path, rows: list[str]) -> str:
-    path.write_text("\n".join(rows))
-    return str(path)
-
-
 async def test_killed_again_and_again(tmp_path: Path) -> None:
     """The same command line, killed at random moments, at last finishes: each guest has one reward."""
     dice, path = random.Random(4), tmp_path / "ledger.sqlite"
-    file = written(tmp_path / "guests.txt", guests(200))
-    command = ["issue", file, *TARGET, "--batch-size", "5"]
+    file = written(tmp_path / "guests.txt", *guests(200))
+    command = ["issue", file, *OPTIONS, "--batch-size", "5"]
     async with Emulator(limits=[], speed=FAST, faults=Faults(delay=0.02)) as emulator:
         for _ in range(KILLS):
             requests = len(emulator.requests)
@@ -77,12 +64,11 @@ async def test_killed_again_and_again(tmp_path: Path) -> None:
 async def test_two_processes_at_one_run(tmp_path: Path) -> None:
     """Started twice at the same time, two commands do not disturb each other; nobody gets two rewards."""
     path = tmp_path / "ledger.sqlite"
-    file = written(tmp_path / "guests.txt", guests(60))
-    command = ["issue", file, *TARGET, "--batch-size", "5", "--run-id", "march"]
+    file = written(tmp_path / "guests.txt", *guests(60))
+    command = ["issue", file, *OPTIONS, "--batch-size", "5", "--run-id", "march"]
     async with Emulator(limits=[], speed=FAST) as emulator:
         first = await start(emulator.url, path, *command)
-        while not emulator.requests:
-            await asyncio.sleep(0.005)
+        await until(lambda: emulator.requests)
         first.kill()
         await first.communicate()
         both = await asyncio.gather(

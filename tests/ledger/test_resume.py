@@ -8,8 +8,7 @@ import attrs
 import orjson
 import pytest
 
-from tests.conftest import TARGET, guests
-from tests.ledger.conftest import recording
+from tests.helpers import BAD, LOST, TARGET, UNAUTHORIZED, USUAL, guests, recording, until
 from thanx_async import (
     AsyncBatcher,
     BatchError,
@@ -26,10 +25,6 @@ from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.ledger import BatchState
 
 pytestmark = pytest.mark.realtime
-USUAL = ScriptedAnswer()
-LOST = ScriptedAnswer(fault="reset_after")
-UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
-BAD = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "not like this"}}')
 CONFLICT = ScriptedAnswer(
     422, b'{"error": {"code": "IDEMPOTENCY_CONFLICT", "message": "used with another body"}}'
 )
@@ -522,8 +517,7 @@ async def test_cancelled_during_the_request(
                 pass
 
     task = asyncio.create_task(consume())
-    while not emulator.requests:
-        await asyncio.sleep(0.01)
+    await until(lambda: emulator.requests)
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
@@ -554,8 +548,8 @@ async def test_a_lost_lease_doubles_nothing(emulator: Emulator, client: ThanxCli
         async def overtaken() -> None:
             async with stream as handles:
                 await anext(handles)
-                while len(stream.run.handles) < 5:  # then it waits for its consumer, and renews no lease
-                    await asyncio.sleep(0)
+                # Then it waits for its consumer, and renews no lease.
+                await until(lambda: len(stream.run.handles) >= 5, pause=0)
                 store = two._store
                 assert store is not None
                 store._db.execute("UPDATE runs SET owned_until = 0")

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TARGET, guests
-from tests.ledger.conftest import recording
+from tests.helpers import TARGET, guests, recording
 from thanx_async import (
     APIError,
     AsyncBatcher,

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers import until
 from thanx_async import ConfigurationError, LedgerError, SQLiteLedger
 from thanx_async._batches import Positions
 from thanx_async.batching._chunker import Chunker
@@ -253,13 +254,11 @@ async def test_claims_are_renewed(
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute("UPDATE runs SET owner = 'someone else 1 p c' WHERE run_id = 'april'")
             db.execute("ALTER TABLE runs RENAME COLUMN owned_until TO hidden")
-            while "leases of runs were not renewed" not in caplog.text:
-                await asyncio.sleep(0.01)
+            await until(lambda: "leases of runs were not renewed" in caplog.text)
             db.execute("ALTER TABLE runs RENAME COLUMN hidden TO owned_until")
         theirs, soon = owned_until(path, "april"), time() + 5
         owned_until(path, "march", soon)
-        while owned_until(path, "march") < soon + 200:
-            await asyncio.sleep(0.01)
+        await until(lambda: owned_until(path, "march") >= soon + 200)
         assert owned_until(path, "april") == theirs
 
 

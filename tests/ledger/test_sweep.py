@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import FAST, serving
-from tests.conftest import guests
+from tests.helpers import FAST, guests, in_thread
 from tests.ledger.steps import EACH, CountingLoop, issue
 from thanx_async import IssuanceStream, SQLiteLedger
 from thanx_async.emulator import Emulator
@@ -19,7 +18,7 @@ pytestmark = [pytest.mark.realtime, pytest.mark.timeout(240)]
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the sweep forks a process for each step")
 def test_a_crash_at_every_step(quick_path: Path) -> None:
     """A process that dies at any step of its loop, and is started again, gives each guest one reward."""
-    with serving(Emulator(limits=[], speed=FAST)) as emulator:
+    with in_thread(Emulator(limits=[], speed=FAST)) as emulator:
         command = [sys.executable, "-m", "tests.ledger.crash", emulator.url, str(quick_path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -47,7 +46,7 @@ def run_until(url: str, path: Path, number: int, at: int, streams: list[Issuance
 def test_cancelling_at_every_step(quick_path: Path) -> None:
     """Cancelled at any step, the run, its account and its ledger agree, and a second run completes it."""
     path, number, cancelled = quick_path, 0, True
-    with serving(Emulator(limits=[], speed=FAST)) as emulator:
+    with in_thread(Emulator(limits=[], speed=FAST)) as emulator:
         while cancelled:
             number += 1
             streams: list[IssuanceStream] = []

@@ -9,7 +9,7 @@ import uvicorn
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from tests.webhooks.signing import SECRET, completed, sign
+from tests.helpers import SECRET, completed, now, sign, until
 from thanx_async import ConfigurationError
 from thanx_async.webhooks import Event, RewardBatchCompleted, aiohttp_handler, asgi_app
 
@@ -121,9 +121,9 @@ async def test_a_body_without_end_is_not_read(post: Post, listener: Listener) ->
 
 async def test_a_body_that_does_not_come(post: Post) -> None:
     """A sender that stops in the middle does not hold the endpoint for ever."""
-    begun = asyncio.get_running_loop().time()
+    begun = now()
     assert (await post(source=never(), X_Thanx_Signature=sign(BODY)))[0] == 408
-    assert asyncio.get_running_loop().time() - begun < 15
+    assert now() - begun < 15
 
 
 @pytest.mark.parametrize("hangs", [True, False])
@@ -140,10 +140,10 @@ async def test_the_application_cannot_hold_the_answer(
         raise ValueError("jane@example.com")
 
     app = asgi_app(listener, SECRET, on_event=on_event)
-    begun = asyncio.get_running_loop().time()
+    begun = now()
     with caplog.at_level(logging.ERROR):
         assert (await drive(app, "POST", chunked(BODY), SIGNED))[0] == 200
-    assert asyncio.get_running_loop().time() - begun < 15
+    assert now() - begun < 15
     assert seen == listener.events
     error = "TimeoutError" if hangs else "ValueError"
     assert caplog.messages == [f"on_event failed on RewardBatchCompleted: {error}"]
@@ -197,8 +197,7 @@ async def test_under_uvicorn(listener: Listener) -> None:
     server = uvicorn.Server(config)
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve([socket]))
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await until(lambda: server.started)
         port = socket.getsockname()[1]
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             for body, headers, status in ((BODY, SIGNED, 200), (BODY, {}, 401), (HUGE, SIGNED, 413)):

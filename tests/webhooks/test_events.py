@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import MERCHANT
-from tests.webhooks.signing import SECRET, completed, issued, sign
+from tests.helpers import MERCHANT, SECRET, completed, issued, sign
 from thanx_async import ConfigurationError, SignatureError, WebhookError
 from thanx_async.webhooks import RewardBatchCompleted, RewardIssued, UnknownEvent, verify
 

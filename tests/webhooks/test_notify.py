@@ -8,8 +8,18 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.conftest import MERCHANT, TARGET, batcher, guests
-from tests.webhooks.signing import SECRET, completed, issued, sign
+from tests.helpers import (
+    MERCHANT,
+    SECRET,
+    batcher,
+    completed,
+    guests,
+    issue,
+    issued,
+    now,
+    polls,
+    sign,
+)
 from thanx_async import JobHandle, ThanxClient
 from thanx_async.emulator import Emulator, JobSpeed, Webhooks
 from thanx_async.webhooks import UnknownEvent, aiohttp_handler, verify
@@ -21,14 +31,6 @@ PERFECT = Webhooks("http://to-be-set", SECRET)
 
 def tell(client: ThanxClient, body: bytes) -> None:
     client.notify(verify(body, sign(body), SECRET))
-
-
-def polls(emulator: Emulator) -> list[str]:
-    return [row.path for row in emulator.requests if row.method == "GET"]
-
-
-async def issue(client: ThanxClient, count: int = 10) -> JobHandle:
-    return await client.issue_rewards(**TARGET, identifiers=guests(count))
 
 
 async def work(client: ThanxClient, count: int, *, told: bool = True, copies: int = 1) -> list[float]:
@@ -82,17 +84,17 @@ async def test_an_event_before_the_answer() -> None:
     async with Emulator(speed=speed) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
         tell(client, issued("job000001", 3))
         tell(client, completed("job000001"))
-        handle = await issue(client)
+        handle = await issue(client, 10)
         assert handle.rewards_seen == 1
-        begun = asyncio.get_running_loop().time()
+        begun = now()
         assert (await handle).state == "completed"
-        assert asyncio.get_running_loop().time() - begun < 0.5
+        assert now() - begun < 0.5
 
 
 async def test_an_event_is_a_hint() -> None:
     """What an event says is not believed: a job that still runs is looked at again until it is over."""
     async with Emulator(speed=SPEED) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
-        handle = await issue(client)
+        handle = await issue(client, 10)
         waiter = asyncio.create_task(handle.wait())
         await asyncio.sleep(0.1)
         tell(client, completed(handle.id, state="failed"))
@@ -100,7 +102,7 @@ async def test_an_event_is_a_hint() -> None:
         assert len(polls(emulator)) == 1
         assert not waiter.done()
         assert (await waiter).state == "completed"
-        assert asyncio.get_running_loop().time() < RUNNING + 5
+        assert now() < RUNNING + 5
         tell(client, completed(handle.id))
         await handle
         assert len(polls(emulator)) < 20
@@ -109,7 +111,7 @@ async def test_an_event_is_a_hint() -> None:
 async def test_rewards_are_counted_as_they_come() -> None:
     """Each guest's event counts once, costs no request, and wakes nobody."""
     async with Emulator(speed=SPEED) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
-        handle = await issue(client)
+        handle = await issue(client, 10)
         for index in (0, 9, 3, 9, 0, 10_000):
             tell(client, issued(handle.id, index))
         tell(client, issued(handle.id, 0, identifier={"type": "email"}))
@@ -134,7 +136,7 @@ async def test_events_of_strangers_are_forgotten(client: ThanxClient) -> None:
 async def test_an_event_without_a_waiter_is_kept(cancelled: bool) -> None:
     """Who waits after the event, or takes over from a cancelled waiter, polls at once."""
     async with Emulator(speed=SPEED) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
-        handle = await issue(client)
+        handle = await issue(client, 10)
         waiter = asyncio.create_task(handle.wait())
         await asyncio.sleep(0.1)
         if not cancelled:
@@ -145,9 +147,9 @@ async def test_an_event_without_a_waiter_is_kept(cancelled: bool) -> None:
             await asyncio.sleep(0)
             waiter.cancel()
             await asyncio.sleep(25)
-        begun = asyncio.get_running_loop().time()
+        begun = now()
         assert (await handle).state == "completed"
-        assert asyncio.get_running_loop().time() - begun < 1
+        assert now() - begun < 1
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TARGET
+from tests.helpers import TARGET
 from thanx_async import (
     AsyncBatcher,
     ConfigurationError,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import MERCHANT, TARGET, batcher, guests
+from tests.helpers import MERCHANT, ONCE, TARGET, batcher, guests, issue, polls, until
 from thanx_async import (
     THANX_RATE_LIMITS,
     JobHandle,
@@ -19,7 +19,6 @@ from thanx_async import (
     LocalRateLimiter,
     NotFoundError,
     RateLimit,
-    RetryPolicy,
     ServerError,
     ThanxClient,
 )
@@ -260,17 +259,8 @@ def test_requests_at_once_are_bounded(requests: int, seconds: float, latency: fl
     assert 2 <= in_flight([RateLimit(requests, seconds)], latency) <= 32
 
 
-async def issue(client: ThanxClient, count: int = 100) -> JobHandle:
-    return await client.issue_rewards(**TARGET, identifiers=guests(count))
-
-
-def polls(emulator: Emulator) -> list[str]:
-    return [row.path for row in emulator.requests if row.method == "GET"]
-
-
 SLOW = JobSpeed(identifiers_per_second=0.5)
 ERROR = ScriptedAnswer(500, b'{"error": {"code": "GENERIC_ERROR", "message": "x"}}')
-ONCE = RetryPolicy(max_attempts=1)
 
 
 async def test_forty_jobs_while_issuing() -> None:
@@ -378,8 +368,7 @@ async def test_a_waiter_cancelled_in_its_poll_hands_over() -> None:
     ):
         handle = await issue(client)
         first, second = asyncio.create_task(handle.wait()), asyncio.create_task(handle.wait())
-        while not polls(emulator):
-            await asyncio.sleep(0.1)
+        await until(lambda: polls(emulator))
         first.cancel()
         before = asyncio.get_running_loop().time()
         assert (await second).state == "completed"

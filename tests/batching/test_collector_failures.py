@@ -1,17 +1,15 @@
 """Guests who come one by one, when things go wrong and when it ends."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from traceback import walk_tb
 
 import aiohttp
-import looptime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import TARGET, guests
-from tests.core.test_batcher import Leaving
+from tests.batching.limiters import Leaving
+from tests.helpers import BAD, LOST, ONCE, TARGET, UNAUTHORIZED, USUAL, guests, on_virtual_time, until
 from thanx_async import (
     APIError,
     AsyncBatcher,
@@ -37,11 +35,6 @@ from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.emulator.answers import Refused
 from thanx_async.errors import LedgerError
 from thanx_async.limiter import Lane
-
-UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
-BAD = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "not like this"}}')
-USUAL = ScriptedAnswer()
-ONCE = RetryPolicy(max_attempts=1)
 
 
 def start(batcher: AsyncBatcher, names: list[str]) -> list[asyncio.Task[JobHandle]]:
@@ -86,7 +79,7 @@ async def test_errors_carry_their_notes(emulator: Emulator) -> None:
 
 async def test_a_lost_answer_is_asked_for_again(emulator: Emulator, client: ThanxClient) -> None:
     """A connection that broke after Thanx acted costs a retry, not a second reward."""
-    emulator.script(ScriptedAnswer(fault="reset_after"), ScriptedAnswer(fault="truncated"))
+    emulator.script(LOST, ScriptedAnswer(fault="truncated"))
     async with AsyncBatcher(client, **TARGET) as batcher:
         handles = await asyncio.gather(*start(batcher, guests(20)))
     assert {handle.id for handle in handles} == {"job000001"}
@@ -159,7 +152,7 @@ async def test_many_bad_guests_cost_a_bounded_number_of_requests(client: ThanxCl
 async def test_a_refusal_after_a_lost_answer_is_in_doubt(emulator: Emulator, client: ThanxClient) -> None:
     """Then nothing is sent under another key."""
     body = b'{"error": {"code": "USER_EMAIL_INVALID", "message": "?"}}'
-    emulator.script(ScriptedAnswer(fault="reset_after"), ScriptedAnswer(400, body))
+    emulator.script(LOST, ScriptedAnswer(400, body))
     async with AsyncBatcher(client, **TARGET) as batcher:
         errors = await failures(start(batcher, guests(5)))
         assert {type(error) for error in errors} == {BadRequestError}
@@ -280,8 +273,7 @@ async def test_cancelling_every_task_leaves_nobody_waiting(client: ThanxClient) 
     async with AsyncBatcher(client, **TARGET, batch_size=5) as batcher:
         known = asyncio.all_tasks()
         tasks = start(batcher, guests(8))
-        while asyncio.all_tasks() <= {*known, *tasks}:
-            await asyncio.sleep(0)
+        await until(lambda: asyncio.all_tasks() - {*known, *tasks}, pause=0)
         for task in asyncio.all_tasks() - {*tasks, asyncio.current_task()}:
             task.cancel()
         assert {type(error) for error in await failures(tasks)} == {BatcherClosedError}
@@ -294,8 +286,7 @@ async def test_cancelling_the_sending_leaves_a_true_report(emulator: Emulator, c
     emulator.faults = Faults(answer_lost=1)
     async with AsyncBatcher(client, **TARGET, batch_size=5) as batcher:
         tasks = start(batcher, guests(8))
-        while not emulator.requests:
-            await asyncio.sleep(0)
+        await until(lambda: emulator.requests, pause=0)
         assert batcher._collector
         batcher._collector._pump.cancel()
         assert [error.in_doubt for error in await failures(tasks)] == [True] * 5 + [False] * 3
@@ -338,7 +329,7 @@ async def test_what_was_accepted_is_accepted(
 
 async def test_failures_while_closing_are_reported(emulator: Emulator) -> None:
     """A batch that ends in an error after the closing began is in the report as well."""
-    emulator.script(UNAUTHORIZED, BAD, ScriptedAnswer(fault="reset_after"))
+    emulator.script(UNAUTHORIZED, BAD, LOST)
     async with (
         ThanxClient("c", "t", base_url=emulator.url, retry=ONCE) as client,
         AsyncBatcher(client, **TARGET, batch_size=5) as batcher,
@@ -464,11 +455,6 @@ async def test_a_closed_client_is_an_answer(client: ThanxClient) -> None:
         (error,) = await failures(start(batcher, guests(1)))
         assert isinstance(error, ConfigurationError)
         assert not error.in_doubt
-
-
-def on_virtual_time(main: Callable[[], Coroutine[object, object, None]]) -> None:
-    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
-        runner.run(main())
 
 
 ADDS = st.lists(

@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.conftest import TARGET, guests
+from tests.helpers import TARGET, guests
 from thanx_async import AsyncBatcher, BatchError, RetryPolicy, ThanxClient
 from thanx_async.emulator import Emulator, ScriptedAnswer
 from thanx_async.instrumentation import Record

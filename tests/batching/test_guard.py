@@ -1,13 +1,12 @@
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import batcher, guests
-from tests.ledger.conftest import recording
+from tests.helpers import FAST, LOST, UNAUTHORIZED, USUAL, batcher, guests, impatient, recording
 from thanx_async import (
     AsyncBatcher,
     BatchError,
@@ -24,9 +23,20 @@ from thanx_async import (
 from thanx_async.batching._guard import check_failures
 from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 
-LOST = ScriptedAnswer(fault="reset_after")
 SECOND_HANGS = Faults(seed=5, job_hangs=0.5)
 UNKNOWN = [f"unknown{number}@example.com" for number in range(100)]
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with Emulator(limits=[], speed=FAST) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[ThanxClient]:
+    async with impatient(emulator.url) as opened:
+        yield opened
 
 
 def guarded(client: ThanxClient, guard: Guard) -> AsyncBatcher:
@@ -94,7 +104,7 @@ async def test_the_maximum_counts_what_went_before(
     emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
 ) -> None:
     """A run that goes on counts what earlier processes sent, in doubt or not."""
-    emulator.script(ScriptedAnswer(), LOST)
+    emulator.script(USUAL, LOST)
     with pytest.raises(BatchError):
         await recording(client, ledger).issue(guests(100), run_id="march")
     with pytest.raises(BatchError, match="max_rewards is 40"):
@@ -127,7 +137,7 @@ async def test_a_bad_canary_stops_the_run(emulator: Emulator, client: ThanxClien
 async def test_a_canary_that_tells_nothing_stops_the_run(emulator: Emulator, client: ThanxClient) -> None:
     """Numbers that do not name the failed leave the canary in doubt, and nothing more is sent."""
     job = {"id": "job000001", "state": "completed", "total_count": 4, "success_count": 1}
-    emulator.script(ScriptedAnswer(), ScriptedAnswer(200, orjson.dumps({"issuance_job": job})))
+    emulator.script(USUAL, ScriptedAnswer(200, orjson.dumps({"issuance_job": job})))
     with pytest.raises(BatchError, match="cannot be told") as caught:
         await guarded(client, Guard(canary=4, max_failure_rate=1)).issue(guests(100))
     assert caught.value.run.report().counts["in_doubt"] == 4
@@ -248,7 +258,6 @@ async def test_a_watched_run_is_not_held_up(client: ThanxClient) -> None:
 
 async def test_a_failing_watch_ends_the_run(emulator: Emulator) -> None:
     """A guard that cannot look any more does not let the run go on blindly."""
-    refused = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
     async with ThanxClient("c", "t", base_url=emulator.url, retry=RetryPolicy(max_attempts=1)) as client:
         stream = guarded(client, Guard(max_failure_rate=0.5)).stream(guests(100_000))
 
@@ -256,7 +265,7 @@ async def test_a_failing_watch_ends_the_run(emulator: Emulator) -> None:
             async with stream as handles:
                 async for _ in handles:
                     if handles.run.report().issued:
-                        emulator.script(*[refused] * 50)
+                        emulator.script(*[UNAUTHORIZED] * 50)
 
         with pytest.raises(BatchError, match="HTTP 401"):
             await consume()
@@ -280,7 +289,7 @@ async def test_a_revoked_run_is_not_issued_further(
     emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger
 ) -> None:
     """The ledger remembers a revocation; what is in doubt is neither sent nor called taken back."""
-    emulator.script(ScriptedAnswer(), LOST)
+    emulator.script(USUAL, LOST)
     with pytest.raises(BatchError) as caught:
         await recording(client, ledger).issue(guests(30), run_id="march")
     accepted = len(caught.value.run.handles)

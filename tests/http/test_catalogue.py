@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.conftest import MERCHANT, TARGET
+from tests.helpers import MERCHANT, TARGET
 from thanx_async import (
     ConfigurationError,
     InvalidResponseError,

@@ -1,14 +1,14 @@
 import asyncio
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import TARGET, batcher, guests
+from tests.batching.limiters import Leaving
+from tests.helpers import BAD, ONCE, TARGET, UNAUTHORIZED, USUAL, batcher, guests
 from thanx_async import (
     AsyncBatcher,
     AuthenticationError,
@@ -27,12 +27,7 @@ from thanx_async import (
     ThanxError,
 )
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, ScriptedAnswer
-from thanx_async.limiter import Lane, Slot
-
-UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
-BAD = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "not like this"}}')
-USUAL = ScriptedAnswer()
-ONCE = RetryPolicy(max_attempts=1)
+from thanx_async.limiter import Lane
 
 
 async def lazily(items: list[str]) -> AsyncIterator[str]:
@@ -232,25 +227,6 @@ async def test_a_cancellation_within_the_source(
         await run
     assert stream.run.report().counts["unsent"] == stream.run.total == 25
     assert emulator.requests == []
-
-
-class Leaving(LocalRateLimiter):
-    """A limiter of the user's own whose second slot fails while the first request is under way."""
-
-    def __init__(self, error: BaseException, fails_at: tuple[Lane, int]) -> None:
-        super().__init__()
-        self.calls = dict.fromkeys(Lane, 0)
-        self._error = error
-        self._fails_at = fails_at
-
-    @asynccontextmanager
-    async def slot(self, lane: Lane = Lane.ISSUE) -> AsyncIterator[Slot]:
-        self.calls[lane] += 1
-        if (lane, self.calls[lane]) == self._fails_at:
-            await asyncio.sleep(0.5)
-            raise self._error
-        async with super().slot(lane) as slot:
-            yield slot
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aioresponses import aioresponses
 
-from tests.conftest import MERCHANT, TARGET, guests
+from tests.helpers import LOST, MERCHANT, TARGET, guests, until
 from thanx_async import (
     APIError,
     AuthenticationError,
@@ -31,7 +31,7 @@ from thanx_async import (
     UnprocessableError,
 )
 from thanx_async.client import ClientOptions
-from thanx_async.emulator import Emulator, Fault, Faults, ScriptedAnswer
+from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.limiter import Lane, Slot
 
 PATIENT = RetryPolicy(max_attempts=3, base_delay=0.01)
@@ -57,8 +57,7 @@ async def test_a_cancelled_request_says_how_to_repeat_it(emulator: Emulator, cli
     """Who stops waiting for an answer is told the key, without which a repetition is a second reward."""
     emulator.script(ScriptedAnswer(delay=60))
     task = asyncio.create_task(issue(client))
-    while not emulator.requests:
-        await asyncio.sleep(0)
+    await until(lambda: emulator.requests, pause=0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
@@ -124,7 +123,7 @@ async def test_an_old_key_is_not_sent_again(
     """After a day's sleep between two attempts Thanx may know the key no more: the guest stays in doubt."""
     clock = iter([0.0, 90_000.0, 90_000.0, 90_000.0, 90_000.0, 90_000.0])
     monkeypatch.setattr("thanx_async.http._transport.time", lambda: next(clock))
-    emulator.script(ScriptedAnswer(fault=Fault.RESET_AFTER))
+    emulator.script(LOST)
     with pytest.raises(RequestTimeoutError, match="forgotten the idempotency key") as caught:
         await issue(client)
     assert caught.value.in_doubt
@@ -134,7 +133,7 @@ async def test_an_old_key_is_not_sent_again(
 async def test_each_get_has_a_slot_of_its_own(emulator: Emulator, client: ThanxClient) -> None:
     """Where a connection breaks, aiohttp repeats nothing behind the limiter's back."""
     await client.get_scopes()
-    emulator.script(ScriptedAnswer(fault=Fault.RESET_AFTER))
+    emulator.script(LOST)
     await client.get_scopes()
     assert [window.used for window in client.limiter.status().windows] == [3, 3]
     assert len(emulator.requests) == 3
@@ -191,7 +190,7 @@ async def test_retries_send_the_same(emulator: Emulator) -> None:
     """After lost answers and errors the same key and the very same bytes go out, and nobody gets two."""
     emulator.script(
         ScriptedAnswer(fault="reset_before"),
-        ScriptedAnswer(fault="reset_after"),
+        LOST,
         ScriptedAnswer(fault="truncated"),
         ScriptedAnswer(fault="html_502"),
         ScriptedAnswer(fault="error_500"),
@@ -208,7 +207,7 @@ async def test_retries_send_the_same(emulator: Emulator) -> None:
 async def test_giving_up_says_in_doubt(emulator: Emulator) -> None:
     """When all attempts fail after sending, the error carries the key, and repeating with it is safe."""
     async with ThanxClient("c", "t", base_url=emulator.url, retry=PATIENT) as client:
-        emulator.script(ScriptedAnswer(fault="reset_after"), *[ScriptedAnswer(fault="reset_before")] * 2)
+        emulator.script(LOST, *[ScriptedAnswer(fault="reset_before")] * 2)
         with pytest.raises(ConnectionFailedError) as caught:
             await issue(client)
         assert caught.value.in_doubt
@@ -222,7 +221,7 @@ async def test_a_refusal_after_doubt_stays_in_doubt(emulator: Emulator) -> None:
     """A 401 says nothing of the attempt before it whose answer was lost."""
     refusal = b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}'
     async with ThanxClient("c", "t", base_url=emulator.url, retry=PATIENT) as client:
-        emulator.script(ScriptedAnswer(fault="reset_after"), ScriptedAnswer(status=401, body=refusal))
+        emulator.script(LOST, ScriptedAnswer(status=401, body=refusal))
         with pytest.raises(AuthenticationError) as caught:
             await issue(client)
     assert caught.value.in_doubt
@@ -253,7 +252,7 @@ async def test_revoking_is_not_repeated_blindly(emulator: Emulator, client: Than
     with pytest.raises(UnprocessableError):
         await handle.revoke()
     await handle
-    emulator.script(ScriptedAnswer(fault="reset_after"))
+    emulator.script(LOST)
     before = len(emulator.requests)
     with pytest.raises(ConnectionFailedError):
         await handle.revoke()

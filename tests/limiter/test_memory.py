@@ -1,86 +1,24 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
 from itertools import pairwise
 
-import looptime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers import now, on_virtual_time
+from tests.limiter.sending import LIMITS, REQUESTS, check, course, send
 from thanx_async import (
     THANX_RATE_LIMITS,
     ConfigurationError,
     Lane,
     LocalRateLimiter,
     RateLimit,
-    RateLimiter,
 )
 from thanx_async.emulator.counters import Counter, referee
 
 SHORT = (RateLimit(5, 1.0),)
-
-
-def on_virtual_time(main: Callable[[], Coroutine[object, object, None]]) -> None:
-    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
-        runner.run(main())
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def send(limiter: RateLimiter, sent: list[float], *, lane: Lane = Lane.ISSUE, status: int = 200,
-               took: float = 0.0, headers: dict[str, str] | None = None,
-               clock: Callable[[], float] = now) -> None:  # fmt: skip
-    async with limiter.slot(lane) as slot:
-        sent.append(clock())
-        await asyncio.sleep(took)
-        slot.answered(status, headers or {})
-
-
-LIMITS = st.lists(
-    st.builds(RateLimit, st.integers(1, 6), st.sampled_from([0.5, 1.0, 7.0, 30.0])), min_size=1, max_size=3
-)
-FATES = st.sampled_from(["answer", "answer", "refused", "cancel", "lost"])
-REQUESTS = st.lists(st.tuples(st.floats(0, 2), FATES, st.booleans()), min_size=1, max_size=40)
-
-
-async def course(
-    limiters: Sequence[RateLimiter],
-    requests: list[tuple[float, str, bool]],
-    *,
-    clock: Callable[[], float] = now,
-) -> list[float]:
-    """Send requests through limiters that should act as one, whatever happens to them; returns when."""
-    sent: list[float] = []
-
-    async def one(limiter: RateLimiter, took: float, fate: str, polls: bool) -> None:
-        lane = Lane.POLL if polls else Lane.ISSUE
-        task = asyncio.create_task(
-            send(limiter, sent, lane=lane, took=took, status=429 if fate == "refused" else 200, clock=clock)
-        )
-        if fate in {"cancel", "lost"}:
-            await asyncio.sleep(took / 2)
-            task.cancel()
-        await asyncio.wait([task])
-
-    async with asyncio.TaskGroup() as group:
-        for number, request in enumerate(requests):
-            group.create_task(one(limiters[number % len(limiters)], *request))
-    for limiter in limiters:
-        status = limiter.status()
-        assert status.waiting == 0
-        assert all(window.used + window.free == window.limit.requests for window in status.windows)
-    return sent
-
-
-def check(sent: list[float], limits: Sequence[RateLimit], *, slack: float = 1e-5) -> None:
-    """No window that slides over what was sent ever holds more than it may."""
-    for limit in limits:
-        for first, later in zip(sent, sent[limit.requests :], strict=False):
-            assert later - first >= limit.seconds - slack
 
 
 @settings(max_examples=40)

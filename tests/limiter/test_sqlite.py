@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import signal
-import sqlite3
 import stat
 import sys
 import time
@@ -19,7 +18,8 @@ from typing import TypeVar
 import pytest
 from hypothesis import given, settings
 
-from tests.core.test_limiter import LIMITS, REQUESTS, check, course, now, on_virtual_time, send
+from tests.helpers import now, on_virtual_time, until
+from tests.limiter.sending import LIMITS, REQUESTS, check, course, looking, send, stored
 from thanx_async import (
     THANX_RATE_LIMITS,
     ConfigurationError,
@@ -31,8 +31,7 @@ from thanx_async import (
 )
 from thanx_async.emulator import Counter, Emulator
 from thanx_async.limiter import _sqlite as _limiter_sqlite
-from thanx_async.limiter._sqlite import SQLiteStore, load_state
-from thanx_async.limiter._state import LimiterState
+from thanx_async.limiter._sqlite import SQLiteStore
 
 T = TypeVar("T")
 SHORT = (RateLimit(5, 1.0),)
@@ -61,20 +60,6 @@ def virtual() -> Iterator[SimpleNamespace]:
 def wall() -> Iterator[SimpleNamespace]:
     with virtual() as clock:
         yield clock
-
-
-@contextmanager
-def looking(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-def stored(path: Path) -> LimiterState:
-    with looking(path) as connection:
-        return load_state(connection.execute("SELECT state FROM limiter").fetchone()[0])
 
 
 async def test_a_new_process_knows_what_was_spent(wall: SimpleNamespace, path: Path) -> None:
@@ -212,10 +197,9 @@ async def locked(path: Path) -> AsyncIterator[None]:
 
 async def in_transaction(limiter: SQLiteRateLimiter) -> None:
     """Until its thread is at the file, where it waits for the lock."""
-    store = limiter._store
+    store = limiter._queue._store
     assert isinstance(store, SQLiteStore)
-    while not store._lock.locked():
-        await asyncio.sleep(0.001)
+    await until(store._lock.locked)
 
 
 @pytest.mark.realtime
@@ -269,7 +253,7 @@ async def test_cancelled_while_recording(path: Path) -> None:
 @pytest.mark.realtime
 async def test_a_file_that_stays_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that never lets go of the file is a clear error, not a hang."""
-    monkeypatch.setattr(_limiter_sqlite, "_BUSY", 0.1)
+    monkeypatch.setattr("thanx_async._core.sqlite.BUSY", 0.1)
     limiter = SQLiteRateLimiter(path)
     await limiter.refresh()
     async with locked(path):

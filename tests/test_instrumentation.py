@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from tests.conftest import MERCHANT, TARGET, guests
+from tests.helpers import BAD, LOST, MERCHANT, TARGET, UNAUTHORIZED, guests
 from thanx_async import AsyncBatcher, BatchError, ConnectionFailedError, RetryPolicy, ThanxClient
 from thanx_async.emulator import Emulator, ScriptedAnswer
 from thanx_async.instrumentation import (
@@ -42,7 +42,7 @@ async def test_requests_waits_and_retries(emulator: Emulator) -> None:
 async def test_a_refusal_and_a_lost_answer(emulator: Emulator) -> None:
     """A 429 is told as a request that is no attempt, and a lost connection as one without a status."""
     records: list[Record] = []
-    emulator.script(ScriptedAnswer(429, b"{}"), *[ScriptedAnswer(fault="reset_after")] * 2)
+    emulator.script(ScriptedAnswer(429, b"{}"), *[LOST] * 2)
     async with ThanxClient("c", "t", base_url=emulator.url, retry=QUICK, hook=records.append) as client:
         with pytest.raises(ConnectionFailedError):
             await client.issue_rewards(**TARGET, identifiers=guests(3))
@@ -81,18 +81,13 @@ async def test_the_log_names_nobody(emulator: Emulator, caplog: pytest.LogCaptur
     assert "s3cret" not in caplog.text
 
 
-REFUSAL = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "no"}}')
-LOST = ScriptedAnswer(fault="reset_after")
-DENIED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
-
-
 @pytest.mark.parametrize(
     ("answers", "fate", "error"),
     [
         ([], "accepted", None),
-        ([REFUSAL], "refused", "BadRequestError"),
+        ([BAD], "refused", "BadRequestError"),
         ([LOST, LOST], "in_doubt", "ConnectionFailedError"),
-        ([DENIED], "unsent", "AuthenticationError"),
+        ([UNAUTHORIZED], "unsent", "AuthenticationError"),
     ],
 )
 async def test_batches(
