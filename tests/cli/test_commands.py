@@ -4,10 +4,8 @@ import csv
 import io
 import stat
 import sys
-from importlib import import_module
 from pathlib import Path
 
-import cyclopts
 import pytest
 
 from tests.helpers import MERCHANT, OPTIONS, counts, guests, written
@@ -372,16 +370,11 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_the_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A command says of itself what the list of commands says of it, which begins as its docstring does."""
-    home, text = COMMANDS[command]
-    module, _, name = home.partition(":")
+    """A command's own help shows the text that describes it in the list of commands."""
+    _, text = COMMANDS[command]
     assert run([command, "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert " ".join(text.split()) in shown
-    function = getattr(import_module(f"thanx_async.cli._{module}"), name)
-    described = function.help if isinstance(function, cyclopts.App) else function.__doc__
-    summary = described.partition("\n\n")[0]
-    assert " ".join(text.split()).startswith(" ".join(summary.split()))
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,7 +197,7 @@ async def locked(path: Path) -> AsyncIterator[None]:
 
 async def in_transaction(limiter: SQLiteRateLimiter) -> None:
     """Until its thread is at the file, where it waits for the lock."""
-    store = limiter._store
+    store = limiter._queue._store
     assert isinstance(store, SQLiteStore)
     await until(store._lock.locked)
 
@@ -253,7 +253,7 @@ async def test_cancelled_while_recording(path: Path) -> None:
 @pytest.mark.realtime
 async def test_a_file_that_stays_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that never lets go of the file is a clear error, not a hang."""
-    monkeypatch.setattr(_limiter_sqlite, "_BUSY", 0.1)
+    monkeypatch.setattr("thanx_async._core.sqlite.BUSY", 0.1)
     limiter = SQLiteRateLimiter(path)
     await limiter.refresh()
     async with locked(path):

@@ -1,4 +1,4 @@
-"""The command that runs the emulator by itself."""
+"""The command that runs the emulator on its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OPTIONS = {
     "Emulator.burst": "--leaky-burst",
     "JobSpeed.identifiers_per_second": "--speed",
 }
-_FAULTS = Group.create_ordered("Faults, at every endpoint (rates are from 0 to 1)")
+_FAULTS = Group.create_ordered("Faults, at every endpoint (rates from 0 to 1)")
 _WEBHOOKS = Group.create_ordered(f"Webhooks, signed with the secret in {_SECRET}")
 
 
@@ -49,15 +49,15 @@ class FaultOptions(Faults):
 
 @attrs.frozen
 class WebhookOptions:
-    """Where events go, and what goes wrong on the way.
+    """Where the emulator posts its events, and their faults.
 
-    Attributes:
+    Args:
         webhook_url: Where the emulator posts its events; by default nowhere.
-        webhook_rewards: Post an event for each reward as well, not only one for each job.
+        webhook_rewards: Also post an event for each reward, not only one for each job.
         webhook_lost: Rate of events that are never sent.
         webhook_duplicated: Rate of events that are sent twice.
-        webhook_late: Rate of events that are sent later, so that others overtake them.
-        webhook_late_by: How much later at most, in seconds.
+        webhook_late: Rate of events that are delayed, so that others overtake them.
+        webhook_late_by: The longest delay, in seconds.
         webhook_early: Rate of jobs whose 202 is held back until their events are sent.
     """
 
@@ -100,20 +100,19 @@ async def run_emulator(
     faults: Annotated[FaultOptions, Parameter(name="*", group=_FAULTS)] = FaultOptions(),
     webhooks: Annotated[WebhookOptions, Parameter(name="*", group=_WEBHOOKS)] = WebhookOptions(),
 ) -> int:
-    """Run the emulator on loopback until Ctrl-C, and print what it has seen.
-
+    """
     Parameters
     ----------
     port:
-        The port on 127.0.0.1; 0 takes a free one.
+        The port on 127.0.0.1; 0 picks a free one.
     counter:
         How requests are counted.
     limits:
-        Requests/seconds, separated by commas; an empty text sets no limit.
+        Requests/seconds, separated by commas; an empty value sets no limit.
     leaky_burst:
-        How many requests a leaky counter takes at once beyond the first; by default a limit's worth.
+        Requests that a leaky counter accepts at once beyond the first; by default a full limit.
     speed:
-        Identifiers a second that a job processes.
+        Identifiers that a job processes per second.
     """
     try:
         emulator = Emulator(
@@ -147,7 +146,7 @@ async def run_emulator(
 
 
 def _show(statistics: Mapping[str, object]) -> None:
-    """One line for each number; those of a kind share one."""
+    """Write one line for each number; numbers of a group share a line."""
     for name, value in statistics.items():
         if isinstance(value, dict):
             value = ", ".join(f"{kind} {count:,}" for kind, count in sorted(value.items())) or "none"

@@ -39,7 +39,7 @@ def _whole(_: object, tokens: Sequence[Token]) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no whole number") from None
+        raise ValueError(f"{text!r} is not a whole number") from None
 
 
 def _file(_: object, tokens: Sequence[Token]) -> Path:

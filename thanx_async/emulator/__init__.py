@@ -1,6 +1,6 @@
-"""A faithful stand-in for Thanx on loopback, for trying things out and for tests.
+"""A faithful emulator of Thanx's API on loopback, for experiments and tests.
 
-It shares no code with the client, so that it cannot share its mistakes.
+It shares no code with the client, so that it can't share its mistakes.
 """
 
 from thanx_async.emulator.checks import SettingError

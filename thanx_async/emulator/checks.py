@@ -41,28 +41,28 @@ class SettingError(ValueError):
 
 
 def rate(name: str, value: object) -> None:
-    """A part of all."""
+    """A share of all."""
     kind(name, _number(value) and 0 <= value <= 1, "a rate from 0 to 1", value)
 
 
 def seconds(name: str, value: object) -> None:
-    """A time that the clock can add."""
+    """A duration that the clock can add."""
     kind(name, _number(value) and 0 <= value <= MOST, f"from 0 to {MOST:,} s", value)
 
 
 def positive(name: str, value: object) -> None:
-    """What others are divided by."""
+    """A divisor."""
     kind(name, _number(value) and 0 < value < inf, "a finite number above 0", value)
 
 
 def whole(name: str, value: object, least: int | None = 0, most: int = MOST) -> None:
-    """A count; without a least one, any whole number."""
+    """A count; any whole number if ``least`` is None."""
     right = _number(value) and isinstance(value, int) and (least is None or least <= value <= most)
     kind(name, right, "a whole number" + ("" if least is None else f" from {least} to {most:,}"), value)
 
 
 def text(name: str, value: object) -> None:
-    """Text that is not empty."""
+    """Text that isn't empty."""
     kind(name, isinstance(value, str), "text", value)
     if not value:
         raise SettingError(Setting(name), " is empty")
@@ -75,13 +75,13 @@ def texts(name: str, value: object) -> None:
 
 
 def instance(name: str, value: object, *kinds: type) -> None:
-    """Of one of these types."""
+    """An instance of one of these types."""
     names = ["None" if own is NoneType else own.__name__ for own in kinds]
     kind(name, isinstance(value, kinds), " or ".join(names), value)
 
 
 def kind(name: str, right: bool, what: str, value: object) -> None:
-    """What was found right or wrong, and what it must be."""
+    """Raise unless the value is ``right``; ``what`` says what it must be."""
     if not right:
         shown = str(value) if value is None or _number(value) else type(value).__name__
         raise SettingError(Setting(name), f" must be {what}, not {shown}")

@@ -1,4 +1,4 @@
-"""How a server may count requests; Thanx does not say which way it does."""
+"""Ways to count requests against a rate limit; Thanx does not say which one it uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ _SHORTEST = 0.001
 
 
 class Counter(StrEnum):
-    """The kinds of counter."""
+    """How the emulator counts requests against its limits.
+
+    ``FIXED``: at most the limit in each window aligned to the clock. ``SLIDING_LOG``: at most the limit in any
+    window; ``SLIDING_LOG_COUNTING_REFUSED`` also counts refused requests. ``SLIDING_COUNTER``: an estimate of a
+    sliding window from two aligned ones. ``LEAKY``: a leaky bucket. ``NONE``: no limit.
+    """
 
     FIXED = "fixed"
     SLIDING_LOG = "sliding-log"
@@ -25,7 +30,7 @@ class Counter(StrEnum):
 
 
 class Referee(Protocol):
-    """Judges requests one by one; ``now`` is in seconds and never goes back."""
+    """Admits or refuses requests one by one; ``now`` is in seconds and never goes backwards."""
 
     def admits(self, now: float) -> bool: ...
 
@@ -61,7 +66,7 @@ class SlidingLog:
 
 
 class SlidingLogCountingRefused:
-    """The same, where a request that is refused counts like any other."""
+    """At most ``requests`` in any window, counting refused requests as well."""
 
     def __init__(self, requests: int, seconds: float) -> None:
         self._seconds = seconds
@@ -75,8 +80,8 @@ class SlidingLogCountingRefused:
 
 
 class SlidingCounter:
-    """The count of this aligned window and the part, rounded down as is usual, of the one before that a
-    sliding window still covers."""
+    """At most ``requests`` in an estimate of the sliding window: the count of the current aligned window plus the
+    share of the previous count that the sliding window still covers, rounded down as usual."""
 
     def __init__(self, requests: int, seconds: float) -> None:
         self._requests, self._seconds = requests, seconds
@@ -95,8 +100,8 @@ class SlidingCounter:
 
 
 class Leaky:
-    """A bucket that leaks ``requests`` in ``seconds`` and takes ``burst`` more than one at once, as nginx's
-    ``limit_req ... burst=... nodelay`` does."""
+    """A bucket that leaks ``requests`` per ``seconds`` and holds ``burst`` more than one request, like nginx's
+    ``limit_req ... burst=... nodelay``."""
 
     def __init__(self, requests: int, seconds: float, burst: int) -> None:
         self._rate, self._burst = requests / seconds, burst
@@ -114,12 +119,12 @@ class Leaky:
 class Unlimited:
     """Admits everything."""
 
-    def admits(self, now: float) -> bool:  # noqa: ARG002 - the protocol's
+    def admits(self, now: float) -> bool:  # noqa: ARG002 - required by the protocol
         return True
 
 
 def referee(counter: Counter, requests: int, seconds: float, *, burst: int | None = None) -> Referee:
-    """The judge of one limit; ``burst`` is the leaky bucket's, by default a limit's worth."""
+    """The referee of one limit. ``burst`` is for a leaky bucket, by default a full limit."""
     match counter:
         case Counter.FIXED:
             return Fixed(requests, seconds)
@@ -136,7 +141,7 @@ def referee(counter: Counter, requests: int, seconds: float, *, burst: int | Non
 
 
 def referees(counter: str, limits: object, burst: int | None) -> list[Referee]:
-    """The judges of all limits of an emulator, whose settings are checked here."""
+    """Check an emulator's limits, and make a referee for each."""
     if counter not in list(Counter):
         raise SettingError(
             Setting("Emulator.counter"), f" must be one of {', '.join(Counter)}, not {counter!r}"

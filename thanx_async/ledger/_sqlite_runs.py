@@ -10,9 +10,10 @@ import attrs
 
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.messages import Message, Name
+from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import RunRecord
-from thanx_async.ledger._sqlite_schema import explained, transaction
+from thanx_async.ledger._sqlite_schema import explained
 
 LEASE = 300.0
 """Seconds for which a claim holds unless renewed, as `SQLiteLedger` does all the time."""
@@ -21,7 +22,7 @@ _RUN = tuple(field.name for field in attrs.fields(RunRecord))
 _COLUMNS = ", ".join(_RUN)
 
 
-class Runs:
+class RunTable:
     """The runs of one open ledger file."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
