@@ -144,7 +144,7 @@ class AsyncBatcher:
         return self._sender.concurrency
 
     async def issue(self, identifiers: Identifiers, *, run_id: str | None = None) -> IssuanceRun:
-        """Send all guests of an input. Returns once Thanx has accepted all batches; then ``await run.wait()``.
+        """Send all guests of an input, until Thanx has accepted every batch. Then ``await run.wait()``.
 
         Args:
             identifiers: any iterable or async iterable of values that `Identifier.parse` takes. Invalid items
@@ -351,7 +351,7 @@ class AsyncBatcher:
             try:
                 run = await self._continue(run_id, only_in_doubt=True)
             except LedgerError as error:
-                _log.warning("run %s was not taken up: %s", run_id, error)
+                _log.warning("run %s was not recovered: %s", run_id, error)
                 continue
             except BatchError as error:
                 run = error.run

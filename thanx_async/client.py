@@ -101,17 +101,9 @@ class ThanxClient:
         self.client_id = client_id
         self.limiter: RateLimiter = LocalRateLimiter() if limiter is None else limiter
         self.hook = hook
-        headers = {
-            "Authorization": f"Bearer {header('access_token', access_token)}",
-            "X-ClientId": header("client_id", client_id),
-            "Accept-Version": wire.API_VERSION,
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "User-Agent": header("user_agent", user_agent, spaces=True),
-        }
         self._transport = Transport(
             self.base_url,
-            headers,
+            _headers(client_id, access_token, user_agent),
             session=session,
             timeout=timeout,
             retry=retry,
@@ -272,6 +264,17 @@ class ThanxClient:
 
     async def _get(self, request: wire.Request, decoder: Callable[[object], T]) -> T:
         return await self._transport.call(request, decoder, lane=Lane.POLL)
+
+
+def _headers(client_id: str, access_token: str, user_agent: str) -> dict[str, str]:
+    return {
+        "Authorization": f"Bearer {header('access_token', access_token)}",
+        "X-ClientId": header("client_id", client_id),
+        "Accept-Version": wire.API_VERSION,
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "User-Agent": header("user_agent", user_agent, spaces=True),
+    }
 
 
 def internals(client: ThanxClient) -> tuple[Transport, JobRegistry]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from thanx_async._batches import BatchOutcome, batch_key, outcome_of
-from thanx_async._core.errors import BadRequestError
+from thanx_async._core.errors import BadRequestError, ThanxError
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._report import BatchRange, GuestRow
 from thanx_async.http import Delivery
@@ -234,6 +234,11 @@ class Batch:
     def doubt(self) -> None:
         """Mark the batch as in doubt: another process may send it."""
         self.delivery.doubt()
+
+    def mark_if_in_doubt(self, error: ThanxError) -> None:
+        """Mark the error as in doubt, with the idempotency key, if the batch is in doubt."""
+        if self.delivery.in_doubt:
+            error.in_doubt, error.idempotency_key = True, self.key
 
     def refuse(self, error: BadRequestError) -> None:
         """Take in a 400 for the batch: every guest has failed, unless an earlier attempt is in doubt."""

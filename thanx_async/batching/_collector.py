@@ -55,7 +55,7 @@ class Collector:
 
     def __init__(self, sender: BatchSender, *, size: int, linger: float, max_waiting: int) -> None:
         self.outcomes = RememberedGuests(max_waiting)
-        self.closing = False
+        self._closing = False
         self._sender = sender
         self._limiter = sender.limiter
         self._size = min(size, max_waiting)
@@ -76,7 +76,7 @@ class Collector:
         self._worker.add_done_callback(self._abandon_all)
 
     def __repr__(self) -> str:
-        state = "closed" if self.is_closed else "closing" if self.closing else "open"
+        state = "closed" if self.is_closed else "closing" if self._closing else "open"
         waiting = len(self._waiting) + self._waiting.overflow
         return f"{state}, {waiting:,} waiting, {len(self._in_flight)} batches in flight"
 
@@ -96,7 +96,7 @@ class Collector:
         Raises:
             ThanxError: the error that ended the batch.
         """
-        if self.closing:
+        if self._closing:
             raise closed_error("the batcher is closed: nothing was sent for this guest")
         reply = await self._waiting.wait_for_reply(value)
         if isinstance(reply, ThanxError):
@@ -105,7 +105,7 @@ class Collector:
 
     async def aclose(self, timeout: float | None) -> CloseReport:
         """Send the waiting guests without lingering, and wait for the answers; after the timeout, `abort`."""
-        self.closing = True
+        self._closing = True
         self._change.set()
         try:
             if timeout is None or timeout > 0:
@@ -116,7 +116,7 @@ class Collector:
 
     async def abort(self) -> None:
         """Send nothing more, and cancel the requests in flight."""
-        self.closing = True
+        self._closing = True
         self._worker.cancel()
         await asyncio.wait([self._worker])
         if not self._worker.cancelled():
@@ -154,7 +154,7 @@ class Collector:
 
     async def _collect(self) -> None:
         async with asyncio.TaskGroup() as group:
-            while self._waiting or not self.closing:
+            while self._waiting or not self._closing:
                 self._change.clear()
                 try:
                     wait = self._wait_to_cut()
@@ -170,7 +170,7 @@ class Collector:
 
     def _abandon_all(self, _: asyncio.Task[None]) -> None:
         """Answer every caller once the worker has ended, for whatever reason."""
-        self.closing = True
+        self._closing = True
         for guests in self._in_flight.values():
             self._abandon(guests)
         while self._waiting:
@@ -182,7 +182,7 @@ class Collector:
         if not self._waiting or len(self._in_flight) >= self._sender.concurrency or self._has_queued_batch():
             return None
         status = self._limiter.status()
-        if not self.closing and len(self._waiting) < self._size:
+        if not self._closing and len(self._waiting) < self._size:
             due = max(self._waiting.oldest + self._linger, self._last_cut + min_interval(status))
             wait = due - asyncio.get_running_loop().time()
             if wait > 0:
@@ -233,7 +233,7 @@ class Collector:
         try:
             await self._sender.deliver(batch)
         except asyncio.CancelledError:
-            self.closing = True
+            self._closing = True
             if batch.handle or batch.delivery.in_doubt:
                 tell(guests, self._reply(batch, guests, None))
             raise
@@ -253,9 +253,9 @@ class Collector:
                 _log.warning("job %s was accepted, and then: %s", batch.handle.id, type(error).__name__)
             self.outcomes.remember(batch.handle, values)
             return batch.handle
-        if batch.delivery.in_doubt and self.closing:
+        if batch.delivery.in_doubt and self._closing:
             self._in_doubt.append(BatchInDoubt(batch.key, tuple(values)))
-        elif self.closing and not isinstance(error, BadRequestError):
+        elif self._closing and not isinstance(error, BadRequestError):
             self._unsent += values
         return error or closed_error(
             "the batcher closed before Thanx answered: in doubt. Repeat the batch with the same identifiers"
@@ -302,6 +302,6 @@ def as_thanx_error(error: Exception, batch: Batch | None) -> ThanxError:
     else:
         wrapped = ThanxError(f"the batch could not be sent ({type(error).__name__})")
         wrapped.__cause__ = error
-    if batch is not None and batch.delivery.in_doubt:
-        wrapped.in_doubt, wrapped.idempotency_key = True, batch.key
+    if batch is not None:
+        batch.mark_if_in_doubt(wrapped)
     return wrapped

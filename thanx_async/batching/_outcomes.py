@@ -56,7 +56,7 @@ class _AcceptedBatch:
         if self._job is not job:
             failures = outcome_of(job, len(self.values))
             self._job, self._failures = job, None if failures is None else dict(failures)
-        reason = "Thanx's numbers leave it open" if self._failures is None else self._failures.get(index)
+        reason = "Thanx's counts leave it open" if self._failures is None else self._failures.get(index)
         return Outcome(
             issued=reason is None,
             reason=reason,

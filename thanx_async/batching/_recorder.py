@@ -189,8 +189,8 @@ class Recorder:
             await self._record_fate(batch)
         except LedgerError as failure:
             error.add_note(f"meanwhile: {failure}")
-            if isinstance(error, ThanxError) and batch.delivery.in_doubt:
-                error.in_doubt, error.idempotency_key = True, batch.key
+            if isinstance(error, ThanxError):
+                batch.mark_if_in_doubt(error)
 
     async def _record_batch(self, batch: Batch, body: bytes) -> bool:
         """Record a batch before it is sent. Returns False if its fate is known by now, so it isn't sent.

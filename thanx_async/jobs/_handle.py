@@ -51,7 +51,7 @@ class JobHandle:
         return _detached, (self.id, self.merchant_id, self.start, self.total)
 
     def __repr__(self) -> str:
-        state = f"{self.job.state} {self.job.processed_count}/{self.total}" if self.job else "not looked at"
+        state = f"{self.job.state} {self.job.processed_count}/{self.total}" if self.job else "not polled yet"
         return f"<JobHandle {self.id}: {state}>"
 
     @property
@@ -93,7 +93,7 @@ class JobHandle:
                 raise
             state = poller.job.state if poller.job else "unknown"
             raise JobTimeoutError(
-                f"job {self.id} was not finished after {timeout:g} s (state: {state}); it goes on at Thanx",
+                f"job {self.id} was not finished after {timeout:g} s (state: {state}); it continues at Thanx",
                 job_id=self.id,
                 job=poller.job,
             ) from error
