@@ -1,7 +1,4 @@
-"""What `add()` costs a service: CPU for each call, and latency beyond the linger and the round trip.
-
-Run: python -m benchmarks.add
-"""
+"""CPU and latency of a call of `add()`, beside a task that does nothing and a request for each guest."""
 
 from __future__ import annotations
 
@@ -50,7 +47,7 @@ async def _bare(_: str, count: int) -> harness.Sample:
 async def _single(url: str, count: int) -> harness.Sample:
     connector = aiohttp.TCPConnector(limit=AT_ONCE)
     async with aiohttp.ClientSession(connector=connector) as session:
-        return await _cpu(partial(rivals.issue_one, session, url), count)
+        return await _cpu(lambda guest: rivals.issue_at_once(session, url, [guest]), count)
 
 
 async def _latency(url: str, calls: int) -> harness.Sample:
@@ -90,14 +87,13 @@ PARTS: dict[str, harness.Part] = {"run": _run}
 def main() -> None:
     """Measure, compare, publish."""
     counts = {_OURS: 200_000, _BARE: 200_000, _SINGLE: 10_000, _LATENCY: 50}
-    if harness.is_quick():
-        counts = {name: max(count // 10, 10) for name, count in counts.items()}
+    counts = {name: harness.size(count, quick=max(count // 10, 10)) for name, count in counts.items()}
     with sink() as url:
         contenders = {
             name: partial(harness.part, "benchmarks.add", "run", name, url, count)
             for name, count in counts.items()
         }
-        samples = harness.interleave(contenders, rounds=1 if harness.is_quick() else 3)
+        samples = harness.interleave(contenders, rounds=harness.size(3, quick=1))
     harness.publish(_report(samples))
 
 
@@ -110,12 +106,12 @@ def _report(samples: harness.Samples) -> harness.Report:
         columns=("", "CPU, microseconds a call"),
         rows=[(name, f"{samples.median(name, 'cpu'):.1f}") for name in (_OURS, _BARE, _SINGLE)],
         headlines=[
-            harness.Headline(
+            harness.Headline.at_most(
                 "CPU for each `add()`, net of the caller's own task",
-                f"{gross - bare:.1f} µs",
-                f"{_TARGET:g} µs",
-                f"{single - bare:.0f} µs for a request each with aiohttp",
-                met=gross - bare <= _TARGET,
+                gross - bare,
+                _TARGET,
+                "µs",
+                beside=f"{single - bare:.0f} µs for a request each with aiohttp",
             ),
             harness.Headline(
                 f"`add()` beyond linger and round trip ({trip:.1f} ms): alone, the last of {_WAVE:,} at once",

@@ -1,13 +1,4 @@
-"""Whether anybody is doubled or lost when 4 requests in 10 go wrong, and processes die all the time.
-
-Each seed is a run of 10,000 guests, some of them junk, duplicates or unknown to Thanx, with a ledger, against
-the emulator over real sockets, on virtual time. It stops at failed requests, is cancelled at random moments,
-and is started again with its input or resumed without, until Thanx has accepted everybody. Then the report is
-held against the emulator's own count, guest by guest. In half of the seeds jobs hang, fail, or go to an
-unknown state as well.
-
-Run: python -m benchmarks.chaos
-"""
+"""Guests doubled or lost when 4 requests in 10 fail and runs are cut off, beside the emulator's own count."""
 
 from __future__ import annotations
 
@@ -31,12 +22,16 @@ _AT_ONCE = 10
 _GUESTS = 10_000
 _BATCH = 100
 _KINDS = {"requests": REQUESTS_GO_WRONG, "requests and jobs": JOBS_GO_WRONG}
-
-
+_COLUMNS = ("doubled", "lost", "wrong", "seeds", "guests", "starts", "cancelled", "stopped", "requests")
 _SUMS = ("guests", "doubled", "lost", "starts", "cancelled", "stopped", "requests", "gone_wrong")
 
 
 async def _live(kind: str, seed: int) -> Verdict:
+    """A run with a ledger, on virtual time over real sockets, some of its guests junk, duplicates or unknown.
+
+    It stops at failed requests, is cancelled at random moments, and is started again with its input or
+    resumed without, until Thanx has accepted everybody.
+    """
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         async with emulator_of(_KINDS[kind], seed) as emulator:
@@ -70,41 +65,40 @@ def _contender(kind: str, firsts: Callable[[], int], seeds: int) -> harness.Samp
 
 def main() -> None:
     """Live, sum up, publish."""
-    seeds = _SEEDS_QUICK if harness.is_quick() else _SEEDS
+    seeds = harness.size(_SEEDS, quick=_SEEDS_QUICK)
     at_once = min(_AT_ONCE, seeds // len(_KINDS))
     firsts = partial(next, count(0, at_once))
     contenders = {kind: partial(_contender, kind, firsts, at_once) for kind in _KINDS}
-    samples = harness.interleave(contenders, rounds=seeds // len(_KINDS) // at_once)
+    harness.publish(_report(harness.interleave(contenders, rounds=seeds // len(_KINDS) // at_once), seeds))
 
+
+def _report(samples: harness.Samples, seeds: int) -> harness.Report:
     def total(name: str, *kinds: str) -> int:
         return int(sum(sample[name] for kind in kinds or _KINDS for sample in samples.runs[kind]))
 
-    columns = ("doubled", "lost", "wrong", "seeds", "guests", "starts", "cancelled", "stopped", "requests")
-    harness.publish(
-        harness.Report(
-            name="chaos",
-            question=f"Runs of {_GUESTS:,} guests under faults, until everybody is accepted",
-            columns=("what goes wrong", *columns, "gone wrong"),
-            rows=[
-                (
-                    kind,
-                    *(f"{total(name, kind):,}" for name in columns),
-                    f"{total('gone_wrong', kind) / total('requests', kind):.0%}",
-                )
-                for kind in _KINDS
-            ],
-            headlines=[
-                harness.Headline(
-                    f"{seeds} runs of {_GUESTS:,} guests, each stopped or cancelled"
-                    f" {(total('cancelled') + total('stopped')) / seeds:.0f} times on average,"
-                    f" {total('gone_wrong') / total('requests'):.0%} of the requests going wrong",
-                    f"{total('doubled')} doubled, {total('lost')} lost, {total('wrong')} wrong accounts",
-                    "0, 0, 0",
-                    met=not (total("doubled") or total("lost") or total("wrong")),
-                )
-            ],
-            samples=samples,
-        )
+    return harness.Report(
+        name="chaos",
+        question=f"Runs of {_GUESTS:,} guests under faults, until everybody is accepted",
+        columns=("what goes wrong", *_COLUMNS, "gone wrong"),
+        rows=[
+            (
+                kind,
+                *(f"{total(name, kind):,}" for name in _COLUMNS),
+                f"{total('gone_wrong', kind) / total('requests', kind):.0%}",
+            )
+            for kind in _KINDS
+        ],
+        headlines=[
+            harness.Headline(
+                f"{seeds} runs of {_GUESTS:,} guests, each stopped or cancelled"
+                f" {(total('cancelled') + total('stopped')) / seeds:.0f} times on average,"
+                f" {total('gone_wrong') / total('requests'):.0%} of the requests going wrong",
+                f"{total('doubled')} doubled, {total('lost')} lost, {total('wrong')} wrong accounts",
+                "0, 0, 0",
+                met=not (total("doubled") or total("lost") or total("wrong")),
+            )
+        ],
+        samples=samples,
     )
 
 

@@ -1,7 +1,4 @@
-"""Time and memory from ten thousand to ten million guests: linear, and flat.
-
-Run: python -m benchmarks.growth
-"""
+"""Time and memory of ten million guests beside those of ten thousand: linear, and flat."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ PARTS: dict[str, harness.Part] = {"run": _run}
 
 def main() -> None:
     """Measure, compare, publish."""
-    sizes = _SIZES[:-1] if harness.is_quick() else _SIZES
+    sizes = harness.size(_SIZES, quick=_SIZES[:-1])
     run = partial(harness.part, "benchmarks.growth", "run")
     with sink() as url:
         contenders = {

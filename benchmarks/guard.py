@@ -1,11 +1,4 @@
-"""Has the hot path become more work? Counts for a fixed input, beside those stored in `guard.json`.
-
-Run: python -m benchmarks.guard             compare; exit status 1 if a count is above its margin
-     python -m benchmarks.guard --update    store the counts instead
-
-Counted are calls (Python's and C's) a guest, anywhere, and instructions a guest under valgrind's callgrind
-where that is installed, for each minor version of Python. Neither depends on how busy the machine is.
-"""
+"""Calls and instructions that the hot path takes for each guest, beside those stored in `guard.json`."""
 
 from __future__ import annotations
 
@@ -30,7 +23,7 @@ Counts = dict[str, float]
 
 
 def calls() -> Counts:
-    """Calls a guest, by input."""
+    """Calls (Python's and C's) a guest, by input."""
     counts = {}
     for name, made in INPUTS.items():
         texts = list(made(COUNT))
@@ -41,7 +34,8 @@ def calls() -> Counts:
 
 
 def instructions() -> Counts:
-    """Instructions a guest, by input, less those of making it; empty without valgrind."""
+    """Instructions a guest under valgrind's callgrind, by input, less those of making it; empty without
+    valgrind. They are not the same in each minor version of Python."""
     if not shutil.which("valgrind"):
         return {}
     counts = {}
@@ -63,7 +57,7 @@ def _under_callgrind(name: str, what: str) -> int:
 
 
 def main() -> None:
-    """Count, compare or store."""
+    """Count and compare, with exit status 1 if a count is above its margin; with ``--update``, store."""
     counted = {name: round(count, 2) for name, count in {**calls(), **instructions()}.items()}
     stored: Counts = json.loads(_STORED.read_text()) if _STORED.exists() else {}
     if "--update" in sys.argv:

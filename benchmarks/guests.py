@@ -1,4 +1,4 @@
-"""Inputs of any length, the same every time, none of them kept."""
+"""Inputs of any length, the same every time: guests as a database holds them, beside guests as typed."""
 
 from __future__ import annotations
 

@@ -1,13 +1,4 @@
-"""What all benchmarks share: parts in processes of their own, interleaved rounds, medians, noise, results.
-
-A benchmark is a module with ``PARTS``, each measured in a process of its own, and ``main``:
-
-    if __name__ == "__main__":
-        harness.start(PARTS, main)
-
-``main`` calls `interleave`, builds a `Report` and hands it to `publish`. Contenders take turns within each
-round, so that what disturbs the machine disturbs all of them, and ratios hold within one run.
-"""
+"""What all benchmarks share: parts in processes of their own, rounds side by side, results and charts."""
 
 from __future__ import annotations
 
@@ -24,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import matplotlib as mpl
@@ -36,10 +28,18 @@ _CALIBRATION_STEPS = 200_000
 
 Sample = Mapping[str, float]
 Part = Callable[..., Sample]
+T = TypeVar("T")
 
 
 def start(parts: Mapping[str, Part], main: Callable[[], None]) -> None:
-    """Run ``main``, or, in a process that `part` started, the part that its arguments name."""
+    """Run a benchmark: a module with ``PARTS``, each measured in a process of its own, and ``main``.
+
+        if __name__ == "__main__":
+            harness.start(PARTS, main)
+
+    This runs ``main`` or, in a process that `part` started, the part that its arguments name. ``main`` calls
+    `interleave`, builds a `Report` and hands it to `publish`.
+    """
     if len(sys.argv) > 1 and sys.argv[1] in parts:
         values = parts[sys.argv[1]](*sys.argv[2:])
         print(json.dumps({**values, "process_peak": peak()}))
@@ -51,6 +51,11 @@ def is_quick() -> bool:
     """Whether ``--quick`` asks for fewer rounds and smaller inputs, for a look while developing; nothing is
     written then."""
     return "--quick" in sys.argv
+
+
+def size(full: T, *, quick: T) -> T:
+    """A number of rounds, or the size of an input."""
+    return quick if is_quick() else full
 
 
 def part(module: str, name: str, *arguments: object) -> Sample:
@@ -151,7 +156,10 @@ class Samples:
 
 
 def interleave(contenders: Mapping[str, Callable[[], Sample]], *, rounds: int) -> Samples:
-    """Run all contenders ``rounds`` times, each round beginning with another one."""
+    """Run all contenders ``rounds`` times, each round beginning with another one.
+
+    They take turns so that what disturbs the machine disturbs all of them, and ratios hold within one run.
+    """
     names = list(contenders)
     runs: dict[str, list[Sample]] = {name: [] for name in names}
     noise = Noise()
@@ -175,6 +183,13 @@ class Headline:
     target: str = ""
     beside: str = ""
     met: bool | None = None
+
+    @classmethod
+    def at_most(
+        cls, what: str, value: float, most: float, unit: str, *, digits: int = 1, beside: str = ""
+    ) -> Headline:
+        """One that meets its target where the value is not above it."""
+        return cls(what, f"{value:.{digits}f} {unit}", f"{most:g} {unit}", beside, met=value <= most)
 
 
 @attrs.frozen

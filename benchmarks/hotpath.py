@@ -1,4 +1,4 @@
-"""The hot path over a fixed input, with few imports; `benchmarks.guard` counts what it does."""
+"""The hot path over a fixed input, with few imports; `benchmarks.guard` counts it beside what is stored."""
 
 from __future__ import annotations
 

@@ -20,6 +20,14 @@ class Target(TypedDict):
 
 
 TARGET = Target(campaign_id="camp_abc123", merchant_id="k2lye10h32l5wzo", variant_id="var_treat1")
+HEADERS = {
+    "Authorization": "Bearer token",
+    "X-ClientId": "client",
+    "Accept-Version": "v4.0",
+    "Content-Type": "application/json",
+    "User-Agent": "benchmark/1.0.0",
+}
+"""What Thanx wants of those who write their requests by hand."""
 
 
 def client_of(url: str) -> ThanxClient:

@@ -1,23 +1,17 @@
-"""Load on a service that speaks as the README's do, from a process of its own.
-
-Run: python -m benchmarks.load URL GUESTS SECONDS [PATH]
-
-Asks for a reward for each of so many guests, spread evenly over so many seconds whatever the service does,
-then for each guest's outcome, and prints as JSON how that went. With a PATH it only gets that path, as often
-as it would have asked.
-"""
+"""Load on a service that speaks as the README's do, from a process beside it; prints as JSON how it went."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import statistics
 import sys
 from collections import Counter, deque
 from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
 import attrs
+
+from benchmarks.held import milliseconds
 
 _MOST_CONNECTIONS = 2_000
 _IDLE = 2.0  # servers close connections that are idle for some seconds; one must not ask on them just then
@@ -181,15 +175,8 @@ def get(path: str) -> bytes:
 
 def summary(all_asked: Sequence[Asked]) -> dict[str, object]:
     """Statuses, and milliseconds until the answer."""
-    took = sorted(1000 * asked.seconds for asked in all_asked)
-    quantiles = statistics.quantiles(took, n=1000, method="inclusive")
-    return {
-        "statuses": Counter(str(asked.status) for asked in all_asked),
-        "p50": quantiles[499],
-        "p99": quantiles[989],
-        "p999": quantiles[998],
-        "worst": took[-1],
-    }
+    statuses = Counter(str(asked.status) for asked in all_asked)
+    return {"statuses": statuses, **milliseconds([asked.seconds for asked in all_asked])}
 
 
 async def _thanks(url: str, count: int, seconds: float) -> dict[str, object]:
@@ -222,7 +209,8 @@ async def _gets(url: str, count: int, seconds: float, path: str) -> dict[str, ob
 
 
 def main(url: str, count: str, seconds: str, *path: str) -> None:
-    """Put the load on, and print what came of it."""
+    """Ask for a reward for each of ``count`` guests, spread evenly over so many seconds whatever the service
+    does, then for each guest's outcome. With a path, only get that, as often as it would have asked."""
     work = _gets(url, int(count), float(seconds), *path) if path else _thanks(url, int(count), float(seconds))
     print(json.dumps(asyncio.run(work)))
 

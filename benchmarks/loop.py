@@ -1,14 +1,9 @@
-"""How long the event loop is held while a million guests are issued beside a web service's own work.
-
-Run: python -m benchmarks.loop
-"""
+"""How long a loop is held while a million guests are issued, beside hand-written and generated clients."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -16,6 +11,7 @@ from tempfile import TemporaryDirectory
 import uvloop
 
 from benchmarks import guests, harness, rivals
+from benchmarks.held import Held
 from benchmarks.issuing import issue, open_batcher
 from benchmarks.sink import sink
 
@@ -24,49 +20,26 @@ _LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
-_IDLE = 0.0001
+_IDLE = 0.0001  # seconds; shorter turns do nothing
 _ONE_IN = 50
 _TO_THE_END = f"thanx_async, each job waited for, one guest in {_ONE_IN} failed"
 _TARGET_P99, _TARGET_WORST = 5.0, 20.0
 
 
-class _Holds:
-    """Seconds between two turns of the loop, as wall time and as CPU time of the loop's thread.
-
-    Turns of less than 0.1 ms are the idle ones and are left out. The CPU time tells what the code did, even
-    where other programs had the core in between.
-    """
-
-    def __init__(self) -> None:
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-
-    async def watch(self) -> None:
-        wall, cpu = time.perf_counter(), time.thread_time()
-        while True:
-            await asyncio.sleep(0)
-            now, spent = time.perf_counter(), time.thread_time()
-            if now - wall > _IDLE:
-                self.wall.append(now - wall)
-                self.cpu.append(spent - cpu)
-            wall, cpu = now, spent
-
-    def summary(self) -> harness.Sample:
-        """Milliseconds."""
-        values: dict[str, float] = {"holds": len(self.wall)}
-        for clock, held in (("wall", self.wall), ("cpu", self.cpu)):
-            values[f"{clock}_p99"] = 1000 * statistics.quantiles(held, n=100, method="inclusive")[98]
-            values[f"{clock}_worst"] = 1000 * max(held)
-        return values
+async def _watch(held: Held) -> None:
+    while True:
+        held.begin()
+        await asyncio.sleep(0)
+        held.end(least=_IDLE)
 
 
 async def _watched(send: rivals.Send, url: str, texts: Sequence[str]) -> harness.Sample:
-    holds = _Holds()
-    watcher = asyncio.create_task(holds.watch())
+    held = Held()
+    watcher = asyncio.create_task(_watch(held))
     await send(url, texts)
     watcher.cancel()
     await asyncio.gather(watcher, return_exceptions=True)
-    return holds.summary()
+    return held.summary()
 
 
 def _measured(send: rivals.Send, loop: str, url: str, count: str) -> harness.Sample:
@@ -96,7 +69,7 @@ PARTS: dict[str, harness.Part] = {
 
 def main() -> None:
     """Measure, compare, publish."""
-    count = 200_000 if harness.is_quick() else 1_000_000
+    count = harness.size(1_000_000, quick=200_000)
     run = partial(harness.part, _NAME)
     with sink() as url, sink(_ONE_IN) as failing, TemporaryDirectory() as directory:
         rivals.generate(directory)
@@ -106,7 +79,7 @@ def main() -> None:
             contenders[f"by hand: aiohttp + orjson, {loop}"] = partial(run, "by-hand", loop, url, count)
         contenders[_TO_THE_END] = partial(run, "to-the-end", "asyncio", failing, count)
         contenders["generated, asyncio"] = partial(run, "generated", "asyncio", url, count, directory)
-        samples = harness.interleave(contenders, rounds=1 if harness.is_quick() else 3)
+        samples = harness.interleave(contenders, rounds=harness.size(3, quick=1))
     harness.publish(_report(samples, count))
     harness.bars(
         "loop",

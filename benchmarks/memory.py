@@ -1,7 +1,4 @@
-"""How much memory further guests take; they are streamed, and every job is waited for.
-
-Run: python -m benchmarks.memory
-"""
+"""Memory of ten million streamed guests beside that of 200,000, every job waited for."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ PARTS: dict[str, harness.Part] = {"run": _run}
 
 def main() -> None:
     """Measure, compare, publish."""
-    many = _MANY_QUICK if harness.is_quick() else _MANY
+    many = harness.size(_MANY, quick=_MANY_QUICK)
     run = partial(harness.part, "benchmarks.memory", "run")
     with sink() as url:
         contenders = {
@@ -57,17 +54,11 @@ def _report(samples: harness.Samples, growth: dict[str, float], many: int) -> ha
             (mode, f"{growth[mode] / 2**20:.1f}", f"{growth[mode] / (many - _FEW):.1f}") for mode in _MODES
         ],
         headlines=[
-            harness.Headline(
-                f"Memory for {many - _FEW:,} further guests, streamed",
-                f"{lean:.1f} MiB",
-                f"{_TARGET_GROWTH:g} MiB",
-                met=lean <= _TARGET_GROWTH,
+            harness.Headline.at_most(
+                f"Memory for {many - _FEW:,} further guests, streamed", lean, _TARGET_GROWTH, "MiB"
             ),
-            harness.Headline(
-                "... with de-duplication, a guest",
-                f"{each:.0f} bytes",
-                f"{_TARGET_EACH:g} bytes",
-                met=each <= _TARGET_EACH,
+            harness.Headline.at_most(
+                "... with de-duplication, a guest", each, _TARGET_EACH, "bytes", digits=0
             ),
         ],
         samples=samples,

@@ -1,7 +1,4 @@
-"""What a user would write, or generate, without thanx_async: no checks, no normalising, no accounts.
-
-Each gives plain guests in batches of 10,000 to a server, at most `AT_ONCE` requests at a time.
-"""
+"""What a user would write or generate without thanx_async, to be measured beside it: no checks, no report."""
 
 from __future__ import annotations
 
@@ -10,7 +7,8 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,20 +16,13 @@ import aiohttp
 import httpx
 import orjson
 
-from benchmarks.issuing import AT_ONCE, TARGET
+from benchmarks.issuing import AT_ONCE, HEADERS, TARGET
 
 Send = Callable[[str, Sequence[str]], Coroutine[object, object, None]]
 
 _PACKAGE = "thanx_generated"
 _BATCH = 10_000
 _PATH = "/partner/campaigns/issue"
-_HEADERS = {
-    "Authorization": "Bearer token",
-    "X-ClientId": "client",
-    "Accept-Version": "v4.0",
-    "Content-Type": "application/json",
-    "User-Agent": "benchmark/1.0.0",
-}
 
 
 def _payload(guests: Sequence[str]) -> dict[str, object]:
@@ -39,44 +30,42 @@ def _payload(guests: Sequence[str]) -> dict[str, object]:
     return {**TARGET, "identifiers": identifiers}
 
 
-async def issue_one(session: aiohttp.ClientSession, url: str, guest: str) -> str:
-    """A request for a single guest."""
-    key = {"X-Idempotency-Key": str(uuid4())}
-    async with session.post(url + _PATH, data=orjson.dumps(_payload([guest])), headers=key) as response:
+async def _in_batches(guests: Sequence[str], send: Callable[[Sequence[str]], Awaitable[str]]) -> None:
+    """Batches of 10,000, as many at a time as a semaphore lets through."""
+    semaphore = asyncio.Semaphore(AT_ONCE)
+
+    async def one(first: int) -> str:
+        async with semaphore:
+            return await send(guests[first : first + _BATCH])
+
+    await asyncio.gather(*(one(first) for first in range(0, len(guests), _BATCH)))
+
+
+async def issue_at_once(session: aiohttp.ClientSession, url: str, guests: Sequence[str]) -> str:
+    """One request for some guests with aiohttp and orjson."""
+    body, key = orjson.dumps(_payload(guests)), {"X-Idempotency-Key": str(uuid4())}
+    async with session.post(url + _PATH, data=body, headers=key) as response:
         response.raise_for_status()
         return str(orjson.loads(await response.read())["issuance_job"]["id"])
 
 
 async def aiohttp_orjson(url: str, guests: Sequence[str]) -> None:
     """A hand-written loop with aiohttp, orjson and a semaphore."""
-    semaphore = asyncio.Semaphore(AT_ONCE)
-    async with aiohttp.ClientSession(headers=_HEADERS) as session:
-
-        async def send(first: int) -> str:
-            async with semaphore:
-                body = orjson.dumps(_payload(guests[first : first + _BATCH]))
-                key = {"X-Idempotency-Key": str(uuid4())}
-                async with session.post(url + _PATH, data=body, headers=key) as response:
-                    response.raise_for_status()
-                    return str(orjson.loads(await response.read())["issuance_job"]["id"])
-
-        await asyncio.gather(*(send(first) for first in range(0, len(guests), _BATCH)))
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
+        await _in_batches(guests, partial(issue_at_once, session, url))
 
 
 async def httpx_json(url: str, guests: Sequence[str]) -> None:
     """The same with httpx and the standard library's json."""
-    semaphore = asyncio.Semaphore(AT_ONCE)
-    async with httpx.AsyncClient(headers=_HEADERS, timeout=60) as session:
+    async with httpx.AsyncClient(headers=HEADERS, timeout=60) as session:
 
-        async def send(first: int) -> str:
-            async with semaphore:
-                body = json.dumps(_payload(guests[first : first + _BATCH])).encode()
-                key = {"X-Idempotency-Key": str(uuid4())}
-                response = await session.post(url + _PATH, content=body, headers=key)
-                response.raise_for_status()
-                return str(response.json()["issuance_job"]["id"])
+        async def send(batch: Sequence[str]) -> str:
+            body, key = json.dumps(_payload(batch)).encode(), {"X-Idempotency-Key": str(uuid4())}
+            response = await session.post(url + _PATH, content=body, headers=key)
+            response.raise_for_status()
+            return str(response.json()["issuance_job"]["id"])
 
-        await asyncio.gather(*(send(first) for first in range(0, len(guests), _BATCH)))
+        await _in_batches(guests, send)
 
 
 def generate(directory: str) -> None:
@@ -101,18 +90,15 @@ def generated(directory: str) -> Send:
         return models.IssueRewards(**TARGET, identifiers=identifiers)
 
     async def send_all(url: str, guests: Sequence[str]) -> None:
-        semaphore = asyncio.Semaphore(AT_ONCE)
         client = root.AuthenticatedClient(
-            base_url=url, token="token", headers=_HEADERS, raise_on_unexpected_status=True
+            base_url=url, token="token", headers=HEADERS, raise_on_unexpected_status=True
         )
 
-        async def send(first: int) -> str:
-            async with semaphore:
-                body, key = payload(guests[first : first + _BATCH]), str(uuid4())
-                answer = await call.asyncio(client=client, body=body, x_idempotency_key=key)
-                return str(answer.issuance_job.id)
+        async def send(batch: Sequence[str]) -> str:
+            answer = await call.asyncio(client=client, body=payload(batch), x_idempotency_key=str(uuid4()))
+            return str(answer.issuance_job.id)
 
         async with client:
-            await asyncio.gather(*(send(first) for first in range(0, len(guests), _BATCH)))
+            await _in_batches(guests, send)
 
     return send_all

@@ -1,18 +1,11 @@
-"""What a web service notices: how few calls many requests become, and how long its loop is held by a run
-beside it. Load comes from a process of its own, and Thanx is the emulator with its real limits.
-
-Run: python -m benchmarks.service
-"""
+"""Calls that many requests to a service become, and how long its loop is held with a run beside it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import resource
 import selectors
-import statistics
 import sys
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,6 +16,8 @@ import uvloop
 from aiohttp import web
 
 from benchmarks import harness
+from benchmarks.held import Held
+from benchmarks.issuing import TARGET
 from tests.hosts.programs import serving
 from thanx_async import AsyncBatcher, ThanxClient
 from thanx_async.emulator import Emulator
@@ -35,11 +30,8 @@ _GUESTS, _PINGS, _LONGEST = 300_000, 500, 20.0
 async def _load(*arguments: object) -> dict[str, float]:
     """The load generator's summary."""
     command = [sys.executable, "-m", "benchmarks.load", *map(str, arguments)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    output, _ = await process.communicate()
-    if process.returncode:
-        raise SystemExit("the load generator failed")
-    return {name: value for name, value in json.loads(output).items() if name != "statuses"}
+    found = await asyncio.to_thread(harness.command, *command, parse=True)
+    return {name: value for name, value in found.items() if name not in {"statuses", "process_cpu"}}
 
 
 async def _thanks(host: str, count: int) -> dict[str, float]:
@@ -66,33 +58,18 @@ def _cpu_of_children() -> float:
 
 
 class _Watched(selectors.DefaultSelector):
-    """Knows how long each turn of the loop took in seconds, as wall time and as CPU time of its thread.
-
-    The CPU time tells what the code did, even where other programs had the core in between.
-    """
+    """Knows how long each turn of the loop took."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-        self._begun = time.perf_counter(), time.thread_time()
+        self.held = Held()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        wall, cpu = self._begun
-        self.wall.append(time.perf_counter() - wall)
-        self.cpu.append(time.thread_time() - cpu)
+        self.held.end()
         try:
             return super().select(timeout)
         finally:
-            self._begun = time.perf_counter(), time.thread_time()
-
-    def summary(self) -> dict[str, float]:
-        """Milliseconds."""
-        values: dict[str, float] = {"turns": len(self.wall)}
-        for clock, held in (("wall", self.wall), ("cpu", self.cpu)):
-            values[f"{clock}_p999"] = 1000 * statistics.quantiles(held, n=1000, method="inclusive")[998]
-            values[f"{clock}_worst"] = 1000 * max(held)
-        return values
+            self.held.begin()
 
 
 async def _ping(_: web.Request) -> web.Response:
@@ -112,10 +89,8 @@ async def _service() -> AsyncIterator[str]:
 
 async def _issue(emulator: str, count: int) -> None:
     async with ThanxClient("c", "t", base_url=emulator) as client:
-        batcher = AsyncBatcher(
-            client, campaign_id="camp_abc123", merchant_id="k2lye10h32l5wzo", variant_id="var_treat1"
-        )
-        report = await (await batcher.issue(f"guest{number}@example.com" for number in range(count))).wait()
+        guests = (f"guest{number}@example.com" for number in range(count))
+        report = await (await AsyncBatcher(client, **TARGET).issue(guests)).wait()
     assert report.issued == count
 
 
@@ -132,7 +107,7 @@ def _beside(loop: str, emulator: str, count: str, seconds: str) -> harness.Sampl
     factory = uvloop.new_event_loop if loop == "uvloop" else partial(asyncio.SelectorEventLoop, watched)
     with asyncio.Runner(loop_factory=factory) as runner:
         found = runner.run(_pinged(emulator, int(count), int(seconds)))
-    return found if loop == "uvloop" else found | watched.summary()
+    return found if loop == "uvloop" else found | watched.held.summary()
 
 
 PARTS: dict[str, harness.Part] = {
@@ -148,15 +123,14 @@ def _run(loop: str, count: int, seconds: int) -> harness.Sample:
 
 def main() -> None:
     """Measure, compare, publish."""
-    quick = harness.is_quick()
-    requests, guests, seconds = (2_000, 50_000, 2) if quick else (_REQUESTS, _GUESTS, 8)
+    requests, guests, seconds = harness.size((_REQUESTS, _GUESTS, 8), quick=(2_000, 50_000, 2))
     thanks = {host: partial(harness.part, _NAME, "thanks", host, requests) for host in ("fastapi", "aiohttp")}
     beside = {
         f"{loop}, {what}": partial(_run, loop, count, seconds)
         for loop in ("asyncio", "uvloop")
         for what, count in (("issuing", guests), ("idle", 0))
     }
-    rounds = 1 if quick else 3
+    rounds = harness.size(3, quick=1)
     _publish_thanks(harness.interleave(thanks, rounds=rounds), requests)
     _publish_beside(harness.interleave(beside, rounds=rounds), guests)
 
@@ -199,12 +173,12 @@ def _publish_beside(samples: harness.Samples, guests: int) -> None:
             columns=("", "turn: CPU p99.9", "worst", "wall p99.9", "worst", "request: p50", "p99", "p99.9"),
             rows=rows,
             headlines=[
-                harness.Headline(
+                harness.Headline.at_most(
                     f"Loop of a service held while {guests:,} guests are issued beside it: 99.9th percentile",
-                    f"{held:.1f} ms",
-                    f"{_LONGEST:g} ms",
-                    f"{idle:.1f} ms without",
-                    met=held <= _LONGEST,
+                    held,
+                    _LONGEST,
+                    "ms",
+                    beside=f"{idle:.1f} ms without",
                 )
             ],
             samples=samples,

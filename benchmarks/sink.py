@@ -1,9 +1,4 @@
-"""A loopback server of almost no cost: it counts the guests in each body, and calls every job completed, with
-one guest in ``one_in`` failed if that is not 0.
-
-It stands in a process of its own, so that a benchmark's CPU time is the client's alone. The emulator, which
-checks everything as Thanx does, would be the slower side.
-"""
+"""A loopback server of almost no cost, beside which a benchmark's CPU time is the client's alone."""
 
 from __future__ import annotations
 
@@ -19,6 +14,11 @@ _GUEST = b'"value":'
 
 
 class _Connection(asyncio.Protocol):
+    """Counts the guests in each body, and calls every job completed, with one guest in ``one_in`` failed.
+
+    The emulator, which checks everything as Thanx does, would be the slower side.
+    """
+
     received = 0
     jobs = 0
     one_in = 0

@@ -1,7 +1,4 @@
-"""CPU seconds of a program's start: the imports, and the command line's help.
-
-Run: python -m benchmarks.start
-"""
+"""CPU of a program's start, of imports and of the command line's help, beside `import aiohttp`."""
 
 from __future__ import annotations
 
@@ -26,7 +23,6 @@ _TARGET_RATIO, _TARGET_HELP = 1.25, 0.3
 
 def main() -> None:
     """Measure, compare, publish."""
-    rounds = 3 if harness.is_quick() else 11
     with TemporaryDirectory() as cache:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = cache  # compiled once, as an installed package is
@@ -35,7 +31,7 @@ def main() -> None:
             for name, arguments in _PROGRAMS.items()
         }
         harness.interleave(contenders, rounds=1)
-        samples = harness.interleave(contenders, rounds=rounds)
+        samples = harness.interleave(contenders, rounds=harness.size(11, quick=3))
     harness.publish(_report(samples))
 
 
@@ -66,12 +62,7 @@ def _report(samples: harness.Samples) -> harness.Report:
                 )
                 for name, ratio in ratios.items()
             ),
-            harness.Headline(
-                "`thanx-async --help`, CPU",
-                f"{spent:.2f} s",
-                f"{_TARGET_HELP} s",
-                met=spent <= _TARGET_HELP,
-            ),
+            harness.Headline.at_most("`thanx-async --help`, CPU", spent, _TARGET_HELP, "s", digits=2),
         ],
         samples=samples,
     )

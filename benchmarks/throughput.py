@@ -1,7 +1,4 @@
-"""CPU seconds for a million guests, from a list of texts to the answers of a server in another process.
-
-Run: python -m benchmarks.throughput
-"""
+"""CPU for a million guests, from texts to answers, beside hand-written and generated clients."""
 
 from __future__ import annotations
 
@@ -67,7 +64,7 @@ PARTS: dict[str, harness.Part] = {
 
 def main() -> None:
     """Measure, compare, publish."""
-    count = 200_000 if harness.is_quick() else _MILLION
+    count = harness.size(_MILLION, quick=200_000)
     with sink() as url, TemporaryDirectory() as directory:
         rivals.generate(directory)
         run = partial(harness.part, _NAME)
@@ -79,7 +76,7 @@ def main() -> None:
             "by hand: httpx + json": partial(run, "httpx", url, count),
             _GENERATED: partial(run, "generated", url, count, directory),
         }
-        samples = harness.interleave(contenders, rounds=3 if harness.is_quick() else 5)
+        samples = harness.interleave(contenders, rounds=harness.size(5, quick=3))
     harness.publish(_report(samples, list(contenders)))
     harness.bars(
         "throughput",

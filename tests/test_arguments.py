@@ -87,6 +87,7 @@ def test_wrong_values(make: Make, name: str, value: object) -> None:
     """Whatever is given instead, the error names the argument, and does not repeat texts."""
     with pytest.raises(ConfigurationError, match=name) as caught:
         make(**{name: value})
+    assert name in (caught.value.argument or "")
     assert SECRET not in str(caught.value)
 
 
@@ -111,6 +112,7 @@ async def test_wrong_ids(emulator: Emulator, client: ThanxClient, value: str) ->
     for name, call in calls:
         with pytest.raises(ConfigurationError, match=name) as caught:
             await _finished(call())
+        assert caught.value.argument == name
         assert SECRET not in str(caught.value)
     assert emulator.requests == []
 

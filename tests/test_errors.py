@@ -3,6 +3,8 @@ import pickle
 import pytest
 
 from thanx_async import errors
+from thanx_async._core import checks
+from thanx_async._core.messages import Message, Name
 from thanx_async.models import IssuanceJob
 
 
@@ -12,6 +14,7 @@ def every(kind: type[BaseException]) -> list[type[BaseException]]:
 
 SAMPLES: list[errors.ThanxError] = [
     errors.ConfigurationError("x"),
+    checks.wrong("Guard.canary", "is empty"),
     errors.InvalidIdentifierError("reason"),
     errors.ConnectionFailedError("x", in_doubt=False),
     errors.RequestTimeoutError("x"),
@@ -31,6 +34,17 @@ def test_pickling_keeps_everything(error: errors.ThanxError) -> None:
     assert type(twin) is type(error)
     assert str(twin) == str(error)
     assert vars(twin) == vars(error)
+
+
+def test_names_in_messages_can_be_replaced() -> None:
+    """A message reads like any text, and shows other names for its arguments, also after pickling."""
+    differences = [Message(Name("batch_size"), " 5 instead of 10"), Message(Name("linger"), " 1")]
+    message = Message("batch_size: ", Message("; ").join(differences))
+    assert message == "batch_size: batch_size 5 instead of 10; linger 1"
+    twin = pickle.loads(pickle.dumps(message))  # noqa: S301 - made right here
+    assert (
+        twin.renamed({"batch_size": "--batch-size"}) == "batch_size: --batch-size 5 instead of 10; linger 1"
+    )
 
 
 def test_the_drawing_is_the_tree() -> None:

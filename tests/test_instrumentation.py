@@ -6,6 +6,7 @@ from tests.helpers import BAD, LOST, MERCHANT, TARGET, UNAUTHORIZED, guests
 from thanx_async import AsyncBatcher, BatchError, ConnectionFailedError, RetryPolicy, ThanxClient
 from thanx_async.emulator import Emulator, ScriptedAnswer
 from thanx_async.instrumentation import (
+    BatchEvent,
     BatchRecord,
     JobRecord,
     Record,
@@ -100,7 +101,7 @@ async def test_batches(
             run = await AsyncBatcher(client, **TARGET).issue(guests(3), run_id="r")
         except BatchError as stopped:
             run = stopped.run
-    sending, ended = [record for record in records if isinstance(record, BatchRecord)]
+    sending, ended = [record for record in records if isinstance(record, BatchEvent)]
     assert (sending.fate, sending.run_id, sending.number, sending.count) == ("sending", "r", 0, 3)
     assert (ended.fate, ended.error, ended.idempotency_key) == (fate, error, sending.idempotency_key)
     assert ended.job_id == (run.handles[0].id if fate == "accepted" else None)
@@ -115,7 +116,7 @@ async def test_the_wait_in_a_service_counts(emulator: Emulator, client: ThanxCli
         AsyncBatcher(observed, **TARGET, linger=2) as batcher,
     ):
         await batcher.add("a@example.com")
-    sending = next(record for record in records if isinstance(record, BatchRecord))
+    sending = next(record for record in records if isinstance(record, BatchEvent))
     assert 2 <= sending.seconds < 2.5
 
 
@@ -132,3 +133,8 @@ async def test_jobs(emulator: Emulator) -> None:
     assert (ended.issued, ended.failed) == (3, 1)
     assert ended.polls >= 1
     assert ended.seconds > 0
+
+
+def test_the_former_name_of_batch_events() -> None:
+    """Hooks that match records by the former name still do."""
+    assert BatchRecord is BatchEvent

@@ -12,6 +12,7 @@ from types import FrameType
 import pytest
 
 import thanx_async
+from tests.helpers import TARGET
 from thanx_async import AsyncBatcher, SQLiteLedger, ThanxClient
 from thanx_async.emulator import Emulator
 
@@ -108,13 +109,7 @@ async def test_the_way_of_one_guest(tmp_path: Path) -> None:
         ThanxClient("c", "t", base_url=emulator.url) as client,
         SQLiteLedger(tmp_path / "ledger.sqlite") as ledger,
     ):
-        batcher = AsyncBatcher(
-            client,
-            campaign_id="camp_abc123",
-            merchant_id="k2lye10h32l5wzo",
-            variant_id="var_treat1",
-            ledger=ledger,
-        )
+        batcher = AsyncBatcher(client, **TARGET, ledger=ledger)
         threading.setprofile(see)
         sys.setprofile(see)
         try:

@@ -9,7 +9,7 @@ def main() -> None:
     """Run the command line, or say how to install it."""
     _open_streams()
     try:
-        from thanx_async.cli import run, unread
+        from thanx_async.cli import discard_output, run
     except ImportError as error:
         sys.exit(f"thanx-async needs its extra ({error.name} is missing): pip install 'thanx-async[cli]'")
     except KeyboardInterrupt:
@@ -17,15 +17,15 @@ def main() -> None:
     status = run(sys.argv[1:])
     try:
         sys.stdout.flush()
-    except OSError:  # who reads it has gone
-        unread()
+    except OSError:  # the reader has gone
+        discard_output()
     if threading.active_count() > 1:
-        os._exit(status)  # a thread that still reads standard input would hold the exit
+        os._exit(status)  # a thread that still reads standard input would block the exit
     sys.exit(status)
 
 
 def _open_streams() -> None:
-    """A stream that was closed (`>&-`) is none in Python, which would be an error at every use of it."""
+    """Open null devices for closed streams (`>&-`), which Python sets to None: every use would fail."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for the rest of the process

@@ -200,7 +200,9 @@ class AsyncBatcher:
 
     async def _take_up(self, run_id: str, *, replay: bool = True, decided: bool = True) -> IssuanceRun:
         if self._recorder is None:
-            raise ConfigurationError("to resume a run, AsyncBatcher needs the ledger that it is recorded in")
+            raise ConfigurationError(
+                "to resume a run, AsyncBatcher needs the ledger that it is recorded in", argument="ledger"
+            )
         account = RunAccount(run_id, self._chunker())
         recall = partial(self._recorder.recall, replay=replay, decided=decided)
         guard = self.guard if decided else Guard()
@@ -322,7 +324,8 @@ class AsyncBatcher:
         """
         if self._recorder is None:
             raise ConfigurationError(
-                "to recover, AsyncBatcher needs the ledger that its batches are recorded in"
+                "to recover, AsyncBatcher needs the ledger that its batches are recorded in",
+                argument="ledger",
             )
         runs = []
         for run_id in await self._recorder.left_in_doubt(SERVICE_RUNS):
@@ -351,7 +354,7 @@ async def _seen_through(stream: IssuanceStream) -> IssuanceRun:
 
 def _check_run_id(run_id: str | None) -> None:
     if run_id is not None and not checks.text("run_id", run_id).isprintable():
-        raise ConfigurationError("run_id has a character that cannot be shown")
+        raise checks.wrong("run_id", "has a character that cannot be shown")
 
 
 def _check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max_waiting: int) -> None:

@@ -1,4 +1,4 @@
-"""One guest's identifier, parsed and normalised."""
+"""Identifiers of guests: parsing and normalization."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from itertools import islice
 
 import attrs
 
+from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, InvalidIdentifierError
 from thanx_async.models import IdentifierType
 
 MAX_BATCH = 10_000
-"""Identifiers that one request may hold. Source: Issue Rewards reference page."""
+"""The most identifiers in one request. Source: Issue Rewards reference page."""
 
 _ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]"
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -23,7 +24,7 @@ _SEPARATOR = r"\s().\-/\u00a0\u2010-\u2015\u202f"
 _SEPARATORS = re.compile(rf"[{_SEPARATOR}]+")
 _DIALLED = re.compile(rf"[{_SEPARATOR}+0-9]*")
 _TRUNK_ZERO = re.compile(r"\(\s*0\s*\)")
-# Lines of normalised values. The addresses are a subset of _EMAIL that is quick to match: the bounds keep
+# Lines of normalized values. The addresses are a subset of _EMAIL that is quick to match: the bounds keep
 # them within its lengths, 64 characters before the @ and 254 in all.
 _PLAIN_LABEL = r"[a-z0-9][a-z0-9-]{0,40}+(?<!-)\."
 _PLAIN_EMAIL = (
@@ -34,33 +35,33 @@ _PLAIN_LINES = re.compile(rf"(?:\+[1-9][0-9]{{7,14}}+\n|{_PLAIN_EMAIL}\n)*+")
 
 @attrs.frozen
 class Identifier:
-    """How Thanx knows a guest: an e-mail address or a phone number in E.164 form."""
+    """An identifier of a guest: an e-mail address, or a phone number in E.164 format."""
 
     type: IdentifierType
     value: str = attrs.field(repr=False)
 
     @classmethod
     def parse(cls, item: object) -> Identifier:
-        """Make a normalised identifier.
+        """Parse and normalize an identifier.
 
         Accepts an e-mail address or phone number as text, a pair ``("email", "...")``, a mapping
-        ``{"type": ..., "value": ...}``, or an `Identifier`. E-mail addresses are trimmed and lower-cased;
-        phone numbers lose their separators and must begin with ``+`` and the country code.
+        ``{"type": ..., "value": ...}``, or an `Identifier`. E-mail addresses are trimmed and lowercased.
+        Phone numbers must begin with ``+`` and the country code; their separators are removed.
 
         Raises:
-            InvalidIdentifierError: with the reason, which does not repeat the value.
+            InvalidIdentifierError: the item is not an identifier; the reason does not repeat the value.
         """
         value = normalise(item)
         return cls(type_of(value), value)
 
 
 def type_of(value: str) -> IdentifierType:
-    """The type of a normalised value: only an e-mail address holds an ``@``."""
+    """The type of a normalized value: only an e-mail address has an ``@``."""
     return IdentifierType.EMAIL if "@" in value else IdentifierType.PHONE
 
 
 def is_single(item: object) -> bool:
-    """Whether it looks like one guest, where several are expected."""
+    """Whether an argument for several guests looks like a single one."""
     match item:
         case str() | bytes() | Identifier() | {"value": _} | (("email" | "phone"), str()):
             return True
@@ -68,7 +69,7 @@ def is_single(item: object) -> bool:
 
 
 def normalise(item: object) -> str:
-    """The normalised value of what `Identifier.parse` accepts."""
+    """The normalized value of an item that `Identifier.parse` accepts."""
     if isinstance(item, str):
         return _from_text(item)
     kind, value = _typed(item)
@@ -83,11 +84,11 @@ def normalise(item: object) -> str:
 
 
 def normalise_all(items: Sequence[object]) -> tuple[list[str], dict[int, str]]:
-    """What `normalise` makes of each item, ``""`` where it refuses one; and the reasons, by index.
+    """The normalized value of each item, ``""`` for an invalid one; and the reasons, by index.
 
-    The fast path: what is normalised already is recognised by one match over all of it.
+    On the fast path one match over all items recognizes that they are normalized already.
     """
-    texts: list[str] = list(items)  # type: ignore[arg-type]  # what is no text stops the joining
+    texts: list[str] = list(items)  # type: ignore[arg-type]  # joining fails for other types
     try:
         joined = _lines(texts)
     except TypeError:
@@ -108,7 +109,7 @@ def _lines(texts: list[str]) -> str:
 def _normalise_odd(
     items: Sequence[object], texts: list[str], joined: str
 ) -> tuple[list[str], dict[int, str]]:
-    """Runs of plain texts are matched together; each item that ends a run is looked at by itself."""
+    """Match runs of plain texts together, and each item that ends a run on its own."""
     values: list[str] = []
     refused: dict[int, str] = {}
     end = 0
@@ -136,22 +137,23 @@ def _normalise_one(item: object, index: int, refused: dict[int, str]) -> str:
 
 
 def checked_values(identifiers: object) -> list[str]:
-    """The normalised identifiers of one request.
+    """The normalized identifiers of one request.
 
     Raises:
-        InvalidIdentifierError: with the position.
-        ConfigurationError: there are none, too many, or something else was given.
+        InvalidIdentifierError: an item is invalid; the message has its position.
+        ConfigurationError: there are no items, too many, or the argument isn't an iterable of them.
     """
     if not isinstance(identifiers, Iterable) or is_single(identifiers):
-        raise ConfigurationError(
-            f"identifiers must be several, such as a list, not {type(identifiers).__name__}"
+        raise checks.wrong(
+            "identifiers", f"must be several, such as a list, not {type(identifiers).__name__}"
         )
     items = list(islice(identifiers, MAX_BATCH + 1))
     if not items:
-        raise ConfigurationError("identifiers is empty: a request needs at least one")
+        raise checks.wrong("identifiers", "is empty: a request needs at least one")
     if len(items) > MAX_BATCH:
         raise ConfigurationError(
-            f"more than {MAX_BATCH:,} identifiers, which one request may not hold: use AsyncBatcher"
+            f"more than {MAX_BATCH:,} identifiers, which one request may not hold: use AsyncBatcher",
+            argument="identifiers",
         )
     values, refused = normalise_all(items)
     if refused:
@@ -161,7 +163,7 @@ def checked_values(identifiers: object) -> list[str]:
 
 
 def raw_value(item: object) -> str:
-    """The text of an item that could not be parsed, for the report: at most 320 characters."""
+    """The text of an invalid item for the report, at most 320 characters."""
     try:
         _, value = _typed(item)
     except InvalidIdentifierError:

@@ -1,7 +1,8 @@
-"""What happens, as frozen records for one hook: counts, times, keys and job ids; no guest, no secret.
+"""Records of what the library does, for one hook. They hold counts, times, keys and job ids, but no guest and
+no secret.
 
-The hook is called on the event loop, so it must be quick and must not block. What it raises is logged
-and changes nothing.
+The hook is called on the event loop, so it must be quick and must not block. An exception that it raises is
+logged and otherwise ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _log = logging.getLogger("thanx_async")
 
 @attrs.frozen
 class WaitRecord:
-    """A request waited for the rate limits. ``lane`` is ``issue`` or ``poll``, ``seconds`` how long."""
+    """A request waited ``seconds`` for the rate limits. ``lane`` is ``issue`` or ``poll``."""
 
     lane: str
     seconds: float
@@ -25,11 +26,11 @@ class WaitRecord:
 
 @attrs.frozen
 class RequestRecord:
-    """One attempt is over.
+    """One attempt of a request has ended.
 
-    ``endpoint`` is the path without ids, ``attempt`` counts from 1 (a 429 is no attempt), ``seconds`` is
-    the time from sending to the whole answer. ``status`` is None where no answer came, and ``error`` the
-    name of the error's class, None for a success.
+    ``endpoint`` is the path without ids. ``attempt`` counts from 1; a 429 does not count. ``seconds`` is the
+    time from sending to the complete answer. ``status`` is None if no answer came. ``error`` is the name of
+    the error's class, None for a success.
     """
 
     method: str
@@ -54,7 +55,7 @@ class RetryRecord:
 
 
 class BatchFate(StrEnum):
-    """Where a batch is. All but SENDING are ends."""
+    """What has happened to a batch. All members but SENDING are final for one attempt to send it."""
 
     SENDING = "sending"
     ACCEPTED = "accepted"
@@ -64,10 +65,11 @@ class BatchFate(StrEnum):
 
 
 @attrs.frozen
-class BatchRecord:
-    """A batch of ``count`` guests is about to be sent, or has met its fate.
+class BatchEvent:
+    """A batch of ``count`` guests is about to be sent, or its fate is known.
 
-    ``seconds``: when sending, the time since the oldest of its guests came in; afterwards since then.
+    ``seconds`` is the time since its oldest guest came in when it is about to be sent, and the time since
+    then when its fate is known.
     """
 
     run_id: str
@@ -82,10 +84,10 @@ class BatchRecord:
 
 @attrs.frozen
 class JobRecord:
-    """A job that somebody waits for is finished.
+    """A job that a caller waits for is finished.
 
-    ``issued`` and ``failed`` are Thanx's counts, ``seconds`` the time since this client first saw the job,
-    and ``polls`` the requests that it cost to know.
+    ``issued`` and ``failed`` are Thanx's counts. ``seconds`` is the time since this client first saw the job,
+    and ``polls`` the number of requests spent on waiting for it.
     """
 
     job_id: str
@@ -97,17 +99,20 @@ class JobRecord:
     polls: int
 
 
-Record = WaitRecord | RequestRecord | RetryRecord | BatchRecord | JobRecord
+BatchRecord = BatchEvent
+"""The former name of `BatchEvent`."""
+
+Record = WaitRecord | RequestRecord | RetryRecord | BatchEvent | JobRecord
 
 
 class Hook(Protocol):
-    """Gets each record."""
+    """A callable that gets each record."""
 
     def __call__(self, record: Record, /) -> None: ...
 
 
 def log_record(record: Record) -> None:
-    """The default hook: the logger ``thanx_async``, from DEBUG for the usual to WARNING for trouble."""
+    """The default hook: logs each record to ``thanx_async``, at levels from DEBUG to WARNING for trouble."""
     match record:
         case WaitRecord(lane, seconds):
             _log.debug("waited %.3f s for the rate limits (%s)", seconds, lane)
@@ -124,7 +129,7 @@ def log_record(record: Record) -> None:
             _log.warning(
                 "%s %s: attempt %d ended in %s; the next in %.1f s", method, endpoint, attempt, error, delay
             )
-        case BatchRecord():
+        case BatchEvent():
             _log_batch(record)
         case JobRecord():
             level = logging.WARNING if record.state == "failed" else logging.INFO
@@ -140,7 +145,7 @@ def log_record(record: Record) -> None:
             )
 
 
-def _log_batch(record: BatchRecord) -> None:
+def _log_batch(record: BatchEvent) -> None:
     level = {BatchFate.SENDING: logging.DEBUG, BatchFate.ACCEPTED: logging.INFO}
     _log.log(
         level.get(record.fate, logging.WARNING),
@@ -155,8 +160,8 @@ def _log_batch(record: BatchRecord) -> None:
 
 
 def emit(hook: Hook, record: Record) -> None:
-    """Call the hook; what it raises must not harm the account of a request."""
+    """Call the hook. An exception that it raises is logged, and does not affect the request."""
     try:
         hook(record)
-    except Exception:  # noqa: BLE001 - the hook is a stranger's code
+    except Exception:  # noqa: BLE001 - the hook is the caller's code
         _log.exception("the hook failed on a %s", type(record).__name__)

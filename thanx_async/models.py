@@ -1,7 +1,7 @@
-"""The domain and the wire as frozen classes.
+"""What Thanx's API returns and accepts, as frozen classes.
 
-Unknown fields of an answer are dropped, and unknown states and codes are kept as plain strings, since
-Thanx may add any of them at any time.
+Unknown fields of an answer are dropped; unknown states and codes are kept as plain strings, since Thanx may
+add new ones at any time.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from enum import StrEnum
 import attrs
 
 from thanx_async._core import checks
-from thanx_async._core.errors import ConfigurationError
 
 
 def counted(items: Sized) -> str:
-    """How a field of many items is shown: their number only, which keeps guests out of logs."""
+    """The repr of a field with many items: only their number, which keeps guests out of logs."""
     return f"<{len(items)}>"
 
 
 def check_target(campaign_id: object, merchant_id: object, variant_id: object) -> None:
-    """What to issue."""
+    """Check the ids of what to issue."""
     checks.text("campaign_id", campaign_id)
     checks.text("merchant_id", merchant_id)
     checks.text("variant_id", variant_id)
@@ -36,7 +35,7 @@ class Environment(StrEnum):
 
 
 class IdentifierType(StrEnum):
-    """What an identifier is."""
+    """The type of an identifier."""
 
     EMAIL = "email"
     PHONE = "phone"
@@ -44,7 +43,7 @@ class IdentifierType(StrEnum):
 
 @attrs.frozen
 class IssuanceFailure:
-    """A guest who got no reward. ``identifier_index`` counts from 0 within the request."""
+    """A guest without a reward, and why. ``identifier_index`` counts from 0 within the request."""
 
     identifier_index: int
     identifier_type: str
@@ -62,9 +61,11 @@ class JobSummary:
 
 @attrs.frozen
 class IssuanceJob:
-    """A snapshot of a job. ``state`` is one of pending, processing, completed, failed, revoking, revoked,
-    or a word that Thanx has added since. Counts are numbers of identifiers, times are aware datetimes (UTC).
-    ``is_counted`` is False where Thanx leaves out how many got a reward, which reads as 0 as well.
+    """A snapshot of a job.
+
+    ``state`` is pending, processing, completed, failed, revoking, revoked, or a state that Thanx has added
+    since. Counts are numbers of identifiers; times are aware datetimes (UTC). ``is_counted`` is False if
+    Thanx left out how many got a reward; the counts are then 0.
 
     Source: docs.thanx.com, partner/issuance-jobs.
     """
@@ -86,13 +87,13 @@ class IssuanceJob:
 
     @property
     def is_finished(self) -> bool:
-        """No further processing is to be expected: completed, failed or revoked."""
+        """Whether processing has ended: the state is completed, failed or revoked."""
         return self.state in {"completed", "failed", "revoked"}
 
 
 @attrs.frozen
 class Merchant:
-    """A merchant that the credential may act for."""
+    """A merchant that the credential can act for."""
 
     id: str
     name: str | None = None
@@ -101,7 +102,7 @@ class Merchant:
 
 @attrs.frozen
 class Variant:
-    """One arm of a campaign. A variant named "Control" has no template, and issues nothing."""
+    """One arm of a campaign. A variant named "Control" has no reward template and issues nothing."""
 
     name: str
     id: str | None = None
@@ -110,7 +111,7 @@ class Variant:
 
 @attrs.frozen
 class Campaign:
-    """A campaign, whose rewards are issued by its id and that of a variant.
+    """A campaign. Its id and the id of one of its variants say which reward to issue.
 
     Source: docs.thanx.com, partner/campaigns.
     """
@@ -134,7 +135,7 @@ def _tuple(variants: Iterable[Variant]) -> tuple[Variant, ...]:
 
 @attrs.frozen
 class NewCampaign:
-    """A campaign to create: one to four variants, and aware datetimes."""
+    """A campaign to create. It has one to four variants; its datetimes must be aware."""
 
     merchant_id: str = attrs.field()
     name: str = attrs.field()
@@ -159,19 +160,19 @@ class NewCampaign:
         name = f"NewCampaign.{field.name}"
         checks.kind(name, isinstance(value, datetime), "a datetime", value)
         if value.utcoffset() is None:
-            raise ConfigurationError(f"{name} needs a time zone, such as datetime.UTC")
+            raise checks.wrong(name, "needs a time zone, such as datetime.UTC")
 
     @variants.validator
     def _check_variants(self, _: object, value: tuple[Variant, ...]) -> None:
         if not 1 <= len(value) <= 4:
-            raise ConfigurationError(f"NewCampaign.variants must be 1 to 4, not {len(value)}")
+            raise checks.wrong("NewCampaign.variants", f"must be 1 to 4, not {len(value)}")
         for place, row in enumerate(value):
             checks.kind(f"NewCampaign.variants[{place}]", isinstance(row, Variant), "a Variant", row)
 
 
 @attrs.frozen
 class RewardTemplate:
-    """What a variant gives. ``discount`` and ``images`` are as Thanx sends them.
+    """The reward of a variant. ``discount`` and ``images`` are as Thanx sends them.
 
     Source: docs.thanx.com, partner/reward-templates.
     """

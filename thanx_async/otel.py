@@ -10,8 +10,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from thanx_async._version import __version__
 from thanx_async.instrumentation import (
+    BatchEvent,
     BatchFate,
-    BatchRecord,
     Hook,
     JobRecord,
     Record,
@@ -28,15 +28,17 @@ _MOST_OPEN = 10_000
 class OpenTelemetryHook:
     """Spans and metrics, as ``ThanxClient(..., hook=OpenTelemetryHook())``.
 
-    A span ``thanx.batch`` runs from the coming of a batch's oldest guest until its job is known to be
-    finished, with a child ``thanx.request`` for each attempt; where nobody waits for the job it ends once
-    10,000 more are open. Metrics: ``thanx.requests``, ``thanx.request.duration`` (s), ``thanx.retries``,
+    A span ``thanx.batch`` starts when the batch's oldest guest comes in and ends when its job is known to be
+    finished. Each attempt is a child span ``thanx.request``. If no caller waits for the job, the span ends
+    once 10,000 newer ones are open.
+
+    Metrics: ``thanx.requests``, ``thanx.request.duration`` (s), ``thanx.retries``,
     ``thanx.rate_limit.refusals``, ``thanx.rate_limit.wait`` (s), and ``thanx.guests`` by ``outcome``:
     issued, failed, refused, in_doubt or unsent.
 
     Args:
-        tracer_provider, meter_provider: the global ones by default.
-        then: gets each record as well; by default the one that logs.
+        tracer_provider, meter_provider: the global providers by default.
+        then: another hook that gets each record; by default `log_record`.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class OpenTelemetryHook:
         self._then = then
         self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
         meter = metrics.get_meter(_NAME, __version__, meter_provider)
-        self._requests = meter.create_counter("thanx.requests", "{request}", "Attempts by their answer")
+        self._requests = meter.create_counter("thanx.requests", "{request}", "Attempts by answer")
         self._duration = meter.create_histogram("thanx.request.duration", "s", "From sending to the answer")
-        self._retries = meter.create_counter("thanx.retries", "{request}", "Attempts that are sent again")
-        self._refusals = meter.create_counter("thanx.rate_limit.refusals", "{request}", "Answers of 429")
+        self._retries = meter.create_counter("thanx.retries", "{request}", "Requests sent again")
+        self._refusals = meter.create_counter(
+            "thanx.rate_limit.refusals", "{request}", "Answers with status 429"
+        )
         self._wait = meter.create_histogram("thanx.rate_limit.wait", "s", "Waits for the rate limits")
         self._guests = meter.create_counter("thanx.guests", "{guest}", "Guests by outcome")
         self._open: OrderedDict[str, Span] = OrderedDict()
@@ -65,7 +69,7 @@ class OpenTelemetryHook:
                 self._retries.add(1, {"http.request.method": method, "url.template": endpoint})
             case RequestRecord():
                 self._request(record)
-            case BatchRecord():
+            case BatchEvent():
                 self._batch(record)
             case JobRecord():
                 self._job(record)
@@ -96,7 +100,7 @@ class OpenTelemetryHook:
             span.set_status(StatusCode.ERROR, record.error)
         span.end()
 
-    def _batch(self, record: BatchRecord) -> None:
+    def _batch(self, record: BatchEvent) -> None:
         key = record.idempotency_key
         if record.fate is BatchFate.SENDING:
             attributes: dict[str, str | int] = {
@@ -120,7 +124,7 @@ class OpenTelemetryHook:
             span.end()
 
     def _job(self, record: JobRecord) -> None:
-        if record.state != "revoked":  # its guests were counted when it was completed
+        if record.state != "revoked":  # its guests were counted when the job completed
             self._guests.add(record.issued, {"outcome": "issued"})
             self._guests.add(record.failed, {"outcome": "failed"})
         if (span := self._open.pop(record.job_id, None)) is not None:

@@ -1,11 +1,11 @@
-"""Fixtures for tests of your own code: `thanx_emulator`, and `thanx_client`, which is connected to it.
+"""Fixtures for testing your own code: `thanx_emulator`, and `thanx_client`, which is connected to it.
 
-pytest finds this plugin by itself wherever thanx_async is installed. For that a copy of this file is
-installed beside the package, so that the start of pytest imports neither thanx_async nor aiohttp: other
-projects do not wait for them, and coverage sees every line of thanx_async run.
+pytest finds this plugin automatically wherever thanx_async is installed. The wheel installs a copy of this
+file beside the package, so that starting pytest imports neither thanx_async nor aiohttp: projects that don't
+use the fixtures start as fast as before, and coverage sees every line of thanx_async run.
 
-The fixtures work in asynchronous tests of pytest-asyncio (1.0 or newer), in either mode and on a loop of any
-scope, and of anyio's plugin on asyncio.
+The fixtures work in asynchronous tests of pytest-asyncio (1.0 or newer), in both modes and with loops of any
+scope, and in tests of anyio's plugin on asyncio.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _SCOPES = ("function", "class", "module", "package", "session")
 
 @pytest.fixture
 def thanx_emulator(request: pytest.FixtureRequest) -> Emulator:
-    """A running emulator without rate limits, whose jobs are done at once.
+    """A running emulator without rate limits, whose jobs finish at once.
 
-    Set its ``faults``, ``speed`` and ``webhooks``, ``script()`` answers, and ``advance()`` its time.
+    Set its ``faults``, ``speed`` and ``webhooks``; ``script()`` its answers; ``advance()`` its time.
     """
     emulator: Emulator = request.getfixturevalue(f"_thanx_emulator_{_runner(request)}")
     return emulator
@@ -37,13 +37,13 @@ def thanx_emulator(request: pytest.FixtureRequest) -> Emulator:
 
 @pytest.fixture
 def thanx_client(request: pytest.FixtureRequest) -> ThanxClient:
-    """An open client of ``thanx_emulator`` that neither paces its requests nor waits long to retry."""
+    """An open client of ``thanx_emulator`` that does not pace its requests and retries almost at once."""
     client: ThanxClient = request.getfixturevalue(f"_thanx_client_{_runner(request)}")
     return client
 
 
 def _runner(request: pytest.FixtureRequest) -> str:
-    """Who runs the event loop of the test, and for pytest-asyncio which of its loops it is."""
+    """The plugin that runs the test's event loop, with the loop's scope for pytest-asyncio."""
     if "anyio_backend" in request.fixturenames:
         backend = request.getfixturevalue("anyio_backend")
         if "asyncio" not in (backend, backend[0]):
@@ -80,7 +80,7 @@ def _new_client(url: str) -> ThanxClient:
 
 
 def _fixtures(decorator: Callable[..., Callable[[object], object]], runner: str) -> tuple[object, object]:
-    """The asynchronous fixtures for one kind of loop, which marks the functions as its own."""
+    """The asynchronous fixtures for one kind of event loop, made by that kind's decorator."""
 
     async def emulator() -> AsyncIterator[Emulator]:
         async with _new_emulator() as opened:
@@ -100,7 +100,7 @@ _emulator_anyio, _client_anyio = _fixtures(pytest.fixture, "anyio")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where pytest-asyncio is in use, its own kind of fixture is needed in its strict mode."""
+    """Register fixtures for pytest-asyncio, which needs fixtures of its own kind in strict mode."""
     plugins = config.pluginmanager
     if not plugins.hasplugin("asyncio") or plugins.hasplugin(_ASYNCIO):
         return

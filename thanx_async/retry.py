@@ -11,8 +11,8 @@ from thanx_async._core import checks
 from thanx_async._core.errors import InvalidResponseError, ServerError, ThanxError, TransportError
 
 KEYS_LAST = 24 * 3600.0
-"""Seconds for which a request may be repeated with its idempotency key: Thanx does not say how long it keeps
-them, and a forgotten one would give a second reward."""
+"""Seconds for which a request may be repeated with its idempotency key. Thanx does not say how long it keeps
+keys, and repeating a request with a forgotten key would issue a second reward."""
 
 
 @attrs.frozen
@@ -20,8 +20,8 @@ class RetryPolicy:
     """Exponential backoff with jitter, for transport errors, timeouts and 5xx.
 
     The wait before attempt ``n + 1`` is drawn from the upper ``jitter`` share of
-    ``min(max_delay, base_delay * 2**(n - 1))`` seconds; 1.0 is full jitter, 0.0 none. A 429 waits in the
-    rate limiter instead and is no attempt.
+    ``min(max_delay, base_delay * 2**(n - 1))`` seconds; 1.0 is full jitter, 0.0 is none. After a 429 the
+    request waits in the rate limiter instead, which does not count as an attempt.
     """
 
     max_attempts: int = 5

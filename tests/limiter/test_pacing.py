@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from thanx_async import THANX_RATE_LIMITS, ConfigurationError, RateLimit
 from thanx_async.limiter import least_duration
 from thanx_async.limiter._pacing import LEASE, Pacing
-from thanx_async.limiter._refusal import Answer
+from thanx_async.limiter._refusal import LimiterAnswer
 from thanx_async.limiter._sqlite import dump_state, load_state
 from thanx_async.limiter._state import Booking, LimiterState
 
@@ -34,7 +34,7 @@ def book(
 def send(rules: Pacing, state: LimiterState, now: float, status: int = 200, date: str = "") -> float:
     """Send a request that is answered at once; returns when it was sent."""
     booking = book(rules, state, now)
-    rules.settle(state, booking, booking.sent, Answer(booking.sent, status, date=date))
+    rules.settle(state, booking, booking.sent, LimiterAnswer(booking.sent, status, date=date))
     return booking.sent
 
 
@@ -54,7 +54,7 @@ def test_a_stored_state_decides_the_same(steps: list[tuple[float, int | None, fl
         stored = load_state(dump_state(stored))
         assert book(rules, stored, now) == booking
         now = booking.sent + took
-        answer = None if status is None else Answer(now, status)
+        answer = None if status is None else LimiterAnswer(now, status)
         for state in (kept, stored):
             rules.settle(state, booking, now, answer)
     assert load_state(dump_state(stored)) == kept
@@ -98,7 +98,7 @@ def test_an_answer_after_the_lease_counts_once_more() -> None:
     rules, state = pacing(RateLimit(1, 10)), LimiterState()
     late = book(rules, state, 100.0)
     late_answer = late.sent + LEASE + 9
-    rules.settle(state, late, late_answer, Answer(late_answer, 200))
+    rules.settle(state, late, late_answer, LimiterAnswer(late_answer, 200))
     assert book(rules, state, late_answer).sent == pytest.approx(late_answer + 10, abs=0.05)
 
 
@@ -117,7 +117,7 @@ def test_a_late_refusal_says_nothing_new() -> None:
     slow = book(rules, state, 0.0)
     send(rules, state, 0.0, status=429)
     resumed = send(rules, state, 0.0)
-    rules.settle(state, slow, resumed + 1, Answer(resumed + 1, 429))
+    rules.settle(state, slow, resumed + 1, LimiterAnswer(resumed + 1, 429))
     assert state.refusal.count == 2
     assert rules.decide(state, resumed + 1).due <= resumed + 1
 
@@ -147,7 +147,7 @@ def test_retry_after_has_bounds(asked: str, hold: float) -> None:
     """Nobody probes at once, and nobody waits for days."""
     rules, state = pacing(RateLimit(5, 1)), LimiterState()
     booking = book(rules, state, 50.0)
-    rules.settle(state, booking, 50.0, Answer(50.0, 429, asked))
+    rules.settle(state, booking, 50.0, LimiterAnswer(50.0, 429, asked))
     assert book(rules, state, 50.0).sent == pytest.approx(50 + hold)
 
 
@@ -165,7 +165,7 @@ def test_processes_take_turns() -> None:
         waiting[owner] = admission.due
         if admission.booking:
             order.append(owner)
-            rules.settle(state, admission.booking, now, Answer(now, 200))
+            rules.settle(state, admission.booking, now, LimiterAnswer(now, 200))
     assert "".join(order[1:16]) == "abc" * 5
     assert {*order[20:]} == {"a", "c"}
     assert now < 10
@@ -200,7 +200,7 @@ def test_polls_of_other_processes_get_their_slot() -> None:
         waiting[owner] = admission.due
         if admission.booking:
             order.append(owner)
-            rules.settle(state, admission.booking, now, Answer(now, 200))
+            rules.settle(state, admission.booking, now, LimiterAnswer(now, 200))
     assert 3 <= order.count("poller") <= 5
 
 
@@ -249,7 +249,7 @@ def test_adaptive_comes_closer_until_refused() -> None:
     def gap() -> float:
         """Seconds between a slow request and the next."""
         first = book(rules, state, state.clock + 10)
-        rules.settle(state, first, first.sent + 0.9, Answer(first.sent + 0.9, 200))
+        rules.settle(state, first, first.sent + 0.9, LimiterAnswer(first.sent + 0.9, 200))
         return send(rules, state, state.clock) - first.sent
 
     wide = gap()

@@ -197,7 +197,7 @@ async def locked(path: Path) -> AsyncIterator[None]:
 
 async def in_transaction(limiter: SQLiteRateLimiter) -> None:
     """Until its thread is at the file, where it waits for the lock."""
-    store = limiter._store
+    store = limiter._queue._store
     assert isinstance(store, SQLiteStore)
     await until(store._lock.locked)
 
@@ -253,7 +253,7 @@ async def test_cancelled_while_recording(path: Path) -> None:
 @pytest.mark.realtime
 async def test_a_file_that_stays_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that never lets go of the file is a clear error, not a hang."""
-    monkeypatch.setattr(_limiter_sqlite, "_BUSY", 0.1)
+    monkeypatch.setattr("thanx_async._core.sqlite.BUSY", 0.1)
     limiter = SQLiteRateLimiter(path)
     await limiter.refresh()
     async with locked(path):
@@ -454,6 +454,7 @@ async def workers(count: int, *arguments: object) -> AsyncIterator[list[asyncio.
 
 
 @pytest.mark.realtime
+@pytest.mark.slow
 async def test_three_processes(path: Path) -> None:
     """Processes with one file keep the limits together, and share them evenly."""
     limits = [(20, 1.0), (60, 3.0)]
@@ -467,6 +468,7 @@ async def test_three_processes(path: Path) -> None:
 
 
 @pytest.mark.realtime
+@pytest.mark.slow
 async def test_killed_processes(path: Path) -> None:
     """Processes that are killed at any moment leave a file that the others go on with; nothing is refused."""
     async with Emulator(limits=[(20, 1.0), (60, 3.0)], counter=Counter.SLIDING_LOG) as emulator:

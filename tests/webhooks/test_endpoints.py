@@ -146,7 +146,7 @@ async def test_the_application_cannot_hold_the_answer(
     assert now() - begun < 15
     assert seen == listener.events
     error = "TimeoutError" if hangs else "ValueError"
-    assert caplog.messages == [f"on_event did not take RewardBatchCompleted: {error}"]
+    assert caplog.messages == [f"on_event failed on RewardBatchCompleted: {error}"]
     assert "jane" not in caplog.text
 
 

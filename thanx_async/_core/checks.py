@@ -9,14 +9,15 @@ from typing import TypeGuard
 from urllib.parse import quote
 
 from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.messages import Message, Name
 
 
 def text(name: str, value: object) -> str:
     """Text that is not empty."""
     if not isinstance(value, str):
-        raise ConfigurationError(f"{name} must be text, not {type(value).__name__}")
+        raise wrong(name, f"must be text, not {type(value).__name__}")
     if not value:
-        raise ConfigurationError(f"{name} is empty")
+        raise wrong(name, "is empty")
     return value
 
 
@@ -38,7 +39,7 @@ def number(
     fits = _is_number(value) and least <= value <= most and (endless or value != inf)
     if not fits or (whole and not isinstance(value, int)):
         bounds = ("" if least == -inf else f" from {least:,}") + ("" if most == inf else f" to {most:,}")
-        raise ConfigurationError(f"{name} must be a {'whole ' * whole}number{bounds}, not {_shown(value)}")
+        raise wrong(name, f"must be a {'whole ' * whole}number{bounds}, not {_shown(value)}")
 
 
 def flags(**values: object) -> None:
@@ -68,7 +69,12 @@ def has(name: str, value: object, what: str, *attributes: str) -> None:
 def kind(name: str, right: bool, what: str, value: object) -> None:
     """What was found right or wrong, and what it must be."""
     if not right:
-        raise ConfigurationError(f"{name} must be {what}, not {_shown(value)}")
+        raise wrong(name, f"must be {what}, not {_shown(value)}")
+
+
+def wrong(name: str, problem: str) -> ConfigurationError:
+    """The error that an argument has a problem, which is said in the words that follow its name."""
+    return ConfigurationError(Message(Name(name), f" {problem}"), argument=name)
 
 
 def _shown(value: object) -> str:

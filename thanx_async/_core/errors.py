@@ -28,7 +28,15 @@ def _rebuild(kind: type[ThanxError], args: tuple[object, ...], fields: dict[str,
 
 
 class ConfigurationError(ThanxError):
-    """Wrong use: the message names the argument and what would be right."""
+    """A usage error. The message says what is wrong, and what would be right.
+
+    ``argument`` names the argument at fault, with its class where it is a part of another one
+    (``Guard.max_rewards``, ``NewCampaign.variants``). It is None where no argument is at fault.
+    """
+
+    def __init__(self, message: str, *, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 class InvalidIdentifierError(ThanxError):

@@ -11,8 +11,7 @@ from thanx_async._core.errors import BadRequestError
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._report import BatchRange, GuestRow
 from thanx_async.http import Delivery
-from thanx_async.instrumentation import BatchFate
-from thanx_async.instrumentation import BatchRecord as BatchEvent
+from thanx_async.instrumentation import BatchEvent, BatchFate
 from thanx_async.jobs import JobHandle
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import attrs
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, GuardError
+from thanx_async._core.messages import Message, Name
 from thanx_async.batching._batch import Batch
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.jobs import JobHandle, JobTimeoutError
@@ -49,7 +50,10 @@ class Guard:
         if value is not None:
             checks.number("Guard.max_failure_rate", value, 0, 1)
         elif self.canary is not None:
-            raise ConfigurationError("Guard.canary needs max_failure_rate, such as 0.1")
+            raise ConfigurationError(
+                Message(Name("Guard.canary"), " needs ", Name("max_failure_rate"), ", such as 0.1"),
+                argument="Guard.canary",
+            )
 
 
 Seen = Callable[[Exception | None], None]
@@ -73,8 +77,11 @@ def check_rewards(guard: Guard, batches: Sequence[Batch], batch: Batch) -> None:
     if is_too_much(guard, batches, (), batch):
         possible = _possible(batches, (), batch)
         raise GuardError(
-            f"max_rewards is {guard.max_rewards:,}: {possible:,} guests may have a reward already, and the"
-            f" next batch has {len(batch.positions):,}"
+            Message(
+                Name("max_rewards"),
+                f" is {guard.max_rewards:,}: {possible:,} guests may have a reward already, and the next"
+                f" batch has {len(batch.positions):,}",
+            )
         )
 
 
@@ -98,8 +105,11 @@ def check_failures(guard: Guard, batches: Sequence[Batch]) -> None:
     most = guard.max_failure_rate
     if most is not None and failed > most * ended:
         raise GuardError(
-            f"max_failure_rate is {most:.1%}: {failed:,} of {ended:,} guests in finished jobs have"
-            f" failed ({failed / ended:.1%})"
+            Message(
+                Name("max_failure_rate"),
+                f" is {most:.1%}: {failed:,} of {ended:,} guests in finished jobs have failed"
+                f" ({failed / ended:.1%})",
+            )
         )
 
 

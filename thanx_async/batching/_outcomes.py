@@ -83,5 +83,6 @@ class RememberedGuests:
                 return batch.outcome(index, await batch.handle.wait(timeout=timeout))
         raise ConfigurationError(
             "nothing is known of this guest: outcome() is for guests whose add() has returned, and remembers"
-            f" the last {self._most:,}"
+            f" the last {self._most:,}",
+            argument="identifier",
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from thanx_async._batches import Positions, digest_of
 from thanx_async._core.errors import InputChangedError
+from thanx_async._core.messages import Message, Name
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
 from thanx_async.ledger import BatchRecord
@@ -82,9 +83,12 @@ def _course(now: Positions, record: BatchRecord) -> str:
 def _changed(record: BatchRecord, how: str) -> InputChangedError:
     positions = record.positions
     return InputChangedError(
-        f"the input of run {record.run_id!r} has changed: batch {record.number}, recorded as"
-        f" {_places(positions)}, {how}. Nothing was sent; start the run with the same input again, or give"
-        " what is new to a run with another run_id",
+        Message(
+            f"the input of run {record.run_id!r} has changed: batch {record.number}, recorded as"
+            f" {_places(positions)}, {how}. Nothing was sent; start the run with the same input again, or"
+            " give what is new to a run with another ",
+            Name("run_id"),
+        ),
         batch=record.number,
         first=positions.first,
         last=positions.last,

@@ -11,6 +11,7 @@ import attrs
 
 from thanx_async._batches import digest_of
 from thanx_async._core.errors import InputChangedError, LedgerError, ThanxError
+from thanx_async._core.messages import Message, Name
 from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
@@ -43,7 +44,11 @@ class Recorder:
         async with _claimed(self._ledger, attrs.evolve(self._settings, run_id=account.run_id)) as known:
             if known.revoked_at is not None:
                 raise LedgerError(
-                    f"run {account.run_id!r} was revoked; give another run_id to issue its guests again"
+                    Message(
+                        f"run {account.run_id!r} was revoked; give another ",
+                        Name("run_id"),
+                        " to issue its guests again",
+                    )
                 )
             account.keep_in(self._ledger, known)
             account.chunker.cut_first_at(known.canary or known.batch_size)
@@ -92,7 +97,10 @@ class Recorder:
             raise LedgerError(f"the ledger knows no run {account.run_id!r}")
         if differences := self._as_recorded(known).differences(known):
             raise LedgerError(
-                f"run {account.run_id!r} was started with other settings: {'; '.join(differences)}"
+                Message(
+                    f"run {account.run_id!r} was started with other settings: ",
+                    Message("; ").join(differences),
+                )
             )
         async with _claimed(self._ledger, known) as claimed:
             account.keep_in(self._ledger, claimed)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from itertools import islice
 from time import perf_counter
 
-from thanx_async._core.errors import ConfigurationError
+from thanx_async._core import checks
 from thanx_async.identifiers import is_single
 
 _MOST = 1_000
@@ -23,14 +23,14 @@ class Source:
         self._sync: Iterator[object] | None = None
         self._async: AsyncIterator[object] | None = None
         if is_single(items):
-            raise ConfigurationError("identifiers must be several, such as a list, not a single one")
+            raise checks.wrong("identifiers", "must be several, such as a list, not a single one")
         if isinstance(items, AsyncIterable):
             self._async = aiter(items)
         elif isinstance(items, Iterable):
             self._sync = iter(items)
         else:
-            raise ConfigurationError(
-                f"identifiers must be an iterable or async iterable, not {type(items).__name__}"
+            raise checks.wrong(
+                "identifiers", f"must be an iterable or async iterable, not {type(items).__name__}"
             )
 
     def take(self) -> list[object]:

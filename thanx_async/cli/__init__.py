@@ -1,6 +1,7 @@
 """The command line. Credentials come from the environment only.
 
-A command's module is imported when the command runs: the help needs none of them.
+A command's module is imported when the command runs, and its help text is in `COMMANDS`, so that the list of
+commands needs none of these modules.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ import cyclopts
 from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async._version import __version__
 from thanx_async.cli._options import as_typed
-from thanx_async.cli._status import ISSUED, STOPPED, WRONG_USE, unread, warn
+from thanx_async.cli._status import ISSUED, STOPPED, USAGE_ERROR, discard_output, warn
 
-__all__ = ["COMMANDS", "app", "run", "unread"]
+__all__ = ["COMMANDS", "app", "discard_output", "run"]
 
 COMMANDS = {
     "issue": (
         "issue:issue",
         (
             "Give every guest in FILE one reward.\n\n"
-            "Ctrl-C stops cleanly: nothing more is sent, requests under way are finished, the report is true."
-            " Started again by the same command line, a run that was stopped or killed goes on where it was."
-            " Once it is complete, its file is issued again only under a new --run-id."
+            "Ctrl-C stops cleanly: nothing more is sent, requests in progress finish, and the report is"
+            " accurate. To continue a run that was stopped or killed, give the same command line again."
+            " To issue a completed file again, give a new --run-id."
         ),
     ),
     "plan": (
@@ -35,40 +36,40 @@ COMMANDS = {
     "resume": (
         "resume:resume",
         (
-            "Take up a run that was stopped, without its file: send again what is in doubt, wait, and report."
-            "\n\nWhat had not been sent when it stopped needs the file: give the same `issue` command again."
+            "Resume a stopped run without its file: send batches in doubt again, wait, and report."
+            "\n\nTo send what had not been sent when the run stopped, give the same `issue` command again."
         ),
     ),
     "revoke": (
         "resume:revoke",
-        "Take back the rewards of all jobs of a run, waiting for those that still run.",
+        "Take back the rewards of all jobs of a run, after waiting for jobs that still run.",
     ),
-    "ledger": ("ledger:ledger_app", "Look at recorded runs, and settle what is in doubt by hand."),
-    "job": ("job:job_app", "Look at, wait for or revoke one job."),
+    "ledger": ("ledger:ledger_app", "Show recorded runs, and settle batches in doubt by hand."),
+    "job": ("job:job_app", "Show, wait for or revoke one job."),
     "emulator": (
         "emulator:run_emulator",
-        "Run the emulator on loopback until Ctrl-C, and print what it has seen.",
+        "Run the emulator on loopback until Ctrl-C, then print what it has seen.",
     ),
     "campaigns": (
         "catalogue:campaigns",
-        "List a merchant's campaigns with their variants: the ids that issue needs.",
+        "List a merchant's campaigns and their variants: the ids that `issue` needs.",
     ),
     "templates": ("catalogue:templates", "List a merchant's reward templates."),
-    "merchants": ("catalogue:merchants", "List the merchants that the credential may act for."),
-    "scopes": ("catalogue:scopes", "List what the credential may do; issuing needs rewards.issue."),
+    "merchants": ("catalogue:merchants", "List the merchants that the credential can act for."),
+    "scopes": ("catalogue:scopes", "List the credential's scopes; issuing needs rewards.issue."),
 }
 
 app = cyclopts.App(
     name="thanx-async",
     version=__version__,
     help_format="plaintext",
-    suppress_keyboard_interrupt=False,  # it would end the process while a thread reads, and say nothing
+    suppress_keyboard_interrupt=False,  # cyclopts would end the process without a message
     help=(
         "Issue Thanx rewards in bulk.\n\n"
-        "Credentials come from THANX_CLIENT_ID and THANX_ACCESS_TOKEN; THANX_ENVIRONMENT is sandbox (the"
-        " default) or production, and THANX_BASE_URL overrides it. THANX_USER_AGENT names you to Thanx, as"
-        " partner/1.0.0.\n\n"
-        "Exit status: 0 all issued, 1 some failed or rejected, 2 wrong use, and nothing was sent,"
+        "Credentials come from THANX_CLIENT_ID and THANX_ACCESS_TOKEN. THANX_ENVIRONMENT is sandbox (the"
+        " default) or production; THANX_BASE_URL overrides it. THANX_USER_AGENT identifies you to Thanx,"
+        " such as partner/1.0.0.\n\n"
+        "Exit status: 0 all issued; 1 some failed or rejected; 2 usage error, nothing was sent;"
         " 3 stopped or in doubt."
     ),
 )
@@ -81,11 +82,11 @@ def run(arguments: Sequence[str]) -> int:
     try:
         status = app(arguments, exit_on_error=False, result_action="return_value")
     except cyclopts.CycloptsError:
-        return WRONG_USE
+        return USAGE_ERROR
     except ConfigurationError as error:
-        return _fail(as_typed(str(error)), WRONG_USE)
-    except (BrokenPipeError, SystemExit):  # who read the help has gone, which rich makes the latter of
-        unread()
+        return _fail(as_typed(error), USAGE_ERROR)
+    except (BrokenPipeError, SystemExit):  # the reader of the help has gone; rich raises the latter
+        discard_output()
         return ISSUED
     except (ThanxError, ValueError, OSError) as error:
         return _fail(str(error), STOPPED)

@@ -1,4 +1,4 @@
-"""The commands that list what can be issued, and by whom."""
+"""The commands that list merchants, campaigns, templates and scopes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from thanx_async.cli._status import ISSUED
 
 
 async def campaigns(*, merchant: str) -> int:
-    """List a merchant's campaigns with their variants: the ids that issue needs.
-
+    """
     Parameters
     ----------
     merchant:
@@ -26,8 +25,7 @@ async def campaigns(*, merchant: str) -> int:
 
 
 async def templates(*, merchant: str) -> int:
-    """List a merchant's reward templates.
-
+    """
     Parameters
     ----------
     merchant:
@@ -41,7 +39,6 @@ async def templates(*, merchant: str) -> int:
 
 
 async def merchants() -> int:
-    """List the merchants that the credential may act for."""
     async with connect() as client:
         for merchant in await client.list_merchants():
             write(f"{merchant.id}  {merchant.name or 'without a name'}")
@@ -49,7 +46,6 @@ async def merchants() -> int:
 
 
 async def scopes() -> int:
-    """List what the credential may do; issuing needs rewards.issue."""
     async with connect() as client:
         for scope in sorted(await client.get_scopes()):
             write(scope)

@@ -1,4 +1,4 @@
-"""Driving one run from the command line: send, wait, report; signals stop it cleanly."""
+"""Drive one run from the command line: send, wait, report. Signals stop it cleanly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from thanx_async._core.errors import APIError, ThanxError
+from thanx_async._core.errors import ThanxError
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
 from thanx_async.batching import BatchError
 from thanx_async.cli._options import as_typed
@@ -25,10 +25,16 @@ async def drive(
     before: str = "",
     failures: FailureFile | None = None,
 ) -> int:
-    """Issue to all guests and report; returns the exit status. ``before``: how far the run had come.
+    """Issue to all guests and report.
+
+    Args:
+        before: what to say about the run's earlier progress.
+
+    Returns:
+        The exit status.
 
     Raises:
-        ConfigurationError: the run cannot be started, and nothing was sent.
+        ConfigurationError: the run can't start; nothing was sent.
     """
     stream = batcher.stream(guests, run_id=run_id)
     stopper = _Stopper(stream, display)
@@ -43,7 +49,7 @@ async def drive(
 
 
 async def _run(stream: IssuanceStream, stopper: _Stopper, before: str) -> ThanxError | None:
-    """Send and wait; returns what stopped the run, if anything but a signal did."""
+    """Send and wait; returns the error that stopped the run, None if a signal or nothing did."""
     try:
         async with stream as handles:
             if before:
@@ -64,7 +70,7 @@ async def _run(stream: IssuanceStream, stopper: _Stopper, before: str) -> ThanxE
 
 
 class _Stopper:
-    """The first signal ends the phase that it comes in, the second cancels everything."""
+    """Handles signals: the first one ends the current phase, the second one cancels everything."""
 
     def __init__(self, stream: IssuanceStream, display: Display) -> None:
         self.asked = False
@@ -80,8 +86,7 @@ class _Stopper:
             self._waiting.reschedule(0)
         else:
             self.display.say(
-                "Stopping: requests under way are finished first. Ctrl-C again ends now, and leaves them"
-                " in doubt"
+                "Stopping: requests in progress finish first. Ctrl-C again ends now, and leaves them in doubt"
             )
             self._stream.stop()
         self.asked = True
@@ -103,20 +108,20 @@ def conclude(
     stopped: bool = False,
     of: str = "read from the input",
 ) -> int:
-    """Show the report and what stopped the run; returns the exit status."""
+    """Show the report and the error that stopped the run; returns the exit status."""
     listed, unlisted = "", None
     try:
-        listed = failures.write(report) if failures else ""  # first, since standard output may be gone
+        listed = failures.write(report) if failures else ""  # first, because standard output may be closed
     except OSError as error:
         unlisted = error
     show_report(report, of=of)
     if listed:
         write(listed)
     if unlisted:
-        warn(f"{unlisted}; the report is true all the same")
+        warn(f"{unlisted}; the report is still accurate")
     if problem:
         cause = (problem.__cause__ if isinstance(problem, BatchError) else None) or problem
-        warn(f"stopped: {cause if isinstance(cause, APIError) else as_typed(str(cause))}")
+        warn(f"stopped: {as_typed(cause)}")
     if stopped:
         warn("stopped as asked; the input was not read to its end, or jobs still run")
     if problem or stopped or report.unsent or report.in_doubt or report.unfinished:
@@ -126,7 +131,7 @@ def conclude(
 
 @contextmanager
 def on_signals(call: Callable[[], object]) -> Iterator[None]:
-    """Call on SIGINT and SIGTERM, where the platform lets the event loop have them."""
+    """Call on SIGINT and SIGTERM, on platforms where the event loop can handle signals."""
     loop = asyncio.get_running_loop()
     installed = []
     for number in (signal.SIGINT, signal.SIGTERM):

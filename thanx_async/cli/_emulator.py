@@ -1,10 +1,9 @@
-"""The command that runs the emulator by itself."""
+"""The command that runs the emulator on its own."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated
@@ -17,16 +16,15 @@ from thanx_async.cli._driving import on_signals
 from thanx_async.cli._options import Whole
 from thanx_async.cli._output import write
 from thanx_async.cli._status import ISSUED
-from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, Webhooks
+from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, SettingError, Webhooks
 
 _SECRET = "THANX_WEBHOOK_SECRET"  # noqa: S105 - the variable's name
-_NAME = re.compile(r"\b(Counter|Emulator|Faults|JobSpeed|Webhooks)\.(\w+)(?:\[\d+\])?")
 _OPTIONS = {
     "Counter.LEAKY": "--counter leaky",
     "Emulator.burst": "--leaky-burst",
     "JobSpeed.identifiers_per_second": "--speed",
 }
-_FAULTS = Group.create_ordered("Faults, at every endpoint (rates are from 0 to 1)")
+_FAULTS = Group.create_ordered("Faults, at every endpoint (rates from 0 to 1)")
 _WEBHOOKS = Group.create_ordered(f"Webhooks, signed with the secret in {_SECRET}")
 
 
@@ -45,21 +43,21 @@ class FaultOptions(Faults):
     def __attrs_post_init__(self) -> None:
         try:
             super().__attrs_post_init__()
-        except ValueError as error:
-            raise _as_typed(error) from None
+        except SettingError as error:
+            raise ConfigurationError(error.renamed(_option)) from None
 
 
 @attrs.frozen
 class WebhookOptions:
-    """Where events go, and what goes wrong on the way.
+    """Where the emulator posts its events, and their faults.
 
-    Attributes:
+    Args:
         webhook_url: Where the emulator posts its events; by default nowhere.
-        webhook_rewards: Post an event for each reward as well, not only one for each job.
+        webhook_rewards: Also post an event for each reward, not only one for each job.
         webhook_lost: Rate of events that are never sent.
         webhook_duplicated: Rate of events that are sent twice.
-        webhook_late: Rate of events that are sent later, so that others overtake them.
-        webhook_late_by: How much later at most, in seconds.
+        webhook_late: Rate of events that are delayed, so that others overtake them.
+        webhook_late_by: The longest delay, in seconds.
         webhook_early: Rate of jobs whose 202 is held back until their events are sent.
     """
 
@@ -102,20 +100,19 @@ async def run_emulator(
     faults: Annotated[FaultOptions, Parameter(name="*", group=_FAULTS)] = FaultOptions(),
     webhooks: Annotated[WebhookOptions, Parameter(name="*", group=_WEBHOOKS)] = WebhookOptions(),
 ) -> int:
-    """Run the emulator on loopback until Ctrl-C, and print what it has seen.
-
+    """
     Parameters
     ----------
     port:
-        The port on 127.0.0.1; 0 takes a free one.
+        The port on 127.0.0.1; 0 picks a free one.
     counter:
         How requests are counted.
     limits:
-        Requests/seconds, separated by commas; an empty text sets no limit.
+        Requests/seconds, separated by commas; an empty value sets no limit.
     leaky_burst:
-        How many requests a leaky counter takes at once beyond the first; by default a limit's worth.
+        Requests that a leaky counter accepts at once beyond the first; by default a full limit.
     speed:
-        Identifiers a second that a job processes.
+        Identifiers that a job processes per second.
     """
     try:
         emulator = Emulator(
@@ -127,8 +124,8 @@ async def run_emulator(
             faults=faults,
             webhooks=webhooks.settings(faults.seed),
         )
-    except ValueError as error:
-        raise _as_typed(error) from None
+    except SettingError as error:
+        raise ConfigurationError(error.renamed(_option)) from None
     stop = asyncio.Event()
     with on_signals(stop.set):
         async with AsyncExitStack() as stack:
@@ -149,21 +146,18 @@ async def run_emulator(
 
 
 def _show(statistics: Mapping[str, object]) -> None:
-    """One line for each number; those of a kind share one."""
+    """Write one line for each number; numbers of a group share a line."""
     for name, value in statistics.items():
         if isinstance(value, dict):
             value = ", ".join(f"{kind} {count:,}" for kind, count in sorted(value.items())) or "none"
         write(f"{name.replace('_', ' '):<20}{value:,}" if isinstance(value, int) else f"{name:<20}{value}")
 
 
-def _as_typed(error: ValueError) -> ConfigurationError:
-    """The same, where each setting is named by its option."""
-    return ConfigurationError(_NAME.sub(_option, str(error)))
-
-
-def _option(name: re.Match[str]) -> str:
-    prefix = "--webhook-" if name[1] == "Webhooks" else "--"
-    return _OPTIONS.get(name[0]) or prefix + name[2].replace("_", "-")
+def _option(setting: str) -> str:
+    """The option for a setting of the emulator."""
+    owner, _, name = setting.partition("[")[0].partition(".")
+    prefix = "--webhook-" if owner == "Webhooks" else "--"
+    return _OPTIONS.get(setting) or prefix + name.replace("_", "-")
 
 
 def _limits(text: str) -> list[tuple[int, float]]:

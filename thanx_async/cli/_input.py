@@ -1,4 +1,4 @@
-"""Reading guests from a file, off the event loop."""
+"""Read guests from a file, off the event loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import orjson
 from thanx_async._core.errors import ConfigurationError, InvalidIdentifierError
 
 _SLICE = 2_000
-# Also what is no valid guest: neither a header nor the rest of a note is such a thing.
+# Broader than valid guests: neither a header nor a line of a note looks like this.
 _GUEST = re.compile(r"\S+@\S+|^[\s+().\-/]*(?:\d[\s+().\-/]*){7,}$")
 _SHOWN, _LONGEST = 10, 40
 _HEAD = 100
@@ -36,7 +36,7 @@ _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jso
 
 
 class Format(StrEnum):
-    """How guests stand in a file."""
+    """The format of a file of guests."""
 
     CSV = "csv"
     LINES = "lines"
@@ -44,10 +44,10 @@ class Format(StrEnum):
 
 
 class GuestFile:
-    """A file of guests, or standard input (``-``); opened, and its header checked, at once.
+    """A file of guests, or standard input (``-``). It is opened, and its header checked, at once.
 
     Raises:
-        ConfigurationError: the file or the column is missing; the message says what there is.
+        ConfigurationError: the file or the column is missing; the message lists the columns.
     """
 
     def __init__(self, name: str, *, column: str | None, format: Format | None) -> None:  # noqa: A002 - the option's name
@@ -61,7 +61,7 @@ class GuestFile:
             raise
 
     def _open(self, name: str) -> TextIO:
-        # Bytes that are not UTF-8 are kept, so that one such guest is rejected and the others are not.
+        # Bytes that are not UTF-8 are kept, so that only guests with such bytes are rejected.
         if not name:
             raise ConfigurationError("FILE is empty; - reads standard input")
         if name == "-":
@@ -92,7 +92,7 @@ class GuestFile:
 
 @asynccontextmanager
 async def reading(name: str, *, column: str | None, format: Format | None) -> AsyncIterator[GuestFile]:  # noqa: A002 - the option's name
-    """The file, opened in a thread: a pipe may wait for who writes to it."""
+    """The file, opened in a thread because opening a pipe waits for its writer."""
     opening = partial(GuestFile, name, column=column, format=format)
     file = await anyio.to_thread.run_sync(opening, abandon_on_cancel=True)
     try:
@@ -133,14 +133,16 @@ def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
 
 
 def _names(header: list[str]) -> str:
-    """The columns, as far as they can be shown."""
+    """The names of the columns, shortened and escaped to be shown."""
     shown = [name[:_LONGEST].encode("ascii", "backslashreplace").decode() for name in header[:_SHOWN]]
     return ", ".join(shown) + (f" and {len(header) - _SHOWN:,} more" if len(header) > _SHOWN else "")
 
 
 def _csv_rows(text: TextIO) -> Iterator[list[str]]:
-    """The rows, of columns that are separated as those of the first line are: spreadsheets write semicolons
-    where the comma is a decimal point."""
+    """The rows, with the separator that the first line has most of.
+
+    Spreadsheets write semicolons in locales where the comma is the decimal point.
+    """
     first = text.readline()
     separator = max(",;\t", key=re.sub('"[^"]*"', "", first).count)
     rows = csv.reader(chain([first], text), delimiter=separator)
@@ -161,7 +163,7 @@ def _csv_rows(text: TextIO) -> Iterator[list[str]]:
 
 
 def _swallows(cell: str, separator: str) -> bool:
-    """Whether the lines that a quoted cell goes on over look like rows of their own."""
+    """Whether the further lines of a quoted cell look like rows of their own."""
     return any(
         _GUEST.fullmatch(part.strip()) for line in cell.splitlines()[1:] for part in line.split(separator)
     )
@@ -169,7 +171,7 @@ def _swallows(cell: str, separator: str) -> bool:
 
 @attrs.frozen
 class _Unread(Mapping[str, object]):
-    """A line that holds no guest: it reads as the line, and who looks into it is told the reason."""
+    """A line without a guest: its text is the line, and reading its keys raises the reason."""
 
     _line: str = attrs.field(repr=False)
     _reason: str
@@ -193,11 +195,11 @@ def _json_items(text: TextIO, column: str | None) -> Iterator[object]:
     full = list(filter(None, map(str.strip, lines)))
     if full and full[0].startswith("[") and not (_PAIR.match(full[0]) and any(map(_is_pair, items))):
         raise ConfigurationError(
-            "the file is one JSON array; write each guest on a line of its own (jq -c '.[]' does it)"
+            "the file is one JSON array; write each guest on its own line (jq -c '.[]' does it)"
         )
     if len(full) > 1 and full[0].startswith("{") and _MEMBER.match(full[1]):
         raise ConfigurationError(
-            "the first JSON object goes on over several lines; write one object a line (jq -c . does it)"
+            "the first JSON object spans several lines; write one object per line (jq -c . does it)"
         )
     objects = [item for item in items if isinstance(item, dict) and item]
     if objects and not any((column or "value") in item for item in objects):
@@ -214,7 +216,7 @@ def _parsed(line: str) -> object:
 def _refuse_keys(keys: list[str], column: str | None) -> NoReturn:
     if any(map(_GUEST.search, keys)):
         raise ConfigurationError(
-            "the keys of the first JSON object are guests, not names: write each guest on a line of its own"
+            "the keys of the first JSON object are guests, not names: write each guest on its own line"
         )
     if column is None:
         raise ConfigurationError(f"say with --column which key holds the guest: {_names(keys)}")

@@ -1,4 +1,4 @@
-"""The commands that read guests: issue, plan and demo."""
+"""The commands that read or generate guests: issue, plan and demo."""
 
 from __future__ import annotations
 
@@ -45,14 +45,13 @@ async def issue(
     max_failure_rate: float | None = None,
     emulator: Flag = False,
 ) -> int:
-    """Give every guest in FILE one reward.
-
+    """
     Parameters
     ----------
     file:
         CSV with a header, plain lines or JSON lines; - reads standard input.
     campaign:
-        The campaign's id; with --emulator its own is the default, as for the next two.
+        The campaign's id. With --emulator, this and the next two default to the emulator's own.
     merchant:
         The merchant's id.
     variant:
@@ -64,26 +63,26 @@ async def issue(
     failures:
         A CSV file to write: position, value and reason of each guest who failed or was rejected.
     run_id:
-        Names the run, of which nothing is issued twice; by default made of file, target and credential.
+        Names the run; no batch of a run is issued twice. By default derived from file, target and credential.
     batch_size:
         Guests in one request, 1 to 10,000.
     ledger:
-        The file in which the run is recorded; by default one of the user's own (not with --emulator).
+        The file that records the run; by default the user's own, or none with --emulator.
     no_ledger:
-        Record nothing: a killed run cannot be taken up again.
+        Record nothing: a run that is killed cannot be resumed.
     max_rewards:
-        Stop before more rewards than this could be issued.
+        Stop before more than this many rewards could be issued.
     canary:
         Issue to this many guests first, and wait for their job; needs --max-failure-rate.
     max_failure_rate:
-        From 0 to 1: stop once more than this part of the guests in finished jobs have failed.
+        From 0 to 1: stop once more than this share of the guests in finished jobs has failed.
     emulator:
-        Run against the embedded emulator, not against Thanx.
+        Run against the embedded emulator instead of Thanx.
     """
     if run_id == "":
         raise ConfigurationError("--run-id is empty")
     if no_ledger and ledger is not None:
-        raise ConfigurationError("say one of --ledger and --no-ledger")
+        raise ConfigurationError("give only one of --ledger and --no-ledger")
     target = _target(campaign, merchant, variant, emulator=emulator)
     guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
     is_recorded = ledger is not None or not (emulator or no_ledger)
@@ -105,7 +104,7 @@ async def issue(
             status = await drive(batcher, display, guests, run_id=run_id, before=before, failures=rows)
     if status == STOPPED and path is not None:
         again = f"--run-id {quote(run_id or '')}"
-        warn(f"to go on: the same command and guests, with {again}")
+        warn(f"to continue, give the same command and guests with {again}")
     return status
 
 
@@ -117,8 +116,7 @@ async def plan(
     format: Format | None = None,  # noqa: A002 - the option's name
     batch_size: Whole = 10_000,
 ) -> int:
-    """Read and check FILE without sending anything: guests, rejects, duplicates, requests, duration.
-
+    """
     Parameters
     ----------
     file:
@@ -141,12 +139,11 @@ async def plan(
 
 
 async def demo(*, guests: Whole = 25_000) -> int:
-    """Issue generated guests against the emulator, under Thanx's rate limits.
-
+    """
     Parameters
     ----------
     guests:
-        How many lines to generate; among them are some that are junk, duplicates or unknown to Thanx.
+        Lines to generate; a few are junk, duplicates or unknown to Thanx.
     """
     if guests < 0:
         raise ConfigurationError(f"--guests must be 0 or more, not {guests}")
@@ -187,12 +184,12 @@ def _target(
     values = [value or default for value, default in zip(given.values(), _SEED, strict=True)]
     missing = [name for name, value in given.items() if not value]
     if missing and not emulator:
-        raise ConfigurationError(f"say what to issue: {', '.join(missing)} missing")
+        raise ConfigurationError(f"cannot tell what to issue: {', '.join(missing)} missing")
     return values[0], values[1], values[2]
 
 
 def _generated(count: int) -> Iterable[str]:
-    """Guests of whom 1 in 500 is junk, 1 in 500 a duplicate, and 1 in 500 unknown to Thanx."""
+    """Lines of which 1 in 500 is junk, 1 in 500 a duplicate, and 1 in 500 unknown to Thanx."""
     for number in range(count):
         match number % 500:
             case 100:

@@ -10,19 +10,19 @@ from thanx_async.cli._output import write
 from thanx_async.cli._status import ISSUED, SOME_FAILED
 from thanx_async.models import IssuanceJob
 
-job_app = cyclopts.App(name="job", help="Look at, wait for or revoke one job.")
+job_app = cyclopts.App(name="job")
 
 
 @job_app.command
 async def show(job_id: str, /, *, merchant: str) -> int:
-    """Show a job as it is now.
+    """Show a job's current state.
 
     Parameters
     ----------
     job_id:
-        The id that Thanx gave it.
+        The job's id at Thanx.
     merchant:
-        The merchant that it belongs to.
+        The job's merchant.
     """
     async with connect() as client:
         _show_job(await client.get_issuance_job(job_id, merchant_id=merchant))
@@ -36,11 +36,11 @@ async def wait(job_id: str, /, *, merchant: str, timeout: float | None = None) -
     Parameters
     ----------
     job_id:
-        The id that Thanx gave it.
+        The job's id at Thanx.
     merchant:
-        The merchant that it belongs to.
+        The job's merchant.
     timeout:
-        Seconds to wait at most; by default as long as it takes.
+        The longest wait, in seconds; by default there is no limit.
     """
     if timeout is not None and not timeout > 0:
         raise ConfigurationError(f"--timeout must be more than 0 s, not {timeout:g}")
@@ -52,14 +52,14 @@ async def wait(job_id: str, /, *, merchant: str, timeout: float | None = None) -
 
 @job_app.command
 async def revoke(job_id: str, /, *, merchant: str) -> int:
-    """Take the rewards of a finished job back.
+    """Take back the rewards of a finished job.
 
     Parameters
     ----------
     job_id:
-        The id that Thanx gave it.
+        The job's id at Thanx.
     merchant:
-        The merchant that it belongs to.
+        The job's merchant.
     """
     async with connect() as client:
         _show_job(await client.job(job_id, merchant_id=merchant).revoke())

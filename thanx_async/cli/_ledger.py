@@ -21,7 +21,7 @@ from thanx_async.cli._recorded import (
 from thanx_async.cli._status import ISSUED
 from thanx_async.ledger import BatchRecord, BatchState, RunRecord, SQLiteLedger
 
-ledger_app = cyclopts.App(name="ledger", help="Look at recorded runs, and settle what is in doubt by hand.")
+ledger_app = cyclopts.App(name="ledger")
 
 
 @ledger_app.command
@@ -76,7 +76,7 @@ async def settle(
     job: str | None = None,
     ledger: FileName | None = None,
 ) -> int:
-    """Decide by hand what became of a batch in doubt, once you know it from Thanx.
+    """Settle a batch in doubt by hand, once you know from Thanx what happened to it.
 
     Parameters
     ----------
@@ -87,14 +87,14 @@ async def settle(
     issued:
         All of its guests have their reward.
     not_issued:
-        None of them has: the next `issue` of the run sends it again, unless it was accepted as a job.
+        None of its guests has one: the next `issue` of the run sends the batch again, unless it has a job.
     job:
-        It was accepted as this job, which is looked at first, and which `resume` then follows.
+        Thanx accepted it as this job, which is checked first, and which `resume` then follows.
     ledger:
         The ledger's file; by default the user's own.
     """
     if [issued, not_issued, job is not None].count(True) != 1:
-        raise ConfigurationError("say one of --issued, --not-issued and --job ID")
+        raise ConfigurationError("give one of --issued, --not-issued and --job ID")
     async with open_ledger(ledger) as opened:
         with before_sending():
             record = await opened.claim(await known_run(opened, run))
@@ -120,7 +120,7 @@ async def settle(
 
 
 async def _is_in_doubt(batch: BatchRecord, run: RunRecord) -> bool:
-    """Whether it was not answered, or its job has ended without telling who got a reward."""
+    """Whether Thanx never answered, or the job ended without saying who got a reward."""
     if batch.state is not BatchState.ACCEPTED or batch.job_id is None:
         return batch.state is BatchState.IN_DOUBT
     async with connect() as client:
@@ -134,11 +134,11 @@ def _by_hand(guests: int, *, issued: bool) -> BatchOutcome:
 
 
 async def _check_job(job_id: str, run: RunRecord, batch: BatchRecord, ledger: SQLiteLedger) -> None:
-    """A wrong job would settle the batch for good.
+    """Check that the job can be the batch's: a wrong one would settle the batch for good.
 
     Raises:
-        ConfigurationError: it cannot be this batch's.
-        ThanxError: Thanx does not know it, or does not answer.
+        ConfigurationError: it can't be this batch's job.
+        ThanxError: Thanx doesn't know the job, or doesn't answer.
     """
     for record in await ledger.runs():
         for other in await ledger.batches(record.run_id):
@@ -177,7 +177,7 @@ def _batch(batch: BatchRecord, replay_within: float, run: RunRecord) -> str:
         text += f"{batch.outcome.state}: {batch.outcome.issued:,} issued"
     elif batch.state is BatchState.IN_DOUBT:
         old = batch.is_older_than(replay_within)
-        then = "too old to be sent again: settle it" if old else "will be sent again"
+        then = "too old to send again: settle it" if old else "will be sent again"
         then = "not sent again, since the run was revoked: settle it" if run.revoked_at else then
         text += f"in doubt since {date(batch.recorded_at)} ({then}), key {batch.key}"
     else:

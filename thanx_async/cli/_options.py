@@ -1,21 +1,24 @@
-"""What the options of the command line hold, and how messages call what was typed."""
+"""The types of options, and the library's messages with the names that users type."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, Token
 
+from thanx_async._core.messages import Message
+
 _TYPED = {
     "access_token": "THANX_ACCESS_TOKEN",
     "base_url": "THANX_BASE_URL",
     "batch_size": "--batch-size",
     "campaign_id": "--campaign",
-    "canary": "--canary",
     "client_id": "THANX_CLIENT_ID",
+    "Guard.canary": "--canary",
+    "Guard.max_failure_rate": "--max-failure-rate",
+    "Guard.max_rewards": "--max-rewards",
     "max_failure_rate": "--max-failure-rate",
     "max_rewards": "--max-rewards",
     "merchant_id": "--merchant",
@@ -23,14 +26,12 @@ _TYPED = {
     "user_agent": "THANX_USER_AGENT",
     "variant_id": "--variant",
 }
-# Only where the library names them: columns and files may be called the same.
-_PLACES = "|".join(["^", *(f"(?<={words} )" for words in ("settings:", ";", "needs", "another"))])
-_ARGUMENT = re.compile(rf"(?:{_PLACES})(?:Guard\.)?({'|'.join(_TYPED)})(?=[ ,]|$)")
 
 
-def as_typed(message: str) -> str:
-    """A message of the library with options and variables in place of its arguments."""
-    return _ARGUMENT.sub(lambda match: _TYPED[match[1]], message)
+def as_typed(error: BaseException) -> str:
+    """The error's message, with options and environment variables in place of the library's arguments."""
+    message = error.args[0] if error.args else None
+    return message.renamed(_TYPED) if isinstance(message, Message) else str(error)
 
 
 def _whole(_: object, tokens: Sequence[Token]) -> int:
@@ -38,7 +39,7 @@ def _whole(_: object, tokens: Sequence[Token]) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no whole number") from None
+        raise ValueError(f"{text!r} is not a whole number") from None
 
 
 def _file(_: object, tokens: Sequence[Token]) -> Path:

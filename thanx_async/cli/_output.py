@@ -1,4 +1,4 @@
-"""What the command line shows: progress, a report, and the file of those who got nothing."""
+"""What the command line shows: progress, reports, and the file of guests without a reward."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from thanx_async.batcher import (
     IssuanceRun,
     RevocationReport,
 )
-from thanx_async.cli._status import unread
+from thanx_async.cli._status import discard_output
 from thanx_async.client import ThanxClient
 from thanx_async.limiter import LimiterStatus
 
@@ -35,14 +35,14 @@ _REASONS = 20
 
 
 class _Console(Console):
-    """A console that goes silent when nobody reads it any more, where rich would end the program."""
+    """A console that goes quiet when its reader has gone; rich would end the program."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
 
 class Display:
-    """Progress: live on a terminal, otherwise a plain line every two seconds."""
+    """Shows progress: live on a terminal, otherwise as a plain line every two seconds."""
 
     def __init__(self) -> None:
         self._console = _Console(stderr=True)
@@ -67,11 +67,11 @@ class Display:
             self._live.stop()
 
     def watch(self, client: ThanxClient) -> None:
-        """Show this client's waits as well."""
+        """Also show the waits of this client."""
         self._client = client
 
     async def keep_showing(self, run: IssuanceRun) -> None:
-        """Show the run every two seconds until cancelled: while it waits, nothing calls back."""
+        """Show the run every two seconds until cancelled: a waiting run makes no progress callbacks."""
         while True:
             await asyncio.sleep(_EVERY)
             self.progress(run)
@@ -80,7 +80,7 @@ class Display:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def progress(self, run: IssuanceRun) -> None:
-        """The callback of a batcher."""
+        """The progress callback of a batcher."""
         text, status = _progress(run), self._client.limiter.status() if self._client else None
         reason = status.reason if status and status.held_for > _SHOWN else None
         if self._live:
@@ -108,34 +108,34 @@ def _wait(status: LimiterStatus | None, reason: str | None) -> str:
 
 
 def write(text: str) -> None:
-    """A line on standard output; for nobody, once who reads it has gone.
+    """Write a line to standard output; it is discarded once the reader has gone.
 
     Raises:
-        OSError: it cannot be written, which is said.
+        OSError: the line can't be written; the message says why.
     """
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        unread()
+        discard_output()
     except OSError as error:
         raise OSError(f"cannot write to standard output: {error.strerror}") from None
 
 
 def show_report(report: IssuanceReport, *, of: str) -> None:
-    """The counts, why guests failed, and what to do about batches."""
+    """Show the counts, why guests failed, and the batches that are open."""
     write(f"Run {report.run_id}: {report.total:,} {of}")
     for fate, count in report.counts.items():
         write(f"  {fate.replace('_', ' '):<11}{count:>12,}")
     _show_reasons("failed", report.failed)
     _show_reasons("rejected", report.rejected)
     _show_batches("in doubt: may have been issued", report.in_doubt, all_of_them=True)
-    _show_batches("unfinished: the job goes on at Thanx", report.unfinished)
+    _show_batches("unfinished: the job still runs at Thanx", report.unfinished)
     _show_batches("unsent: certainly not issued", report.unsent)
 
 
 def show_revocation(report: RevocationReport) -> None:
-    """What was taken back, and what was not."""
+    """Show what was taken back, and what was not."""
     what = f"{report.rewards:,} rewards of {len(report.revoked):,} jobs taken back"
     if report.revoked and not report.rewards:
         what = f"none of its {len(report.revoked):,} jobs has rewards left to take back"
@@ -145,11 +145,11 @@ def show_revocation(report: RevocationReport) -> None:
 
 
 def show_plan(plan: IssuancePlan) -> None:
-    """What would be done."""
+    """Show what a run would do."""
     write(f"{plan.total:,} read, {plan.identifiers:,} guests to reward, in {plan.requests:,} requests")
     write(f"{len(plan.rejected):,} rejected, {len(plan.duplicates):,} duplicates")
     _show_reasons("rejected", plan.rejected)
-    write(f"at least {plan.least_duration:,.0f} s under the rate limits, one poll for each job included")
+    write(f"at least {plan.least_duration:,.0f} s under the rate limits, including one poll for each job")
 
 
 def _show_reasons(fate: str, rows: list[GuestRow]) -> None:
@@ -180,8 +180,11 @@ def _show_batches(what: str, batches: list[BatchRange], *, all_of_them: bool = F
 
 
 class FailureFile:
-    """The CSV file of the guests who got no reward, readable by its owner only; opened before anything is
-    sent, so that a name that cannot be written stops the run in time, and emptied only to be written."""
+    """The CSV file of the guests without a reward, readable by its owner only.
+
+    It is opened before anything is sent, so that an unusable path stops the run in time, and is emptied only
+    when it is written.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -195,10 +198,10 @@ class FailureFile:
         )
 
     def write(self, report: IssuanceReport) -> str:
-        """Returns what to tell of it.
+        """Write the guests; returns a line for the user.
 
         Raises:
-            OSError: it cannot be written, which is said.
+            OSError: the file can't be written; the message says why.
         """
         listed = sorted([*report.failed, *report.rejected], key=lambda row: row.position)
         try:
@@ -220,15 +223,21 @@ def _is_read_from(path: Path, source: str) -> bool:
     try:
         given = os.fstat(sys.stdin.fileno()) if source == "-" else Path(source).stat()
         return os.path.samestat(path.stat(), given)
-    except OSError:  # one of them is not there, or is no file
+    except OSError:  # one of them does not exist, or is not a file
         return False
 
 
 @contextmanager
 def failure_file(path: Path | None, *, source: str, ledger: Path | None) -> Iterator[FailureFile | None]:
-    """The file, closed at the end in any case. It is neither what the guests are read from nor the ledger."""
+    """The file for ``path``, closed at the end.
+
+    Raises:
+        ConfigurationError: it is the file that the guests are read from, or the ledger.
+    """
     if path and _is_read_from(path, source):
-        raise ConfigurationError(f"{path} is the file that the guests are read from; give --failures another")
+        raise ConfigurationError(
+            f"{path} is the file that the guests are read from; give --failures another file"
+        )
     theirs = {f"{ledger.resolve()}{end}" for end in ("", "-wal", "-shm", "-bodies")} if ledger else set[str]()
     if path and str(path.resolve()) in theirs:
         raise ConfigurationError(f"{path} is the ledger's; give --failures another file")

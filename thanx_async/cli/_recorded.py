@@ -1,4 +1,4 @@
-"""Where runs are recorded, and how far they have come."""
+"""Where runs are recorded, and how far they have got."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 from shlex import quote
 from uuid import uuid4
 
-import platformdirs
-
 from thanx_async._core.errors import ConfigurationError, LedgerError
+from thanx_async.cli._state import state_folder, state_path
 from thanx_async.client import ThanxClient
 from thanx_async.ledger import BatchRecord, BatchState, RunRecord, SQLiteLedger
 
@@ -21,49 +20,45 @@ _OWN = "ledger.sqlite"
 
 @contextmanager
 def before_sending() -> Iterator[None]:
-    """While nothing was sent, what a ledger refuses is wrong use."""
+    """Before anything is sent, a refusal of the ledger is a usage error."""
     try:
         yield
     except LedgerError as error:
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(*error.args) from error
 
 
 def open_ledger(path: Path | None) -> AbstractAsyncContextManager[SQLiteLedger]:
-    """The ledger at a path, which must be there, or the user's own."""
+    """The ledger at a path, which must exist, or the user's own."""
     if path is not None and not path.exists():
         raise ConfigurationError(f"there is no ledger {path}")
     if path is not None and path.is_file() and not path.stat().st_size:
-        raise ConfigurationError(f"{path} is an empty file, and no ledger")
+        raise ConfigurationError(f"{path} is an empty file, not a ledger")
     return new_ledger(path)
 
 
 @asynccontextmanager
 async def new_ledger(path: Path | None) -> AsyncIterator[SQLiteLedger]:
-    """The same, which is made if it is not there."""
+    """The ledger at a path, or the user's own, created if needed."""
     async with AsyncExitStack() as stack:
         with before_sending():
-            ledger = await stack.enter_async_context(SQLiteLedger(path or _own_folder() / _OWN))
+            ledger = await stack.enter_async_context(SQLiteLedger(path or _own_ledger()))
         yield ledger
 
 
-def _state() -> Path:
-    return platformdirs.user_state_path("thanx-async", appauthor=False)
-
-
-def _own_folder() -> Path:
-    folder = _state()
+def _own_ledger() -> Path:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return state_folder() / _OWN
     except OSError as error:
         raise ConfigurationError(
-            f"cannot write in {folder}, where runs are recorded ({error.strerror}): give --ledger PATH"
+            f"cannot write in {state_path()}, where runs are recorded ({error.strerror}): give --ledger PATH"
         ) from error
-    return folder
 
 
 def run_id_of(file: str, client: ThanxClient, target: tuple[str, str, str]) -> str:
-    """The run of a file: the same for the same file, target and credential, whatever the file holds. What
-    comes through a pipe is a new run each time."""
+    """The run id for a file: the same for the same file, target and credential, whatever the file holds.
+
+    A pipe gets a new run id each time.
+    """
     path = Path(file).resolve()
     if not path.is_file():
         return uuid4().hex
@@ -73,19 +68,19 @@ def run_id_of(file: str, client: ThanxClient, target: tuple[str, str, str]) -> s
 
 
 def command(words: str, ledger: SQLiteLedger, run_id: str = "") -> str:
-    """A command about a recorded run, as it can be typed."""
+    """A command about a recorded run, quoted as the user can type it."""
     if run_id:
         words += f" {quote(run_id)}"
-    if ledger.path != _state() / _OWN:
+    if ledger.path != state_path() / _OWN:
         words += f" --ledger {quote(str(ledger.path))}"
     return f"`{words}`"
 
 
 async def earlier(ledger: SQLiteLedger, run_id: str | None) -> str:
-    """How far a run has come before, "" if it is new.
+    """The earlier progress of a run, "" if the run is new.
 
     Raises:
-        ConfigurationError: it is complete, so that starting it again is not what was meant.
+        ConfigurationError: the run is complete, so starting it again can't be intended.
     """
     known = await ledger.run(run_id) if run_id else None
     if known is None:
@@ -96,13 +91,17 @@ async def earlier(ledger: SQLiteLedger, run_id: str | None) -> str:
             f"run {known.run_id} is already complete: {issued_by(batches):,} issued,"
             f" {guests(batches) - issued_by(batches):,} failed, on {date(known.changed_at)};"
             f" {command('resume', ledger, known.run_id)} reports on it. Nothing was sent. Put new guests in a"
-            " file of their own: a new --run-id issues to everybody in this one once more"
+            " file of their own: a new --run-id issues to everyone in this file again"
         )
     return f"Continuing run {known.run_id} of {date(known.created_at)}: {states(batches)}"
 
 
 async def known_run(ledger: SQLiteLedger, run_id: str) -> RunRecord:
-    """A run that must be recorded."""
+    """The record of a run.
+
+    Raises:
+        ConfigurationError: the ledger has no such run.
+    """
     record = await ledger.run(run_id)
     if record is None:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The commands that take up and take back recorded runs."""
+"""The commands that resume and revoke recorded runs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from thanx_async.ledger import SQLiteLedger
 
 
 async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileName | None = None) -> int:
-    """Take up a run that was stopped, without its file: send again what is in doubt, wait, and report.
-
+    """
     Parameters
     ----------
     run:
         The run's id.
     failures:
-        A CSV file to write: position and reason of each guest who failed, the value being forgotten by now.
+        A CSV file to write: position and reason of each guest who failed; values are not recorded.
     ledger:
         The ledger's file; by default the user's own.
     """
@@ -51,7 +50,7 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileN
         old = f"for longer than {opened.replay_within / 3600:g} h"
         why = old if record.revoked_at is None else "in a revoked run"
         write(
-            f"What is in doubt {why}, or since its job does not say, is not sent again: see `ledger settle`"
+            f"Batches in doubt {why}, or whose job gives no outcome, are not sent again: see `ledger settle`"
         )
     if unsent:
         write("Not all of the file was sent: run `issue` with it again for the rest")
@@ -60,8 +59,7 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileN
 
 
 async def revoke(run: str, /, *, ledger: FileName | None = None) -> int:
-    """Take back the rewards of all jobs of a run, waiting for those that still run.
-
+    """
     Parameters
     ----------
     run:
@@ -80,10 +78,10 @@ async def revoke(run: str, /, *, ledger: FileName | None = None) -> int:
 
 
 async def _check_doubts(ledger: SQLiteLedger, run: str) -> None:
-    """Once the run is revoked nothing of it is sent again, by which its job could be found.
+    """Check for batches in doubt: a revoked run sends nothing again, so their jobs could never be found.
 
     Raises:
-        ConfigurationError: there is something in doubt that `resume` would find out about.
+        ConfigurationError: `resume` could still settle a batch in doubt.
     """
     doubts = [batch for batch in await ledger.in_doubt() if batch.run_id == run]
     young = [batch for batch in doubts if not batch.is_older_than(ledger.replay_within)]
@@ -98,7 +96,7 @@ async def _check_doubts(ledger: SQLiteLedger, run: str) -> None:
 async def _recorded(
     run_id: str, path: Path | None, display: Display
 ) -> AsyncIterator[tuple[SQLiteLedger, AsyncBatcher]]:
-    """The ledger and a batcher for a recorded run."""
+    """The ledger, and a batcher for a run that it has recorded."""
     async with open_ledger(path) as ledger, connect() as client:
         display.watch(client)
         with before_sending():

@@ -1,4 +1,4 @@
-"""How a command ends: its exit status, and what to do when nobody reads what it prints."""
+"""Exit statuses, warnings, and what to do when nobody reads standard output."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 import sys
 from contextlib import suppress
 
-ISSUED, SOME_FAILED, WRONG_USE, STOPPED = range(4)
+ISSUED, SOME_FAILED, USAGE_ERROR, STOPPED = range(4)
 
 
 def warn(text: str) -> None:
-    """A line on standard error."""
+    """Write a line to standard error."""
     with suppress(OSError):
         sys.stderr.write(f"thanx-async: {text}\n")
 
 
-def unread() -> None:
-    """Whoever read standard output has gone: what is still printed goes nowhere, also at the exit."""
+def discard_output() -> None:
+    """Discard further standard output, whose reader has gone; flushing at exit would fail otherwise."""
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

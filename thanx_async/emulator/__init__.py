@@ -1,8 +1,9 @@
-"""A faithful stand-in for Thanx on loopback, for trying things out and for tests.
+"""A faithful emulator of Thanx's API on loopback, for experiments and tests.
 
-It shares no code with the client, so that it cannot share its mistakes.
+It shares no code with the client, so that it can't share its mistakes.
 """
 
+from thanx_async.emulator.checks import SettingError
 from thanx_async.emulator.counters import Counter
 from thanx_async.emulator.faults import Fault, Faults, ScriptedAnswer
 from thanx_async.emulator.guests import unknown_guests
@@ -18,6 +19,7 @@ __all__ = [
     "JobSpeed",
     "RequestLog",
     "ScriptedAnswer",
+    "SettingError",
     "Webhooks",
     "sign",
     "unknown_guests",

@@ -1,4 +1,4 @@
-"""Answers as Thanx gives them: JSON, and the error envelope."""
+"""Answers in Thanx's format: JSON, and the error envelope."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CODES = {
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a failure of the emulator
-    """An answer with the error envelope; ``code`` is by default the documented one of the status."""
+    """A refusal with the error envelope. ``code`` is by default the documented code of the status."""
 
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
         super().__init__(message)
@@ -45,6 +45,6 @@ def raw_response(
 
 
 def html_response(status: int, phrase: str) -> web.Response:
-    """What a proxy says in the place of Thanx."""
+    """The HTML page of a proxy that answers instead of Thanx."""
     page = f"<html><title>{status} {phrase}</title></html>"
     return raw_response(status, page.encode(), "text/html")

@@ -1,4 +1,4 @@
-"""Merchants, campaigns and reward templates: those that are there from the start, and new ones."""
+"""Merchants, campaigns and reward templates: the initial ones, and created campaigns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FIELDS = {"merchant_id", "name", "variants", *_DATES, *_TEXTS}
 
 
 class Catalogue:
-    """What rewards can be issued from."""
+    """The merchant, its campaigns and its reward templates."""
 
     def __init__(self) -> None:
         self.merchants = [{"id": MERCHANT, "name": "Seed Bakery", "handle": "seed-bakery"}]
@@ -45,7 +45,7 @@ class Catalogue:
         return self.templates[template_id]
 
     def create(self, fields: object) -> dict[str, object]:
-        """Check and keep a new campaign."""
+        """Check and store a new campaign."""
         if not isinstance(fields, dict):
             raise Refused(400, "campaign is missing or not an object")
         if unknown := sorted(set(fields) - _FIELDS):

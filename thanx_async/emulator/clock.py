@@ -1,4 +1,4 @@
-"""The emulator's time: the loop's, and whatever was skipped."""
+"""The emulator's time: the loop's time plus the time skipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RESOLUTION = 1e-6
 
 
 class Clock:
-    """Seconds that never go back, and the wall time that belongs to them."""
+    """Seconds that never go backwards, and the wall time for them."""
 
     def __init__(self) -> None:
         self._skipped = 0.0
@@ -20,7 +20,7 @@ class Clock:
         self._jumped = asyncio.Event()
 
     def start(self) -> None:
-        """Take the running loop's time for now."""
+        """Set the wall time from the system's clock."""
         self._epoch = datetime.now(UTC) - timedelta(seconds=self.now())
 
     def now(self) -> float:
@@ -31,18 +31,18 @@ class Clock:
         return self._epoch + timedelta(seconds=at)
 
     def iso(self, at: float) -> str:
-        """The same as Thanx writes it: ISO 8601, UTC, whole seconds."""
+        """The wall time in Thanx's format: ISO 8601, UTC, whole seconds."""
         return self.wall(at).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def advance(self, seconds: float) -> None:
-        """Skip some time; whoever sleeps until then wakes at once."""
+        """Skip time; sleepers whose time has come wake at once."""
         checks.seconds("seconds of Emulator.advance()", seconds)
         self._skipped += seconds
         jumped, self._jumped = self._jumped, asyncio.Event()
         jumped.set()
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep until this clock has gone on by so much."""
+        """Sleep until this clock has advanced by ``seconds``."""
         until = self.now() + seconds
         while (left := until - self.now()) > _RESOLUTION:
             with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""How a server may count requests; Thanx does not say which way it does."""
+"""Ways to count requests against a rate limit; Thanx does not say which one it uses."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from enum import StrEnum
 from typing import Protocol
 
 from thanx_async.emulator import checks
+from thanx_async.emulator.checks import Setting, SettingError
 
 _SHORTEST = 0.001
 
 
 class Counter(StrEnum):
-    """The kinds of counter."""
+    """How the emulator counts requests against its limits.
+
+    ``FIXED`` counts in windows aligned to the clock, and ``SLIDING_LOG`` in any window;
+    ``SLIDING_LOG_COUNTING_REFUSED`` also counts refused requests. ``SLIDING_COUNTER`` estimates a sliding
+    window from two aligned ones. ``LEAKY`` is a leaky bucket. ``NONE`` sets no limit.
+    """
 
     FIXED = "fixed"
     SLIDING_LOG = "sliding-log"
@@ -24,7 +30,7 @@ class Counter(StrEnum):
 
 
 class Referee(Protocol):
-    """Judges requests one by one; ``now`` is in seconds and never goes back."""
+    """Admits or refuses requests one by one; ``now`` is in seconds and never goes backwards."""
 
     def admits(self, now: float) -> bool: ...
 
@@ -60,7 +66,7 @@ class SlidingLog:
 
 
 class SlidingLogCountingRefused:
-    """The same, where a request that is refused counts like any other."""
+    """At most ``requests`` in any window, counting refused requests as well."""
 
     def __init__(self, requests: int, seconds: float) -> None:
         self._seconds = seconds
@@ -74,8 +80,11 @@ class SlidingLogCountingRefused:
 
 
 class SlidingCounter:
-    """The count of this aligned window and the part, rounded down as is usual, of the one before that a
-    sliding window still covers."""
+    """At most ``requests`` in an estimate of the sliding window.
+
+    The estimate is the count of the current aligned window, plus the share of the previous count that the
+    sliding window still covers, rounded down as usual.
+    """
 
     def __init__(self, requests: int, seconds: float) -> None:
         self._requests, self._seconds = requests, seconds
@@ -94,8 +103,10 @@ class SlidingCounter:
 
 
 class Leaky:
-    """A bucket that leaks ``requests`` in ``seconds`` and takes ``burst`` more than one at once, as nginx's
-    ``limit_req ... burst=... nodelay`` does."""
+    """A bucket that leaks ``requests`` per ``seconds`` and holds ``burst`` more than one request.
+
+    nginx's ``limit_req ... burst=... nodelay`` works the same way.
+    """
 
     def __init__(self, requests: int, seconds: float, burst: int) -> None:
         self._rate, self._burst = requests / seconds, burst
@@ -113,12 +124,12 @@ class Leaky:
 class Unlimited:
     """Admits everything."""
 
-    def admits(self, now: float) -> bool:  # noqa: ARG002 - the protocol's
+    def admits(self, now: float) -> bool:  # noqa: ARG002 - required by the protocol
         return True
 
 
 def referee(counter: Counter, requests: int, seconds: float, *, burst: int | None = None) -> Referee:
-    """The judge of one limit; ``burst`` is the leaky bucket's, by default a limit's worth."""
+    """The referee of one limit. ``burst`` is for a leaky bucket, by default a full limit."""
     match counter:
         case Counter.FIXED:
             return Fixed(requests, seconds)
@@ -135,15 +146,19 @@ def referee(counter: Counter, requests: int, seconds: float, *, burst: int | Non
 
 
 def referees(counter: str, limits: object, burst: int | None) -> list[Referee]:
-    """The judges of all limits of an emulator, whose settings are checked here."""
+    """Check an emulator's limits, and make a referee for each."""
     if counter not in list(Counter):
-        raise ValueError(f"Emulator.counter must be one of {', '.join(Counter)}, not {counter!r}")
+        raise SettingError(
+            Setting("Emulator.counter"), f" must be one of {', '.join(Counter)}, not {counter!r}"
+        )
     if burst is not None:
         checks.whole("Emulator.burst", burst)
         if counter != Counter.LEAKY:
-            raise ValueError("Emulator.burst goes with Counter.LEAKY only")
+            raise SettingError(Setting("Emulator.burst"), " goes with ", Setting("Counter.LEAKY"), " only")
     if not isinstance(limits, Sequence) or isinstance(limits, str):
-        raise ValueError(f"Emulator.limits must be a sequence of pairs, not {type(limits).__name__}")  # noqa: TRY004 - as all that is wrong
+        raise SettingError(
+            Setting("Emulator.limits"), f" must be a sequence of pairs, not {type(limits).__name__}"
+        )
     pairs = [_pair(f"Emulator.limits[{place}]", limit) for place, limit in enumerate(limits)]
     return [referee(Counter(counter), *pair, burst=burst) for pair in pairs]
 
@@ -157,4 +172,6 @@ def _pair(name: str, limit: object) -> tuple[int, float]:
         case _:
             given = type(limit).__name__
     most = f"{checks.MOST:,}"
-    raise ValueError(f"{name} must be 1 to {most} requests in {_SHORTEST} to {most} s, not {given}")
+    raise SettingError(
+        Setting(name), f" must be 1 to {most} requests in {_SHORTEST} to {most} s, not {given}"
+    )

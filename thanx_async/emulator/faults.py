@@ -1,4 +1,4 @@
-"""What may go wrong on the way and inside Thanx, by seed and rate, or by script."""
+"""Faults on the network and inside Thanx: at random by seed and rate, or scripted."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from enum import StrEnum
 import attrs
 
 from thanx_async.emulator import checks
+from thanx_async.emulator.checks import Setting, SettingError
 from thanx_async.emulator.jobs import UNKNOWN_STATE, Fate
 
 
 class Fault(StrEnum):
-    """One thing that goes wrong with one request. "After" means that Thanx has acted on it.
+    """A fault that one request meets. "After" means after Thanx has acted on the request.
 
-    Where Thanx does not act, the request is not counted against the rate limits either.
+    A request that Thanx does not act on does not count against the rate limits either.
     """
 
     RESET_BEFORE = "reset_before"
@@ -33,28 +34,29 @@ _JOB_STATES = {"job_hangs": "processing", "job_fails": "failed", "job_unknown": 
 
 @attrs.frozen
 class Faults:
-    """What goes wrong, at every endpoint. Rates are from 0 to 1; the same requests in the same order under
-    the same seed meet the same faults.
+    """Random faults, at every endpoint.
 
-    Attributes:
-        seed: Seeds the random numbers.
+    Rates are from 0 to 1. With the same seed, the same requests in the same order meet the same faults.
+
+    Args:
+        seed: The seed of the random numbers.
         reset_before: Rate of requests whose connection is reset before Thanx acts.
         reset_after: Rate of requests whose connection is reset after Thanx has acted.
-        answer_lost: Rate of requests that are acted on and never answered.
-        truncated: Rate of answers that break off in the middle.
-        html_502: Rate of requests that a proxy refuses with an HTML page; Thanx does not act.
-        html_504: Rate of requests that a proxy gives up on with an HTML page; Thanx has acted.
-        error_500: Rate of requests that Thanx answers with its GENERIC_ERROR, without acting.
-        delay: How late an answer is, in seconds; Thanx acts at once.
+        answer_lost: Rate of requests that Thanx acts on and never answers.
+        truncated: Rate of answers that end in the middle.
+        html_502: Rate of requests that a proxy refuses with an HTML page; Thanx does not act on them.
+        html_504: Rate of requests that a proxy gives up on with an HTML page; Thanx acts on them.
+        error_500: Rate of requests that Thanx answers with GENERIC_ERROR, without acting on them.
+        delay: The delay of late answers, in seconds; Thanx acts at once.
         delay_rate: Rate of answers that are late.
-        burst: Rate of requests with which a burst of 429 begins.
-        burst_requests: How many requests a burst refuses.
-        burst_seconds: For how long a burst refuses requests, in seconds, even if they are more.
-        retry_after: The Retry-After of these 429, in seconds; by default they have none.
-        forget_keys_after: Seconds after which an idempotency key is as good as new; by default never.
-        job_hangs: Rate of jobs that stop somewhere and stay "processing".
-        job_fails: Rate of jobs that stop somewhere and end as "failed".
-        job_unknown: Rate of jobs that stop somewhere, in a state that no documentation knows.
+        burst: Rate of requests that start a burst of 429 answers.
+        burst_requests: The number of requests that a burst refuses.
+        burst_seconds: How long a burst refuses all requests, in seconds, even more than burst_requests.
+        retry_after: The Retry-After of the burst's answers, in seconds; by default they have none.
+        forget_keys_after: Seconds after which an idempotency key is forgotten; by default never.
+        job_hangs: Rate of jobs that stop partway and stay "processing".
+        job_fails: Rate of jobs that stop partway and end as "failed".
+        job_unknown: Rate of jobs that stop partway, in an undocumented state.
     """
 
     seed: int = 0
@@ -88,26 +90,33 @@ class Faults:
         checks.whole("Faults.seed", self.seed, None)
         checks.whole("Faults.burst_requests", self.burst_requests)
         if self.burst and not (self.burst_requests or self.burst_seconds):
-            raise ValueError("Faults.burst needs Faults.burst_requests or Faults.burst_seconds")
+            raise SettingError(
+                Setting("Faults.burst"),
+                " needs ",
+                Setting("Faults.burst_requests"),
+                " or ",
+                Setting("Faults.burst_seconds"),
+            )
 
     def _check_sum(self, names: list[str]) -> None:
         total = sum(getattr(self, name) for name in names)
         if total > 1 + 1e-9:
-            given = " + ".join(f"Faults.{name}" for name in names)
-            raise ValueError(f"{given} must be at most 1 in all, not {total:g}")
+            given = [part for name in names for part in (" + ", Setting(f"Faults.{name}"))]
+            raise SettingError(*given[1:], f" must be at most 1 in all, not {total:g}")
 
 
 @attrs.frozen
 class ScriptedAnswer:
-    """What one coming request gets.
+    """The answer to one of the next requests.
 
-    Attributes:
-        status: of an answer that Thanx gives without acting; None lets Thanx act and answer as usual.
-        body: of that answer; None makes the error envelope that belongs to the status.
-        content_type: of that answer.
-        headers: more headers of that answer.
-        fault: what goes wrong as well, one of `Fault`.
-        delay: how late the answer is, in seconds.
+    Args:
+        status: the status of an answer that Thanx gives without acting on the request; with None Thanx acts
+            and answers as usual.
+        body: the body of that answer; by default the error envelope of the status.
+        content_type: the content type of that answer.
+        headers: further headers of that answer.
+        fault: a `Fault` that the request also meets.
+        delay: the delay of the answer, in seconds.
     """
 
     status: int | None = None
@@ -125,7 +134,7 @@ class ScriptedAnswer:
 
 @attrs.frozen
 class Trouble:
-    """What goes wrong with one request."""
+    """What one request meets: a fault, a refusal, a delay."""
 
     fault: Fault | None = None
     refused: bool = False
@@ -133,8 +142,7 @@ class Trouble:
 
 
 class Dice:
-    """Draws what goes wrong. Requests and jobs have random numbers of their own, so that neither changes
-    the other's."""
+    """Draws the faults. Requests and jobs have separate random numbers, so that neither affects the other."""
 
     def __init__(self, faults: Faults) -> None:
         self.drawn: Tally[str] = Tally()
@@ -152,7 +160,7 @@ class Dice:
         self._left, self._until = 0, 0.0
 
     def request(self, now: float) -> Trouble:
-        """What the next request meets."""
+        """Draw the faults of the next request."""
         burst, late, fault = (self._requests.random() for _ in range(3))
         if self._in_burst(burst, now):
             self.drawn["burst"] += 1
@@ -181,7 +189,7 @@ class Dice:
         return None
 
     def job(self, total: int) -> Fate:
-        """How the next job ends."""
+        """Draw how the next job ends."""
         chance, part = self._jobs.random(), self._jobs.random()
         for name, state in _JOB_STATES.items():
             chance -= getattr(self.faults, name)

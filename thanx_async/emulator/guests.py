@@ -1,4 +1,4 @@
-"""The identifiers of one request: checked, and sorted into those who get a reward and those who do not."""
+"""The identifiers of one request: their checks, and the rule for guests who get no reward."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 from thanx_async.emulator.answers import Refused
 
 FailureRule = Callable[[str, str], str | None]
-"""Takes an identifier's type and value; gives the reason why it fails, or None."""
+"""Takes an identifier's type and value; returns the reason why it fails, or None."""
 
 _LARGEST = 10_000
 _EMAIL = r"[^@\s]++@[^@\s.]++\.[^@\s]++"
@@ -20,14 +20,14 @@ _ALL = {"email": re.compile(rf"(?:{_EMAIL}\n)*+"), "phone": re.compile(rf"(?:{_P
 
 
 def unknown_guests(kind: str, value: str) -> str | None:
-    """The default rule: ``unknown...@...`` and ``+1999...`` are nobody's."""
+    """The default rule: ``unknown...@...`` and ``+1999...`` belong to no guest."""
     unknown = value.startswith("+1999") if kind == "phone" else value.startswith("unknown")
     return "User not found" if unknown else None
 
 
 @attrs.frozen
 class Failure:
-    """A guest who gets no reward."""
+    """A guest who gets no reward, and why."""
 
     index: int
     kind: str
@@ -37,7 +37,7 @@ class Failure:
 
 @attrs.frozen
 class Guests:
-    """The identifiers of a request in its order, as two columns."""
+    """The identifiers of a request in order, as two columns."""
 
     kinds: list[str]
     values: list[str]
@@ -57,7 +57,7 @@ class Guests:
         return guests
 
     def matches(self, kind: str) -> bool:
-        """Whether all values of one type are what they should be, at one go."""
+        """Whether all values of one type are valid, by one match over all of them."""
         values = [value for own, value in zip(self.kinds, self.values, strict=True) if own == kind]
         lines = "\n".join([*values, ""])
         return lines.count("\n") == len(values) and _ALL[kind].fullmatch(lines) is not None
@@ -77,7 +77,7 @@ class Guests:
 
 
 def rewarded(values: Sequence[str], failures: Sequence[Failure]) -> list[str]:
-    """The values without those that failed."""
+    """The values, without the failures."""
     failed = {failure.index for failure in failures}
     return [value for index, value in enumerate(values) if index not in failed]
 

@@ -1,4 +1,4 @@
-"""Issuance jobs, whose course follows from the time that has passed."""
+"""Issuance jobs. Their state follows from the time that has passed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from thanx_async.emulator.clock import Clock
 from thanx_async.emulator.guests import Failure
 
 UNKNOWN_STATE = "under_review"
-"""A word that no documentation has."""
+"""A state that is not documented."""
 
 
 @attrs.frozen
 class JobSpeed:
-    """How fast jobs run: identifiers a second after a delay in seconds, and seconds for a revocation."""
+    """How fast jobs run.
+
+    Args:
+        identifiers_per_second: how many identifiers a job processes per second.
+        start_delay: seconds before a job starts.
+        revoke_seconds: how long a revocation takes, in seconds.
+    """
 
     identifiers_per_second: float = 5000.0
     start_delay: float = 0.2
@@ -31,20 +37,20 @@ class JobSpeed:
 
 @attrs.frozen
 class Fate:
-    """How a job ends: in which state, after how many identifiers."""
+    """How a job ends: its last state, and the number of identifiers processed."""
 
     state: str
     processed: int
 
     @property
     def ends(self) -> bool:
-        """Whether processing ends; a job that hangs only stops."""
+        """Whether processing ends; a hanging job only stops."""
         return self.state in {"completed", "failed"}
 
 
 @attrs.define
 class Job:
-    """A job; times are seconds on the clock. ``rewarded`` is empty where guests are not tracked."""
+    """A job. Times are seconds on the clock; ``rewarded`` is empty if guests are not tracked."""
 
     id: str
     merchant_id: str
@@ -64,11 +70,11 @@ class Job:
 
     @property
     def ended(self) -> float:
-        """When its last identifier is processed."""
+        """When the last identifier is processed."""
         return self.reached(self.fate.processed)
 
     def reached(self, count: int) -> float:
-        """When so many identifiers are processed."""
+        """When ``count`` identifiers are processed."""
         return self.started + count / self.speed.identifiers_per_second
 
     def state(self, now: float) -> str:
@@ -85,11 +91,11 @@ class Job:
         return int(max(0, min(self.fate.processed, reached)))
 
     def failed(self, processed: int) -> int:
-        """How many of the first so many identifiers got no reward."""
+        """How many of the first ``processed`` identifiers got no reward."""
         return bisect_left(self.failures, processed, key=lambda failure: failure.index)
 
     def as_json(self, clock: Clock, now: float) -> dict[str, object]:
-        """What the envelope holds."""
+        """The job as the API returns it."""
         processed, pending = self.processed(now), self.state(now) == "pending"
         ended = self.fate.ends and now >= self.ended and not pending
         failed = self.failed(processed)

@@ -1,4 +1,4 @@
-"""Between Thanx and its client: proxies and connections, with their faults."""
+"""The network between Thanx and its client: proxies and connections, and their faults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINGER = "hh" if os.name == "nt" else "ii"
 
 
 def instead(fault: Fault) -> web.Response:
-    """What is answered where Thanx does not act; the client of a connection that is reset never sees it."""
+    """The answer to a request that Thanx does not act on. After a reset the client never sees it."""
     match fault:
         case Fault.HTML_502:
             return html_response(502, "Bad Gateway")
@@ -28,7 +28,7 @@ def instead(fault: Fault) -> web.Response:
 
 
 def scripted(answer: ScriptedAnswer) -> web.Response:
-    """An answer as the script has it."""
+    """The answer that the script gives."""
     status = 200 if answer.status is None else answer.status
     if answer.body is not None or status < 400:
         return raw_response(status, answer.body or b"", answer.content_type, answer.headers)
@@ -38,7 +38,7 @@ def scripted(answer: ScriptedAnswer) -> web.Response:
 
 
 def too_many(retry_after: float | None = None) -> web.Response:
-    """A 429; Retry-After is in whole seconds."""
+    """A 429 answer. Retry-After is in whole seconds."""
     response = Refused(429, "the rate limit is exceeded").response()
     if retry_after is not None:
         response.headers["Retry-After"] = str(math.ceil(retry_after))
@@ -48,7 +48,7 @@ def too_many(retry_after: float | None = None) -> web.Response:
 async def deliver(
     request: web.Request, response: web.Response, fault: Fault | None, closing: asyncio.Event
 ) -> web.StreamResponse:
-    """Hand an answer to the client, or let the fault have it."""
+    """Send an answer to the client, subject to the fault."""
     match fault:
         case Fault.ANSWER_LOST:
             await _abandoned(request, closing)
@@ -63,7 +63,7 @@ async def deliver(
 
 
 async def _abandoned(request: web.Request, closing: asyncio.Event) -> None:
-    """Until the client has given up, or the emulator closes."""
+    """Wait until the client gives up, or the emulator closes."""
     while request.transport is not None and not request.transport.is_closing() and not closing.is_set():
         try:
             async with asyncio.timeout(1):
@@ -73,7 +73,7 @@ async def _abandoned(request: web.Request, closing: asyncio.Event) -> None:
 
 
 async def _half(request: web.Request, response: web.Response) -> web.StreamResponse:
-    """The head and half of the body."""
+    """Send the head and half of the body."""
     body = response.body if isinstance(response.body, bytes) else b""
     headers = {**response.headers, "Content-Length": str(len(body))}
     broken = web.StreamResponse(status=response.status, headers=headers)

@@ -20,7 +20,7 @@ _ISSUE_FIELDS = ("campaign_id", "merchant_id", "variant_id", "identifiers")
 
 
 class Routes:
-    """The handlers, over one state and one credential."""
+    """The handlers of one emulator, which accepts one credential."""
 
     def __init__(
         self,
@@ -96,10 +96,10 @@ class Routes:
         self._state.catalogue.check_merchant(body["merchant_id"])
         campaign = self._state.catalogue.campaign(body["campaign_id"])
         self._state.catalogue.check_variant(campaign, body["variant_id"])
-        await asyncio.sleep(0)  # 10,000 guests take milliseconds, and the client may share the loop
+        await asyncio.sleep(0)  # parsing 10,000 guests takes milliseconds, and the client may share the loop
         guests = Guests.parse(body["identifiers"])
         await asyncio.sleep(0)
-        known = self._state.answered(key, digest)  # a repetition may have overtaken this request
+        known = self._state.answered(key, digest)  # a retry may have overtaken this request
         if known is not None:
             return known
         job = self._state.issue(str(body["campaign_id"]), str(body["variant_id"]), guests)

@@ -1,4 +1,4 @@
-"""The emulated Thanx: `Emulator`, an aiohttp.web server on loopback."""
+"""The emulator of Thanx's API: an aiohttp.web server on loopback."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CLOSING = 0.2
 
 @attrs.frozen
 class RequestLog:
-    """A request that came in; ``time`` is in seconds on the emulator's clock."""
+    """A request that the emulator received. ``time`` is in seconds on the emulator's clock."""
 
     time: float
     method: str
@@ -47,23 +47,31 @@ class RequestLog:
 
 
 class Emulator:
-    """A stand-in for Thanx: ``async with Emulator() as emulator: emulator.url``.
+    """An emulator of Thanx's API: ``async with Emulator() as emulator: emulator.url``.
 
-    It knows the merchant ``k2lye10h32l5wzo`` with the campaign ``camp_abc123`` and its variant
-    ``var_treat1``, and some more, so that the examples of Thanx's documentation work as they stand.
+    It has the merchant ``k2lye10h32l5wzo`` with the campaign ``camp_abc123`` and the variant ``var_treat1``,
+    and a few others, so that the examples in Thanx's documentation work unchanged.
 
     Args:
-        client_id, access_token: the only credential that is accepted; None accepts any.
-        scopes: what the credential may do.
-        limits: pairs of requests and seconds.
+        client_id, access_token: the only credential accepted; None accepts any.
+        scopes: the scopes of the credential.
+        limits: the rate limits, as pairs of requests and seconds.
         counter: how requests are counted against the limits.
-        burst: how many requests a leaky bucket takes at once beyond the first; a limit's worth by default.
-        speed: how fast jobs run; can be set while it runs, for jobs to come.
-        fails: which guests get no reward.
-        faults: what goes wrong on the way; can be set while it runs.
-        webhooks: where events are posted; can be set while it runs, for jobs to come.
-        track_guests: remember who was rewarded how often, which costs about 120 bytes a guest.
-        host, port: where to listen; port 0 takes a free one.
+        burst: requests that a leaky bucket accepts at once beyond the first; by default a full limit.
+        speed: how fast jobs run. It can be changed at any time, for later jobs.
+        fails: the rule for guests who get no reward.
+        faults: random faults. They can be changed at any time.
+        webhooks: where events are posted. It can be changed at any time, for later jobs.
+        track_guests: remember each guest's number of rewards, at about 120 bytes per guest.
+        host, port: where to listen; port 0 picks a free one.
+
+    Attributes:
+        url: the base URL, empty while the emulator is closed.
+        requests: the requests received so far.
+        refused: the number of requests refused with a 429.
+
+    Raises:
+        SettingError: a setting is wrong; the message names it.
     """
 
     def __init__(
@@ -115,6 +123,7 @@ class Emulator:
 
     @property
     def faults(self) -> Faults:
+        """The random faults; set them at any time."""
         return self._dice.faults
 
     @faults.setter
@@ -124,6 +133,7 @@ class Emulator:
 
     @property
     def speed(self) -> JobSpeed:
+        """How fast jobs run; set it at any time, for later jobs."""
         return self._state.speed
 
     @speed.setter
@@ -133,6 +143,7 @@ class Emulator:
 
     @property
     def webhooks(self) -> Webhooks | None:
+        """Where events are posted; set it at any time, for later jobs."""
         return self._post.settings
 
     @webhooks.setter
@@ -142,21 +153,24 @@ class Emulator:
 
     @property
     def jobs_accepted(self) -> int:
+        """The number of jobs accepted so far."""
         return len(self._state.jobs)
 
     def reward_counts(self) -> Mapping[str, int]:
-        """How many rewards each guest holds; needs ``track_guests``. A job counts from its acceptance on,
-        with all that it will give."""
+        """The number of rewards of each guest; needs ``track_guests``.
+
+        All rewards of a job count as soon as it is accepted.
+        """
         return +self._state.rewards
 
     def script(self, *answers: ScriptedAnswer) -> None:
-        """Give the next requests these answers, one each."""
+        """Answer the next requests with these answers, one each."""
         for answer in answers:
             checks.instance("an answer of Emulator.script()", answer, ScriptedAnswer)
         self._script.extend(answers)
 
     def advance(self, seconds: float) -> None:
-        """Skip time: jobs finish, rate limits recover, keys grow old, and late answers come, all at once."""
+        """Skip ``seconds``: jobs finish, rate limits recover, keys age, and late answers arrive."""
         self._clock.advance(seconds)
 
     async def __aenter__(self) -> Self:
@@ -189,7 +203,7 @@ class Emulator:
 
     @web.middleware
     async def _judge(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Count, refuse, answer, log; and let go wrong what should."""
+        """Count, refuse, answer and log a request, with the faults that it meets."""
         body = await request.read()
         now = self._clock.now()
         script = self._script.popleft() if self._script else None
@@ -225,7 +239,7 @@ class Emulator:
         self.requests.append(RequestLog(now, request.method, request.path, status, key, digest))
 
     def statistics(self) -> dict[str, object]:
-        """Numbers of requests by status, of faults, jobs, rewards and webhooks; no guest is named."""
+        """Counts of requests by status, faults, webhooks, jobs and rewards; no guest is named."""
         rewards = self.reward_counts()
         return {
             "requests": dict(Tally(str(row.status) for row in self.requests)),
@@ -246,5 +260,5 @@ async def _act(request: web.Request, handler: _Handler) -> web.Response:
         return Refused(404, "there is no such endpoint").response()
     except web.HTTPMethodNotAllowed:
         return Refused(405, "the endpoint does not take this method").response()
-    assert isinstance(response, web.Response)  # noqa: S101 - the handlers are all ours
+    assert isinstance(response, web.Response)  # noqa: S101 - all handlers are the emulator's own
     return response

@@ -1,4 +1,4 @@
-"""What the emulated Thanx knows: jobs, answers by idempotency key, and who was rewarded how often."""
+"""The state of the emulator: jobs, answers by idempotency key, and each guest's rewards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thanx_async.emulator.jobs import Job, JobSpeed
 
 @attrs.frozen
 class Remembered:
-    """The first answer to an idempotency key, and what it answered."""
+    """The first answer to an idempotency key, and the digest of its request."""
 
     digest: str
     answer: bytes
@@ -24,7 +24,7 @@ class Remembered:
 
 
 class State:
-    """Everything that outlives a request."""
+    """Everything that the emulator keeps between requests."""
 
     def __init__(
         self, clock: Clock, dice: Dice, speed: JobSpeed, fails: FailureRule, *, track_guests: bool
@@ -40,7 +40,7 @@ class State:
         self._answers: dict[str, Remembered] = {}
 
     def answered(self, key: str | None, digest: str) -> bytes | None:
-        """The stored answer to a key; a key that is too old is as good as new."""
+        """The stored answer to a key, None if the key is unknown or forgotten."""
         known = self._answers.get(key) if key else None
         if known is None:
             return None
@@ -56,7 +56,7 @@ class State:
             self._answers[key] = Remembered(digest, answer, self.clock.now())
 
     def issue(self, campaign_id: str, variant_id: str, guests: Guests) -> Job:
-        """Start a job. It counts at once who gets a reward from it, however long it takes."""
+        """Start a job. Its rewards count at once, however long it takes."""
         fate = self.dice.job(len(guests.values))
         failures = guests.failures(self.fails)
         job = Job(
@@ -82,7 +82,7 @@ class State:
         return self.jobs[job_id]
 
     def revoke(self, job: Job) -> None:
-        """Take the rewards of a job back."""
+        """Take back the rewards of a job."""
         state = job.state(self.clock.now())
         if state not in {"completed", "failed"}:
             raise Refused(422, f"a job that is {state} cannot be revoked")

@@ -1,4 +1,4 @@
-"""The events that Thanx posts to a URL of the partner: signed, best effort, never repeated on purpose."""
+"""The events that Thanx posts to a partner's URL: signed, best effort, never retried."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import attrs
 import orjson
 
 from thanx_async.emulator import checks
+from thanx_async.emulator.checks import Setting, SettingError
 from thanx_async.emulator.clock import Clock
 from thanx_async.emulator.guests import Guests
 from thanx_async.emulator.jobs import Job
@@ -23,23 +24,23 @@ _TIMEOUT = aiohttp.ClientTimeout(total=15)
 
 
 def sign(body: bytes, secret: str) -> str:
-    """The X-Thanx-Signature of a webhook: hex HMAC-SHA256 of its raw body."""
+    """The X-Thanx-Signature of a webhook: the HMAC-SHA256 of its raw body, in hexadecimal."""
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 @attrs.frozen
 class Webhooks:
-    """Where the emulator posts its events, and what goes wrong on the way, by rate and seed.
+    """Where the emulator posts its events, and their faults by rate and seed.
 
-    Attributes:
-        url: where they go.
-        secret: signs them.
-        reward_issued: whether one event goes out for each reward as well, not only one for each job.
-        seed: of the random numbers.
+    Args:
+        url: the URL that events are posted to.
+        secret: signs the events.
+        reward_issued: whether to also post an event for each reward, not only one for each job.
+        seed: the seed of the random numbers.
         lost: rate of events that are never sent.
         duplicated: rate of events that are sent twice.
-        late: rate of events that are sent later, so that others overtake them.
-        late_by: how much later at most, in seconds.
+        late: rate of events that are delayed, so that others overtake them.
+        late_by: the longest delay, in seconds.
         early: rate of jobs whose 202 is held back until their last event is sent.
     """
 
@@ -56,7 +57,7 @@ class Webhooks:
     def __attrs_post_init__(self) -> None:
         checks.text("Webhooks.url", self.url)
         if not self.url.startswith(("http://", "https://")):
-            raise ValueError("Webhooks.url must begin with http:// or https://")
+            raise SettingError(Setting("Webhooks.url"), " must begin with http:// or https://")
         checks.text("Webhooks.secret", self.secret)
         checks.instance("Webhooks.reward_issued", self.reward_issued, bool)
         checks.whole("Webhooks.seed", self.seed, None)
@@ -66,7 +67,7 @@ class Webhooks:
 
 
 class Post:
-    """Sends the events of jobs, from its start until it is closed; it owns all tasks that it needs."""
+    """Sends the events of jobs from its start until it is closed. It owns all of its tasks."""
 
     def __init__(self, clock: Clock) -> None:
         self.sent: Tally[str] = Tally()
@@ -94,7 +95,7 @@ class Post:
         await self._ready.wait()
 
     async def close(self) -> None:
-        """Drop what is not sent yet."""
+        """Stop, dropping events not sent yet."""
         if self._owner:
             owner, self._owner = self._owner, None
             owner.cancel()
@@ -107,7 +108,7 @@ class Post:
             await asyncio.Event().wait()
 
     async def announce(self, job: Job, guests: Guests, campaign: Mapping[str, object]) -> None:
-        """Send a job's events at their times; returns at once, or, for an early job, when all are out."""
+        """Send a job's events at their times. Returns at once, or for an early job once all are sent."""
         settings = self._settings
         if settings is None:
             return
@@ -132,7 +133,7 @@ class Post:
     async def _emit(
         self, group: asyncio.TaskGroup, settings: Webhooks, event: str, data: dict[str, object]
     ) -> None:
-        """Send it as often as it is to be sent, each time later by what is drawn."""
+        """Send an event once, twice or not at all, each copy with its own delay."""
         lost, twice, *late = (self._random.random() for _ in range(6))
         body = orjson.dumps({"event": event, "timestamp": self._clock.iso(self._clock.now()), "data": data})
         if lost < settings.lost:
@@ -152,7 +153,7 @@ class Post:
         await self._send(settings, event, body)
 
     async def _send(self, settings: Webhooks, event: str, body: bytes) -> None:
-        """One attempt, as Thanx makes it; it holds a slot, which it gives back."""
+        """Make one attempt, as Thanx does; releases the slot that the caller took."""
         headers = {"Content-Type": "application/json", "X-Thanx-Signature": sign(body, settings.secret)}
         self.sent[event] += 1
         try:
@@ -169,10 +170,10 @@ class Post:
 def _rewards(
     job: Job, guests: Guests, campaign: Mapping[str, object]
 ) -> Iterator[tuple[int, dict[str, object]]]:
-    """The reward of each guest who gets one, by its index."""
+    """The data of each reward, by the guest's index."""
     failed = {failure.index for failure in job.failures}
     variants = campaign["variants"]
-    assert isinstance(variants, list)  # noqa: S101 - the catalogue's own
+    assert isinstance(variants, list)  # noqa: S101 - from the catalogue
     variant = next(row for row in variants if row["id"] == job.variant_id)
     shown = {name: campaign[name] for name in ("id", "name")} | {"variant": variant}
     for index in range(job.fate.processed):

@@ -21,11 +21,11 @@ def checked_url(base_url: str) -> str:
     try:
         url = URL(checks.text("base_url", base_url))
     except ValueError as error:
-        raise ConfigurationError("base_url is not a URL") from error
+        raise checks.wrong("base_url", "is not a URL") from error
     if url.user or url.password or url.query_string or url.fragment:
-        raise ConfigurationError("base_url must be just a scheme, a host and perhaps a path")
+        raise checks.wrong("base_url", "must be just a scheme, a host and perhaps a path")
     if not url.host or not (url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.host))):
-        raise ConfigurationError("base_url must begin with https:// (http:// only on a loopback address)")
+        raise checks.wrong("base_url", "must begin with https:// (http:// only on a loopback address)")
     return base_url.rstrip("/")
 
 
@@ -38,7 +38,7 @@ def _is_loopback(host: str) -> bool:
 
 def url_of(environment: Environment) -> str:
     if not isinstance(environment, Environment):
-        raise ConfigurationError("environment must be Environment.SANDBOX or Environment.PRODUCTION")
+        raise checks.wrong("environment", "must be Environment.SANDBOX or Environment.PRODUCTION")
     return environment.value
 
 
@@ -55,7 +55,7 @@ def check_parts(session: object, timeout: object, retry: object, limiter: object
 def header(name: str, value: str, *, spaces: bool = False) -> str:
     checks.text(name, value)
     if not value.isascii() or not value.isprintable() or (not spaces and " " in value):
-        raise ConfigurationError(f"{name} has a character that a header may not hold, such as a line end")
+        raise checks.wrong(name, "has a character that a header may not hold, such as a line end")
     return value
 
 

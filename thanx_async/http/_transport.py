@@ -172,7 +172,7 @@ class Transport:
                 "the client is not open: use it as `async with ThanxClient(...) as client`"
             )
         if self._session.closed:
-            raise ConfigurationError("the session given to ThanxClient is closed")
+            raise ConfigurationError("the session given to ThanxClient is closed", argument="session")
         return self._session
 
     def _wait(self, call: _Call[T], error: APIError | TransportError) -> float | None:

@@ -9,6 +9,7 @@ from time import time
 import attrs
 
 from thanx_async._batches import BatchOutcome, Positions
+from thanx_async._core.messages import Message, Name
 from thanx_async.models import IssuanceFailure, IssuanceJob, JobSummary
 
 
@@ -86,7 +87,7 @@ class RunRecord:
     def differences(self, other: RunRecord) -> list[str]:
         """What makes the two different runs, in words."""
         return [
-            f"{name} {getattr(self, name)!r} instead of {getattr(other, name)!r}"
+            Message(Name(name), f" {getattr(self, name)!r} instead of {getattr(other, name)!r}")
             for name in _IDENTITY
             if getattr(self, name) != getattr(other, name)
         ]

@@ -21,7 +21,7 @@ from thanx_async.ledger._records import BatchRecord, RunRecord
 from thanx_async.retry import KEYS_LAST
 
 if TYPE_CHECKING:
-    from thanx_async.ledger._sqlite_batches import Store
+    from thanx_async.ledger._sqlite_batches import LedgerFile
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class SQLiteLedger:
         checks.number("replay_within", replay_within, 0, endless=True)
         self.path = checks.path("path", path)
         self.replay_within = replay_within
-        self._store: Store | None = None
+        self._store: LedgerFile | None = None
         self._turn: CapacityLimiter | None = None
         self._beat: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
@@ -74,9 +74,9 @@ class SQLiteLedger:
         return self
 
     async def _open(self) -> None:
-        from thanx_async.ledger._sqlite_batches import Store  # who has no ledger has no use for sqlite3
+        from thanx_async.ledger._sqlite_batches import LedgerFile  # who has no ledger has no use for sqlite3
 
-        self._store = await self._in_turn(lambda: Store(self.path))
+        self._store = await self._in_turn(lambda: LedgerFile(self.path))
         self._beat = asyncio.create_task(self._renew())
 
     async def _renew(self) -> None:
@@ -94,7 +94,7 @@ class SQLiteLedger:
         store, self._store = self._opened, None
         await to_its_end(self._close(store))
 
-    async def _close(self, store: Store) -> None:
+    async def _close(self, store: LedgerFile) -> None:
         try:
             await self._end_beat()
         finally:
@@ -154,12 +154,12 @@ class SQLiteLedger:
         await self._do(lambda store: store.withdraw(run_id, number))
 
     @property
-    def _opened(self) -> Store:
+    def _opened(self) -> LedgerFile:
         if self._store is None:
             raise ConfigurationError("the ledger is not open: use it as `async with SQLiteLedger(...)`")
         return self._store
 
-    async def _do(self, work: Callable[[Store], T]) -> T:
+    async def _do(self, work: Callable[[LedgerFile], T]) -> T:
         store = self._opened
         return await to_its_end(self._in_turn(lambda: work(store)))
 

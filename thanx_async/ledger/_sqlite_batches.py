@@ -11,15 +11,16 @@ import attrs
 
 from thanx_async._batches import BatchOutcome, Positions, digest_of
 from thanx_async._core.errors import LedgerError
+from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile
-from thanx_async.ledger._sqlite_runs import Runs
-from thanx_async.ledger._sqlite_schema import connect, explained, transaction
+from thanx_async.ledger._sqlite_runs import RunTable
+from thanx_async.ledger._sqlite_schema import connect, explained
 
 _COLUMNS = "run_id, number, key, first, count, gaps, digest, state, recorded_at, job_id, outcome"
 
 
-class Store:
+class LedgerFile:
     """One open ledger file and the file of bytes beside it."""
 
     def __init__(self, path: Path) -> None:
@@ -28,7 +29,7 @@ class Store:
         self._version: int | None = None
         with explained(path):
             self._db = connect(path)
-            self.runs = Runs(self._db, path)
+            self.runs = RunTable(self._db, path)
             try:
                 self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
                 self._scrub()

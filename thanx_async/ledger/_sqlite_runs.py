@@ -9,9 +9,11 @@ from time import time
 import attrs
 
 from thanx_async._core.errors import LedgerError
+from thanx_async._core.messages import Message, Name
+from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import RunRecord
-from thanx_async.ledger._sqlite_schema import explained, transaction
+from thanx_async.ledger._sqlite_schema import explained
 
 LEASE = 300.0
 """Seconds for which a claim holds unless renewed, as `SQLiteLedger` does all the time."""
@@ -20,7 +22,7 @@ _RUN = tuple(field.name for field in attrs.fields(RunRecord))
 _COLUMNS = ", ".join(_RUN)
 
 
-class Runs:
+class RunTable:
     """The runs of one open ledger file."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
@@ -45,8 +47,13 @@ class Runs:
                 )
             elif differences := run.differences(known):
                 raise LedgerError(
-                    f"run {run.run_id!r} was started with other settings: {'; '.join(differences)}."
-                    " Nothing was sent; use the same settings, or another run_id for another run"
+                    Message(
+                        f"run {run.run_id!r} was started with other settings: ",
+                        Message("; ").join(differences),
+                        ". Nothing was sent; use the same settings, or another ",
+                        Name("run_id"),
+                        " for another run",
+                    )
                 )
             self._check_free(run.run_id, now)
             self._set_owner(run.run_id, owner, now + LEASE)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from thanx_async._core import checks
-from thanx_async._core.errors import ConfigurationError
 
 _MOST_AT_ONCE = 32
 
@@ -47,13 +46,13 @@ def checked_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
         ConfigurationError: there are none, or one is something else.
     """
     if not isinstance(limits, Iterable):
-        raise ConfigurationError(f"limits must be a list of RateLimit, not {limits!r}")
+        raise checks.wrong("limits", f"must be a list of RateLimit, not {limits!r}")
     given = list(limits)
     for place, limit in enumerate(given):
         if not isinstance(limit, RateLimit):
-            raise ConfigurationError(f"limits[{place}] must be a RateLimit, not {limit!r}")
+            raise checks.wrong(f"limits[{place}]", f"must be a RateLimit, not {limit!r}")
     if not given:
-        raise ConfigurationError("limits is empty: give at least one RateLimit")
+        raise checks.wrong("limits", "is empty: give at least one RateLimit")
     return tuple(sorted(set(given), key=lambda limit: (limit.seconds, limit.requests)))
 
 

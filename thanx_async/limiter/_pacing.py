@@ -16,7 +16,7 @@ import attrs
 from thanx_async._core import checks
 from thanx_async.limiter import _refusal
 from thanx_async.limiter._limits import RateLimit, checked_limits, without_implied
-from thanx_async.limiter._refusal import Answer
+from thanx_async.limiter._refusal import LimiterAnswer
 from thanx_async.limiter._state import Booking, LimiterState, Ticket
 
 LEASE = 60.0
@@ -132,7 +132,7 @@ class Pacing:
         if booking:
             state.flights.pop(booking.token, None)
 
-    def settle(self, state: LimiterState, booking: Booking, now: float, answer: Answer | None) -> None:
+    def settle(self, state: LimiterState, booking: Booking, now: float, answer: LimiterAnswer | None) -> None:
         """The request is over: log it, and learn from the answer if there was one."""
         self._pass_time(state, now)
         state.flights.pop(booking.token, None)
@@ -194,7 +194,7 @@ class Pacing:
         for window in state.windows:
             window.add(self._bound(state, booking, ended, self._trust(window.seconds, state)))
 
-    def _learn(self, state: LimiterState, booking: Booking, answer: Answer) -> None:
+    def _learn(self, state: LimiterState, booking: Booking, answer: LimiterAnswer) -> None:
         if answer.status != 429:
             _refusal.passed(state.refusal, booking)
             self._relax(state)

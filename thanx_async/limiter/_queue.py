@@ -17,7 +17,7 @@ from thanx_async._core.tasks import RESOLUTION, changed
 from thanx_async.limiter._limits import RateLimit
 from thanx_async.limiter._pacing import Admission, Pacing, polls_turn
 from thanx_async.limiter._protocol import Lane, LimiterStatus, Slot, WindowStatus
-from thanx_async.limiter._refusal import Answer
+from thanx_async.limiter._refusal import LimiterAnswer
 from thanx_async.limiter._state import Booking, LimiterState
 from thanx_async.limiter._store import Store
 
@@ -27,9 +27,9 @@ _LONG_WAIT = 5.0
 _LONGEST_TOLD = 1e9
 
 
-class QueuedLimiter:
-    """A rate limiter over a store. Of each process one waiter at a time asks the store, so that processes
-    take turns however many requests each of them has."""
+class SlotQueue:
+    """The queue of a limiter. Of each process one waiter at a time asks the store, so that processes take
+    turns however many requests each of them has."""
 
     def __init__(self, pacing: Pacing, store: Store) -> None:
         self._pacing = pacing
@@ -43,17 +43,13 @@ class QueuedLimiter:
         self._announced = False
         self._store_failed = False
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.status()}>"
-
     @property
     def limits(self) -> tuple[RateLimit, ...]:
-        """All that apply, the shortest window first."""
         return self._pacing.limits
 
-    def slot(self, lane: Lane = Lane.ISSUE) -> AbstractAsyncContextManager[Slot]:
-        """A slot for one request, to be entered once."""
-        return QueuedSlot(self, lane)
+    async def refresh(self) -> None:
+        """Read the store, and change nothing in it."""
+        await self._store.transact(lambda _state, _now: None)
 
     def status(self) -> LimiterStatus:
         """The state now, by what this process has seen."""
@@ -100,7 +96,7 @@ class QueuedLimiter:
                 self._waiting_since = None
             self._wake()
 
-    async def release(self, booking: Booking, answer: Answer | None) -> None:
+    async def release(self, booking: Booking, answer: LimiterAnswer | None) -> None:
         """The request is over. What cannot be recorded now counts when its lease is over."""
         if answer is not None:
             self._round_trips.append(answer.time - booking.sent)
@@ -172,21 +168,21 @@ class QueuedLimiter:
 class QueuedSlot:
     """One request's place in the queue, and then its permission."""
 
-    __slots__ = ("_answer", "_booking", "_limiter", "lane")
+    __slots__ = ("_answer", "_booking", "_queue", "lane")
 
-    def __init__(self, limiter: QueuedLimiter, lane: Lane) -> None:
-        self._limiter = limiter
+    def __init__(self, queue: SlotQueue, lane: Lane) -> None:
+        self._queue = queue
         self._booking: Booking | None = None
-        self._answer: Answer | None = None
+        self._answer: LimiterAnswer | None = None
         self.lane = lane
 
     async def __aenter__(self) -> Self:
-        self._booking = await self._limiter.acquire(self)
+        self._booking = await self._queue.acquire(self)
         return self
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        self._answer = Answer(
-            self._limiter.now(), status, headers.get("Retry-After", ""), headers.get("Date", "")
+        self._answer = LimiterAnswer(
+            self._queue.now(), status, headers.get("Retry-After", ""), headers.get("Date", "")
         )
 
     async def __aexit__(
@@ -194,7 +190,30 @@ class QueuedSlot:
     ) -> None:
         if self._booking is not None:
             booking, self._booking = self._booking, None
-            await self._limiter.release(booking, self._answer)
+            await self._queue.release(booking, self._answer)
+
+
+class QueuedLimiter:
+    """What all limiters of this library have in common: a queue before a store."""
+
+    def __init__(self, pacing: Pacing, store: Store) -> None:
+        self._queue = SlotQueue(pacing, store)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.status()}>"
+
+    @property
+    def limits(self) -> tuple[RateLimit, ...]:
+        """All that apply, the shortest window first."""
+        return self._queue.limits
+
+    def slot(self, lane: Lane = Lane.ISSUE) -> AbstractAsyncContextManager[Slot]:
+        """A slot for one request, to be entered once."""
+        return QueuedSlot(self._queue, lane)
+
+    def status(self) -> LimiterStatus:
+        """The state now, by what this process has seen."""
+        return self._queue.status()
 
 
 def _wall_time(wait: float) -> datetime:

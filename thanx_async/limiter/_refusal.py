@@ -15,7 +15,7 @@ _LONG_LIMIT_AFTER = 3
 
 
 @attrs.frozen
-class Answer:
+class LimiterAnswer:
     """What came back, and when. The two texts are headers, empty if there were none."""
 
     time: float
@@ -24,7 +24,7 @@ class Answer:
     date: str = ""
 
 
-def refused(refusal: Refusal, booking: Booking, answer: Answer, boundary: float, draw: float) -> None:
+def refused(refusal: Refusal, booking: Booking, answer: LimiterAnswer, boundary: float, draw: float) -> None:
     """Pause, or pause longer. A request that was sent before the pause began says nothing new.
 
     The first pause is meant for the shortest window, and so begins with the sending.
@@ -53,7 +53,7 @@ def passed(refusal: Refusal, booking: Booking) -> None:
         refusal.failures, refusal.until, refusal.resumed = 0, None, booking.sent
 
 
-def _hold(failures: int, answer: Answer, boundary: float, draw: float) -> float:
+def _hold(failures: int, answer: LimiterAnswer, boundary: float, draw: float) -> float:
     hold = 2.0 ** min(failures - 1, 10)
     if failures > 1:
         hold *= 0.9 + 0.2 * draw
@@ -63,7 +63,7 @@ def _hold(failures: int, answer: Answer, boundary: float, draw: float) -> float:
     return hold
 
 
-def _asked(answer: Answer) -> float | None:
+def _asked(answer: LimiterAnswer) -> float | None:
     """Seconds that Retry-After asks for: a number of them, or a moment of the server's clock.
 
     Less than a second would let probes run into a wall, and more than an hour is no answer to a limit of

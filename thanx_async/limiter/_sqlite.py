@@ -7,16 +7,16 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from anyio import to_thread
 from cattrs.preconf.orjson import make_converter
 
-from thanx_async._core import checks
+from thanx_async._core import checks, sqlite
 from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.sqlite import Format, Problem, Trouble, connect, explained, transaction
 from thanx_async._core.tasks import to_its_end
 from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit
 from thanx_async.limiter._pacing import Pacing
@@ -28,8 +28,6 @@ from thanx_async.limiter._store import Clock
 T = TypeVar("T")
 
 _APPLICATION = 0x74686C72  # "thlr"
-_SCHEMA = 1
-_BUSY = 30.0
 _LATEST = 1e11
 
 
@@ -60,10 +58,11 @@ class SQLiteStore:
         return await to_its_end(to_thread.run_sync(self._transact, change))
 
     def _transact(self, change: Callable[[LimiterState, float], T]) -> T:
-        with self._lock, self._explained():
+        with self._lock, explained(self._error):
             if self._connection is None:
                 self._connection = self._open()
-            with _transaction(self._connection, "IMMEDIATE") as connection:
+            connection = self._connection
+            with transaction(connection):
                 state = self._loaded(connection.execute("SELECT state FROM limiter").fetchone())
                 result = change(state, self._clock.catch_up(state.clock))
                 connection.execute("UPDATE limiter SET state = ?", (dump_state(state),))
@@ -77,77 +76,32 @@ class SQLiteStore:
             raise self._unusable("its content is damaged", "move it away, and start anew") from error
 
     def _open(self) -> sqlite3.Connection:
-        """Make the file, or make sure that it is a limiter's; another's is not touched."""
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
-        connection = sqlite3.connect(
-            self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False, cached_statements=8
-        )
-        try:
-            self._prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
+        form = Format(_APPLICATION, _MIGRATIONS, durable=False, log_required=False)
+        connection = connect(self.path, form, self._error)
         weakref.finalize(self, connection.close)
         return connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        with _transaction(connection, "DEFERRED"):
-            new = self._is_new(connection)
-        if new:
-            with _transaction(connection, "IMMEDIATE"):
-                if self._is_new(connection):  # nobody else was faster
-                    connection.execute("CREATE TABLE limiter (state BLOB NOT NULL)")
-                    connection.execute("INSERT INTO limiter VALUES (?)", (dump_state(LimiterState()),))
-                    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                    connection.execute(f"PRAGMA user_version = {_SCHEMA}")
-        self.path.chmod(0o600)
-        with suppress(sqlite3.OperationalError):  # somebody has it open: it stays as it is, which works too
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        connection.execute("PRAGMA synchronous = NORMAL")
-
-    def _is_new(self, connection: sqlite3.Connection) -> bool:
-        """Whether nothing is in it yet; to be asked within a transaction."""
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (schema,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application == _APPLICATION and schema == _SCHEMA:
-            return False
-        if application == _APPLICATION:
-            raise self._unusable(
-                f"a newer thanx_async wrote it (version {schema})", "update thanx_async, or give another path"
-            )
-        if tables or application or schema:
-            raise self._unusable("it is a database of another application", "give another path")
-        return True
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise self._unusable(f"another process has locked it for {_BUSY:g} s", "end that") from error
-            raise self._unusable(str(error), "give a file on a local disk that can be written") from error
-        except sqlite3.DatabaseError as error:
-            raise self._unusable(str(error), "move it away, and it is made anew") from error
-        except OSError as error:
-            raise self._unusable(error.strerror or str(error), "give a path that can be written") from error
+    def _error(self, trouble: Trouble) -> ConfigurationError:
+        match trouble.problem:
+            case Problem.LOCKED:
+                return self._unusable(f"another process has locked it for {sqlite.BUSY:g} s", "end that")
+            case Problem.FOREIGN:
+                return self._unusable(trouble.detail, "give another path")
+            case Problem.NEWER:
+                return self._unusable(
+                    f"a newer thanx_async wrote it (version {trouble.detail})",
+                    "update thanx_async, or give another path",
+                )
+            case Problem.SYSTEM:
+                return self._unusable(trouble.detail, "give a path that can be written")
+            case Problem.DAMAGED | Problem.NO_DATABASE:
+                return self._unusable(trouble.detail, "move it away, and it is made anew")
+        return self._unusable(trouble.detail, "give a file on a local disk that can be written")
 
     def _unusable(self, why: str, advice: str) -> ConfigurationError:
-        return ConfigurationError(f"the rate limiter cannot use {self.path}: {why}; {advice}")
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:
-    """A transaction; one that is IMMEDIATE holds the file's lock from its beginning."""
-    connection.execute(f"BEGIN {kind}")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+        return ConfigurationError(
+            f"the rate limiter cannot use {self.path}: {why}; {advice}", argument="path"
+        )
 
 
 _converter = make_converter(detailed_validation=False)
@@ -163,6 +117,14 @@ def load_state(data: bytes) -> LimiterState:
     if not 0 <= state.clock < _LATEST:
         raise ValueError
     return state
+
+
+_MIGRATIONS = (
+    f"""
+    CREATE TABLE limiter (state BLOB NOT NULL);
+    INSERT INTO limiter VALUES (x'{dump_state(LimiterState()).hex()}')
+    """,  # noqa: S608 - no input in it
+)
 
 
 class SQLiteRateLimiter(QueuedLimiter):
@@ -199,5 +161,5 @@ class SQLiteRateLimiter(QueuedLimiter):
 
     async def refresh(self) -> LimiterStatus:
         """Read the file, and tell what all processes have spent."""
-        await self._store.transact(lambda _state, _now: None)
+        await self._queue.refresh()
         return self.status()

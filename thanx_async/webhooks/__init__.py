@@ -1,7 +1,7 @@
-"""Webhooks: Thanx tells what happens, so that polls need only make sure.
+"""Webhooks: Thanx reports events, so that fewer polls are needed.
 
-`verify` checks a signature and parses the event; `aiohttp_handler` and `asgi_app` are ready-made endpoints
-that do so and wake the handles that wait for the job.
+`verify` checks a signature and parses the event. `aiohttp_handler` and `asgi_app` are ready-made endpoints
+that verify events and notify the client, which wakes the handles that wait for the job.
 """
 
 from thanx_async.webhooks._endpoints import Notified, aiohttp_handler, asgi_app

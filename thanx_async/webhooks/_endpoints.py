@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("thanx_async.webhooks")
 
 _READING = 5.0
-_LISTENING = 8.0  # with the reading less than the 15 s after which Thanx gives up
+_LISTENING = 8.0  # with _READING less than the 15 s after which Thanx gives up
 
 Listener = Callable[[Event], Awaitable[object]]
 Message = MutableMapping[str, object]
@@ -29,14 +29,15 @@ ASGIApp = Callable[[MutableMapping[str, object], Receive, Send], Awaitable[None]
 
 
 class Notified(Protocol):
-    """What the endpoints tell events to, such as a `ThanxClient`."""
+    """Receives the events of an endpoint, such as a `ThanxClient`."""
 
-    def notify(self, event: Event) -> None: ...
+    def notify(self, event: Event) -> None:
+        """Take an event."""
 
 
 @attrs.frozen
 class _Endpoint:
-    """What both kinds of endpoint do with a request."""
+    """The handling of requests that both kinds of endpoint share."""
 
     client: Notified = attrs.field()
     secret: str | bytes = attrs.field(repr=False)
@@ -58,7 +59,7 @@ class _Endpoint:
     async def answer(
         self, method: str, chunks: AsyncIterable[bytes], signature: str | None
     ) -> tuple[int, str]:
-        """Status and body of the answer, in less than 15 s."""
+        """The status and body of the answer, in less than 15 s."""
         if method != "POST":
             return 405, "webhooks are sent with POST"
         try:
@@ -79,19 +80,19 @@ class _Endpoint:
         return 200, ""
 
     async def _tell(self, event: Event) -> None:
-        """Call the application, which may take its time or fail without Thanx hearing of it."""
+        """Call the application's listener. Thanx doesn't learn if it is slow or fails."""
         if self.on_event is None:
             return
         try:
             async with asyncio.timeout(_LISTENING):
                 await self.on_event(event)
-        except Exception as error:  # noqa: BLE001 - whatever the application raises, the event has come
-            # Neither message nor traceback: both may hold a guest's value.
-            _log.error("on_event did not take %s: %s", type(event).__name__, type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - whatever the listener raises, the event was received
+            # No message and no traceback: both may hold a guest's value.
+            _log.error("on_event failed on %s: %s", type(event).__name__, type(error).__name__)
 
 
 async def _read(chunks: AsyncIterable[bytes]) -> bytes | None:
-    """The body, or None as soon as it is too large."""
+    """The body, None once it is too large."""
     body = bytearray()
     async for chunk in chunks:
         body += chunk
@@ -105,13 +106,13 @@ def aiohttp_handler(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """A handler for aiohttp.web: ``app.router.add_post("/webhooks/thanx", aiohttp_handler(client, secret))``.
 
-    It answers 200 to events, 401 to a wrong signature, 400, 405, 408 or 413 to other requests.
+    It answers 200 to events, 401 to a wrong signature, and 400, 405, 408 or 413 to other requests.
 
     Args:
-        client: is told each event (`ThanxClient.notify`).
-        secret: from Thanx.
-        on_event: awaited with each event, the unknown ones and duplicates included. It has 8 s, after which
-            it is cancelled; its errors are logged by their type only. Put longer work in a queue of yours.
+        client: gets each event by `ThanxClient.notify`.
+        secret: the webhook secret from Thanx.
+        on_event: awaited with each event, including unknown ones and duplicates. It is cancelled after 8 s,
+            so put longer work in a queue of your own. Its errors are logged by type only.
     """
     from aiohttp import web
 
@@ -128,7 +129,10 @@ def aiohttp_handler(
 
 
 def asgi_app(client: Notified, secret: str | bytes, *, on_event: Listener | None = None) -> ASGIApp:
-    """An ASGI application, to be mounted, or served by itself: any path, answers as `aiohttp_handler`."""
+    """An ASGI application, to be mounted or served on its own. It takes any path.
+
+    Arguments and answers are the same as for `aiohttp_handler`.
+    """
     endpoint = _Endpoint(client, secret, on_event)
 
     async def app(scope: MutableMapping[str, object], receive: Receive, send: Send) -> None:
@@ -143,8 +147,8 @@ def asgi_app(client: Notified, secret: str | bytes, *, on_event: Listener | None
     return app
 
 
-class _Disconnected(Exception):  # noqa: N818 - nobody is there to be answered
-    """The other side has gone in the middle of the body."""
+class _Disconnected(Exception):  # noqa: N818 - not an error: there is no one to answer
+    """The other side disconnected in the middle of the body."""
 
 
 async def _serve(

@@ -27,7 +27,7 @@ _DIGEST = 32
 
 @attrs.frozen
 class EventIdentifier:
-    """Which guest of a job an event is about: ``index`` counts from 0 within the job's request."""
+    """The guest of a job that an event is about. ``index`` counts from 0 within the job's request."""
 
     index: int | None = None
     type: str | None = None
@@ -35,7 +35,7 @@ class EventIdentifier:
 
 @attrs.frozen
 class EventFailure:
-    """A guest who got no reward, and why."""
+    """A guest without a reward, and why."""
 
     reason: str
     user_identifier: str | None = attrs.field(default=None, repr=False)
@@ -43,7 +43,7 @@ class EventFailure:
 
 @attrs.frozen
 class RewardIssued:
-    """``reward.issued``: one guest has a reward. ``campaign`` is as Thanx sends it."""
+    """``reward.issued``: a guest has got a reward. ``campaign`` is as Thanx sends it."""
 
     issuance_job_id: str
     merchant_id: str
@@ -58,7 +58,7 @@ class RewardIssued:
 
 @attrs.frozen
 class RewardBatchCompleted:
-    """``reward_batch.completed``: a job is over. ``state`` is completed or failed."""
+    """``reward_batch.completed``: a job has ended. ``state`` is completed or failed."""
 
     issuance_job_id: str
     merchant_id: str
@@ -72,7 +72,7 @@ class RewardBatchCompleted:
 
 @attrs.frozen
 class UnknownEvent:
-    """Any other event, such as a purchase. ``payload`` is the whole of it, as Thanx sends it."""
+    """Any other event, such as a purchase. ``payload`` is the complete event, as Thanx sends it."""
 
     name: str
     payload: dict[str, object] = attrs.field(repr=counted)
@@ -88,35 +88,37 @@ _MISFITS = cattrs.BaseValidationError, KeyError, TypeError, ValueError, Overflow
 
 
 def verify(body: bytes, signature: str | None, secret: str | bytes) -> Event:
-    """The event in a webhook request, if Thanx has signed it.
+    """Verify the signature of a webhook request, and parse its event.
 
     Args:
-        body: the raw bytes, exactly as they came, at most 5 MB.
-        signature: the header ``X-Thanx-Signature``; None if there was none.
-        secret: from Thanx.
+        body: the raw bytes of the request, exactly as received; at most 5 MB.
+        signature: the header ``X-Thanx-Signature``, or None if it is missing.
+        secret: the webhook secret from Thanx.
 
     Raises:
         SignatureError: the signature is missing, malformed or wrong.
-        WebhookError: the body is too large, no JSON, or no event.
+        WebhookError: the body is too large, not JSON, or not an event.
         ConfigurationError: the secret is empty, or the body is not bytes.
     """
     if not isinstance(body, bytes | bytearray):
-        raise ConfigurationError("body must be the raw bytes of the request, not text or parsed JSON")
+        raise checks.wrong("body", "must be the raw bytes of the request, not text or parsed JSON")
     check_secret(secret)
     if len(body) > MAX_BODY:
         raise WebhookError(f"the body has more than {MAX_BODY:,} bytes")
     key = secret.encode() if isinstance(secret, str) else secret
     if not hmac.compare_digest(hmac.digest(key, body, hashlib.sha256), _given(signature)):
-        raise SignatureError(f"{SIGNATURE} does not fit the body and the secret")
+        raise SignatureError(f"{SIGNATURE} does not match the body and the secret")
     return _parsed(body)
 
 
 def check_secret(value: object) -> None:
-    """What signs webhooks."""
+    """Check the secret that signs webhooks."""
     if not isinstance(value, str | bytes):
-        raise ConfigurationError(f"the webhook secret must be text or bytes, not {type(value).__name__}")
+        raise ConfigurationError(
+            f"the webhook secret must be text or bytes, not {type(value).__name__}", argument="secret"
+        )
     if not value:
-        raise ConfigurationError("the webhook secret is empty")
+        raise ConfigurationError("the webhook secret is empty", argument="secret")
 
 
 def _given(signature: str | None) -> bytes:
@@ -152,8 +154,7 @@ def _parsed(body: bytes) -> Event:
 def _structured(
     kind: type[RewardIssued | RewardBatchCompleted], data: dict[str, object]
 ) -> RewardIssued | RewardBatchCompleted:
-    """The event. A field that does not fit is left out if it has a default: refusing all for it would lose
-    the news that the event is about."""
+    """The event. Optional fields of an unexpected shape are left out, so that the rest is not lost."""
     decoder = enveloped(kind, "data")
     given = {name: value for name, value in data.items() if value is not None}
     try:

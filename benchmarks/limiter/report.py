@@ -1,4 +1,4 @@
-"""The table of all contenders at all referees, its sentences and its chart."""
+"""The report on all contenders side by side at all referees: table, headlines and chart."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
 from benchmarks import harness
-from benchmarks.limiter_cells import COUNT, JITTERS, LEAST, OUR_SEEDS, SEEDS
-from benchmarks.limiter_rivals import CONTESTS, PACKAGES, RIVALS, STRICT
-from benchmarks.referees import REFEREES
+from benchmarks.limiter.cells import COUNT, JITTERS, LEAST, OUR_SEEDS, SEEDS
+from benchmarks.limiter.referees import REFEREES
+from benchmarks.limiter.rivals import CONTESTS, PACKAGES, RIVALS, STRICT
 
 BURSTLESS = "nginx b0"
 _MOST_REFUSED = 1

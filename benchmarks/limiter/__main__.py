@@ -1,10 +1,4 @@
-"""Is the rate limiter right under every way of counting, and what does it cost?
-
-Run: python -m benchmarks.limiter (about four minutes); with --quick only what runs on virtual time.
-
-Virtual time has no noise: the same seeds give the same numbers. What needs real servers or processes runs
-in real time, contenders side by side.
-"""
+"""Measures the rate limiters at every way of counting, beside public limiters and an even pace."""
 
 from __future__ import annotations
 
@@ -13,35 +7,30 @@ import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks import (
-    harness,
-    limiter_cells,
-    limiter_jobs,
-    limiter_processes,
-    limiter_report,
-    limiter_restart,
-    servers,
-)
-from benchmarks.limiter_rivals import CONTESTS
+from benchmarks import harness
+from benchmarks.limiter import cells, jobs, processes, report, restart, servers
+from benchmarks.limiter.rivals import CONTESTS
 
 PARTS: Mapping[str, harness.Part] = {
-    "virtual": limiter_cells.virtual,
-    "real": limiter_cells.real,
-    "agreement": limiter_cells.agreement,
-    "jobs": limiter_jobs.jobs,
-    "restart": limiter_restart.restart,
-    "processes": limiter_processes.processes,
-    "sharer": limiter_processes.sharer,
+    "virtual": cells.virtual,
+    "real": cells.real,
+    "agreement": cells.agreement,
+    "jobs": jobs.jobs,
+    "restart": restart.restart,
+    "processes": processes.processes,
+    "sharer": processes.sharer,
 }
 
 Key = tuple[str, ...]
 
 
 def main() -> None:
+    """Measure, compare, publish; with ``--quick`` only on virtual time, which takes the same seeds to the
+    same numbers. Real servers and processes take real time."""
     virtual = _side_by_side(
         *(("virtual", contender) for contender in CONTESTS),
-        *(("restart", contender) for contender in limiter_restart.CONTENDERS),
-        *(("jobs", str(count)) for count in limiter_jobs.COUNTS),
+        *(("restart", contender) for contender in restart.CONTENDERS),
+        *(("jobs", str(count)) for count in jobs.COUNTS),
     )
     noise = harness.Noise()
     real: dict[Key, harness.Sample] = {}
@@ -49,11 +38,11 @@ def main() -> None:
         real = _one_by_one(noise, _parts_in_real_time())
     noise.probe()
     found = virtual | real
-    for report in (limiter_report.counting, limiter_restart.report, limiter_jobs.report):
-        harness.publish(report(found, noise))
+    for made in (report.counting, restart.report, jobs.report):
+        harness.publish(made(found, noise))
     if real:
-        harness.publish(limiter_processes.report(found, noise))
-    limiter_report.draw(virtual)
+        harness.publish(processes.report(found, noise))
+    report.draw(virtual)
     for server, version in servers.versions().items():
         print(f"{server}: {version}")
 
@@ -63,11 +52,11 @@ def _parts_in_real_time() -> Iterable[Key]:
         yield from (("agreement",), ("real",))
     else:
         print("Neither nginx nor HAProxy is installed: real servers are left out.", file=sys.stderr)
-    yield from (("processes", *key) for key in limiter_processes.CONTESTED)
+    yield from (("processes", *key) for key in processes.CONTESTED)
 
 
 def _side_by_side(*parts: Key) -> dict[Key, harness.Sample]:
-    """Parts on virtual time, which do not mind each other."""
+    """Parts on virtual time, which do not disturb each other."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(parts, pool.map(_measured, parts), strict=True))
 

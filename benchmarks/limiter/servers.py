@@ -1,4 +1,4 @@
-"""Real servers that count requests, nginx and HAProxy from Debian's packages, on loopback."""
+"""nginx and HAProxy on loopback, real servers to measure beside their emulations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.referees import REQUESTS, SECONDS
+from benchmarks.limiter.referees import REQUESTS, SECONDS
 
 _PATIENCE = 10.0
 

@@ -1,22 +1,27 @@
-"""Seven ways in which servers count requests, as judges on virtual time.
-
-Four are the emulator's. The others do as nginx 1.22 and HAProxy 2.6 do; `benchmarks.limiter` holds them
-against the real ones, where those are installed.
-"""
+"""Seven ways in which servers count requests, as judges on virtual time beside the real servers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from thanx_async.emulator.counters import Counter, Referee, referee
 
-__all__ = ["REFEREES", "REQUESTS", "SECONDS", "HAProxy", "Nginx", "Referee"]
+__all__ = ["EMULATED", "REFEREES", "REQUESTS", "SECONDS", "HAProxy", "Nginx", "Referee"]
 
 REQUESTS, SECONDS = 5, 1.0
+EMULATED = {
+    "fixed": Counter.FIXED,
+    "slog": Counter.SLIDING_LOG,
+    "slogcr": Counter.SLIDING_LOG_COUNTING_REFUSED,
+    "swc": Counter.SLIDING_COUNTER,
+}
+"""As the emulator counts: in windows aligned to the clock, in an exact sliding log, in one that counts
+refused requests as well, and in a sliding counter."""
 
 
 class Nginx:
-    """``limit_req ... nodelay``: a leaky bucket in milliseconds, which a refused request leaves alone."""
+    """nginx 1.22, ``limit_req ... nodelay``: a leaky bucket in milliseconds, which refused requests spare."""
 
     def __init__(self, requests: int, seconds: float, *, burst: int) -> None:
         self._rate = 1000 * requests / seconds
@@ -37,8 +42,8 @@ class Nginx:
 
 
 class HAProxy:
-    """``http_req_rate`` of a stick table: this period's count and the part of the last one that a sliding
-    period still covers, refused requests included; the first request of all starts the first period."""
+    """HAProxy 2.6, ``http_req_rate`` of a stick table: this period's count and the part of the last one that
+    a sliding period still covers, refused requests included; the first request starts the first period."""
 
     def __init__(self, requests: int, seconds: float) -> None:
         self._requests = requests
@@ -61,19 +66,11 @@ class HAProxy:
         return (self._count * self._period + self._before * left) // self._period <= self._requests
 
 
-def _emulated(counter: Counter) -> Callable[[], Referee]:
-    return lambda: referee(counter, REQUESTS, SECONDS)
-
-
 REFEREES: dict[str, Callable[[], Referee]] = {
-    "fixed": _emulated(Counter.FIXED),
-    "slog": _emulated(Counter.SLIDING_LOG),
-    "slogcr": _emulated(Counter.SLIDING_LOG_COUNTING_REFUSED),
-    "swc": _emulated(Counter.SLIDING_COUNTER),
+    **{name: partial(referee, counter, REQUESTS, SECONDS) for name, counter in EMULATED.items()},
     "nginx b4": lambda: Nginx(REQUESTS, SECONDS, burst=4),
     "nginx b0": lambda: Nginx(REQUESTS, SECONDS, burst=0),
     "HAProxy": lambda: HAProxy(REQUESTS, SECONDS),
 }
-"""5 requests a second: in windows aligned to the clock (fixed), in an exact sliding log (slog), in one that
-counts refused requests as well (slogcr), in a sliding counter (swc), as nginx does with burst=4 and with
-none, and as HAProxy does."""
+"""5 requests a second, counted as the emulator does, as nginx does with burst=4 and with none, and as HAProxy
+does."""

@@ -1,4 +1,4 @@
-"""One contender against one referee: 80 requests, 10 in flight, under a network's jitter."""
+"""Refusals and time of each contender at each referee, virtual beside real, under a network's jitter."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from math import inf
 import aiohttp
 import attrs
 
-from benchmarks import servers
-from benchmarks.limiter_rivals import CONTESTS, OURS, Contest, on_virtual_time
-from benchmarks.referees import REFEREES, REQUESTS, SECONDS, Referee
+from benchmarks.limiter import servers
+from benchmarks.limiter.referees import REFEREES, REQUESTS, SECONDS, Referee
+from benchmarks.limiter.rivals import CONTESTS, OURS, Contest, Send, on_virtual_time
 
 COUNT, IN_FLIGHT = 80, 10
 LEAST = (COUNT - 1) * SECONDS / REQUESTS
@@ -40,6 +40,33 @@ Arrive = Callable[[], Awaitable[bool]]
 """What the server says to a request that arrives now."""
 
 
+@attrs.define
+class Tally:
+    """What the server said to the requests so far."""
+
+    admitted: int = 0
+    refused: int = 0
+    refused_at_first: int = 0
+
+    def count(self, *, admitted: bool) -> None:
+        self.admitted += admitted
+        self.refused += not admitted
+        self.refused_at_first += not self.admitted
+
+
+def sending(arrive: Arrive, jitter: Jitter, dice: random.Random, tally: Tally) -> Send:
+    """Requests that take their time there and back."""
+
+    async def send() -> int:
+        await asyncio.sleep(jitter.draw(dice))
+        admitted = await arrive()
+        await asyncio.sleep(jitter.draw(dice))
+        tally.count(admitted=admitted)
+        return 200 if admitted else 429
+
+    return send
+
+
 @attrs.frozen
 class Outcome:
     """How many requests were refused, and the time over the least possible: infinite if it gave up."""
@@ -50,24 +77,15 @@ class Outcome:
 
 async def contend(contest: Contest, jitter: Jitter, arrive: Arrive, seed: int) -> Outcome:
     """Let a contender send everything."""
-    dice, loop, refused = random.Random(seed), asyncio.get_running_loop(), 0
-
-    async def send() -> int:
-        nonlocal refused
-        await asyncio.sleep(jitter.draw(dice))
-        admitted = await arrive()
-        await asyncio.sleep(jitter.draw(dice))
-        refused += not admitted
-        return 200 if admitted else 429
-
+    dice, loop, tally = random.Random(seed), asyncio.get_running_loop(), Tally()
     await asyncio.sleep(dice.random())  # so that it begins anywhere in a server's window
     start = loop.time()
     try:
         async with asyncio.timeout(_PATIENCE):
-            await contest(COUNT, IN_FLIGHT, send)
+            await contest(COUNT, IN_FLIGHT, sending(arrive, jitter, dice, tally))
     except TimeoutError:
-        return Outcome(refused, inf)
-    return Outcome(refused, (loop.time() - start) / LEAST)
+        return Outcome(tally.refused, inf)
+    return Outcome(tally.refused, (loop.time() - start) / LEAST)
 
 
 def virtual(contender: str) -> dict[str, float]:
@@ -122,7 +140,8 @@ async def _all_at_once(urls: dict[str, str]) -> dict[str, float]:
             for jitter in ON_REAL_SERVERS:
                 for name, url in urls.items():
                     key = f"{contender}/{jitter}/{name}"
-                    run = contend(contest, JITTERS[jitter], _visiting(session, url, key), len(tasks))
+                    arrive = visiting(session, url, key=key)
+                    run = contend(contest, JITTERS[jitter], arrive, len(tasks))
                     tasks[key] = group.create_task(run)
     return {
         name: value for key, task in tasks.items() for name, value in _summary(key, [task.result()]).items()
@@ -133,9 +152,11 @@ def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 
 
-def _visiting(session: aiohttp.ClientSession, url: str, key: str) -> Arrive:
+def visiting(session: aiohttp.ClientSession, url: str, **parameters: str) -> Arrive:
+    """A server that is asked over a socket."""
+
     async def arrive() -> bool:
-        async with session.get(url, params={"key": key}) as response:
+        async with session.get(url, params=parameters) as response:
             return response.status == 200
 
     return arrive
@@ -161,7 +182,7 @@ async def _compare(urls: dict[str, str]) -> dict[str, float]:
 
 async def _shared_verdicts(session: aiohttp.ClientSession, name: str, url: str, seed: int) -> int:
     dice, loop, judge = random.Random(seed), asyncio.get_running_loop(), REFEREES[name]()
-    arrive, shared = _visiting(session, url, f"client {seed}"), 0
+    arrive, shared = visiting(session, url, key=f"client {seed}"), 0
     for _ in range(_VERDICTS):
         await asyncio.sleep(dice.expovariate(_BUSY))
         before = loop.time()

@@ -1,4 +1,4 @@
-"""Jobs that are watched: what polling costs, on virtual time, with the emulator."""
+"""Polls of each job and how late its end is seen, and how much slower issuing is than with nobody waiting."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from benchmarks import harness
-from benchmarks.limiter_report import Found, samples
-from benchmarks.limiter_rivals import on_virtual_time
+from benchmarks.issuing import TARGET
+from benchmarks.limiter.report import Found, samples
+from benchmarks.limiter.rivals import on_virtual_time
 from thanx_async import AsyncBatcher, JobHandle, ThanxClient
 from thanx_async.emulator import Emulator, Faults, JobSpeed
 
@@ -61,14 +62,7 @@ async def _thanx() -> AsyncIterator[tuple[Emulator, AsyncBatcher]]:
         Emulator(speed=speed, faults=Faults(delay=_LATENCY)) as emulator,
         ThanxClient("client", "token", base_url=emulator.url) as client,
     ):
-        batcher = AsyncBatcher(
-            client,
-            campaign_id="camp_abc123",
-            merchant_id="k2lye10h32l5wzo",
-            variant_id="var_treat1",
-            batch_size=_BATCH,
-        )
-        yield emulator, batcher
+        yield emulator, AsyncBatcher(client, **TARGET, batch_size=_BATCH)
 
 
 def _polling(emulator: Emulator, over: dict[JobHandle, float]) -> dict[str, float]:
@@ -89,8 +83,6 @@ def _polling(emulator: Emulator, over: dict[JobHandle, float]) -> dict[str, floa
 
 def report(found: Found, noise: harness.Noise) -> harness.Report:
     runs = {count: found["jobs", str(count)] for count in COUNTS}
-    few = runs[COUNTS[0]]
-    about = f"{COUNTS[0]} jobs of {JOB_SECONDS:g} s"
     return harness.Report(
         name="limiter-polling",
         question=f"Jobs of {JOB_SECONDS:g} s, waited for while others are issued",
@@ -109,25 +101,29 @@ def report(found: Found, noise: harness.Noise) -> harness.Report:
             )
             for count, run in runs.items()
         ],
-        headlines=[
-            harness.Headline(
-                f"Polls of a job at the median, {about}",
-                f"{few['polls']:g}",
-                f"at most {_MOST_POLLS}",
-                met=few["polls"] <= _MOST_POLLS,
-            ),
-            harness.Headline(
-                "... seen how late, of a job's duration, nine in ten",
-                f"{few['lag_p90']:.1%}",
-                f"at most {_MOST_LAG:.0%}",
-                met=few["lag_p90"] <= _MOST_LAG,
-            ),
-            harness.Headline(
-                "... issuing slowed by",
-                f"{few['slowed']:.1%}",
-                f"at most {_MOST_SLOWED:.0%}",
-                met=few["slowed"] <= _MOST_SLOWED,
-            ),
-        ],
+        headlines=_headlines(runs[COUNTS[0]]),
         samples=samples(found, "jobs", noise=noise),
     )
+
+
+def _headlines(few: harness.Sample) -> list[harness.Headline]:
+    return [
+        harness.Headline(
+            f"Polls of a job at the median, {COUNTS[0]} jobs of {JOB_SECONDS:g} s",
+            f"{few['polls']:g}",
+            f"at most {_MOST_POLLS}",
+            met=few["polls"] <= _MOST_POLLS,
+        ),
+        harness.Headline(
+            "... seen how late, of a job's duration, nine in ten",
+            f"{few['lag_p90']:.1%}",
+            f"at most {_MOST_LAG:.0%}",
+            met=few["lag_p90"] <= _MOST_LAG,
+        ),
+        harness.Headline(
+            "... issuing slowed by",
+            f"{few['slowed']:.1%}",
+            f"at most {_MOST_SLOWED:.0%}",
+            met=few["slowed"] <= _MOST_SLOWED,
+        ),
+    ]

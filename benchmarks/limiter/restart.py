@@ -1,4 +1,4 @@
-"""After a restart: another process has just spent the 15-minute budget. On virtual time."""
+"""Refusals of a process after another has spent the 15-minute budget, with a file beside without."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import logging
 import random
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TypeVar
 from unittest import mock
 
-import attrs
-
 from benchmarks import harness
-from benchmarks.limiter_cells import IN_FLIGHT, JITTERS, Arrive, arriving
-from benchmarks.limiter_report import Found, samples
-from benchmarks.limiter_rivals import CONTESTS, STRICT, Contest, Send, on_virtual_time, ours
+from benchmarks.limiter.cells import IN_FLIGHT, JITTERS, Arrive, Tally, arriving, sending
+from benchmarks.limiter.referees import EMULATED
+from benchmarks.limiter.report import Found, samples
+from benchmarks.limiter.rivals import CONTESTS, STRICT, Contest, Send, on_virtual_time, ours
 from thanx_async import THANX_RATE_LIMITS, SQLiteRateLimiter
 from thanx_async.emulator.counters import Counter, referee
 from thanx_async.limiter import _sqlite as _limiter_sqlite
@@ -27,12 +26,6 @@ T = TypeVar("T")
 
 STORED = f"{STRICT}, SQLite"
 CONTENDERS = ("aiolimiter", STRICT, STORED)
-COUNTED = {
-    "fixed": Counter.FIXED,
-    "slog": Counter.SLIDING_LOG,
-    "slogcr": Counter.SLIDING_LOG_COUNTING_REFUSED,
-    "swc": Counter.SLIDING_COUNTER,
-}
 _BUDGET = max(limit.requests for limit in THANX_RATE_LIMITS)
 _BEGINNINGS = (0.0, 450.0)
 _AFTER = 50
@@ -40,28 +33,14 @@ _PATIENCE = 1800.0
 _MOST_UNTIL_RECOVERY = 20
 
 
-@attrs.define
-class Tally:
-    """Requests of the second process that were refused, until the first one was admitted and in all."""
-
-    until_recovery: int = 0
-    in_all: int = 0
-    recovered: bool = False
-
-    def count(self, *, admitted: bool) -> None:
-        self.recovered = self.recovered or admitted
-        self.in_all += not admitted
-        self.until_recovery += not self.recovered
-
-
 def restart(contender: str) -> dict[str, float]:
     """Let a fresh process get 50 requests through; the most that were refused, wherever in a server's
     window the process before it began."""
     found: dict[str, float] = {}
-    for name, counter in COUNTED.items():
+    for name, counter in EMULATED.items():
         tallies = [_restart(contender, counter, beginning) for beginning in _BEGINNINGS]
-        found[f"{name}/until recovery"] = float(max(tally.until_recovery for tally in tallies))
-        found[f"{name}/in all"] = float(max(tally.in_all for tally in tallies))
+        found[f"{name}/until recovery"] = float(max(tally.refused_at_first for tally in tallies))
+        found[f"{name}/in all"] = float(max(tally.refused for tally in tallies))
     return found
 
 
@@ -85,23 +64,12 @@ async def _unseen(requests: int, _in_flight: int, send: Send) -> None:
 
 
 async def _two_processes(first: Contest, second: Contest, arrive: Arrive, beginning: float) -> Tally:
-    dice, jitter, tally = random.Random(0), JITTERS["low"], Tally()
-
-    async def send() -> int:
-        await asyncio.sleep(jitter.draw(dice))
-        admitted = await arrive()
-        await asyncio.sleep(jitter.draw(dice))
-        tally.count(admitted=admitted)
-        return 200 if admitted else 429
-
+    dice, tally = random.Random(0), Tally()
     await asyncio.sleep(beginning)
-    await first(_BUDGET, IN_FLIGHT, send)
-    tally = Tally()
-    try:
+    await first(_BUDGET, IN_FLIGHT, sending(arrive, JITTERS["low"], dice, Tally()))
+    with suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
-            await second(_AFTER, IN_FLIGHT, send)
-    except TimeoutError:
-        pass
+            await second(_AFTER, IN_FLIGHT, sending(arrive, JITTERS["low"], dice, tally))
     return tally
 
 
@@ -123,19 +91,15 @@ def _virtual_file() -> Iterator[None]:
 
 
 def report(found: Found, noise: harness.Noise) -> harness.Report:
-    names = CONTENDERS
-    most = {
-        name: max(value for key, value in found["restart", name].items() if key.endswith("until recovery"))
-        for name in names
-    }
-    rows = [(name, *(_recovery(found["restart", name], counted) for counted in COUNTED)) for name in names]
+    runs = {name: found["restart", name] for name in CONTENDERS}
+    most = {name: max(run[f"{counted}/until recovery"] for counted in EMULATED) for name, run in runs.items()}
     targets = {STRICT: _MOST_UNTIL_RECOVERY, STORED: 0}
     return harness.Report(
         name="limiter-restart",
         question="A fresh process after another one has just spent the 15-minute budget: refused until the"
         " first is admitted / until 50 are; the most of two places in the window",
-        columns=("", *COUNTED),
-        rows=rows,
+        columns=("", *EMULATED),
+        rows=[(name, *(_recovery(run, counted) for counted in EMULATED)) for name, run in runs.items()],
         headlines=[
             harness.Headline(
                 f"Refused until recovery after a restart, {name}",

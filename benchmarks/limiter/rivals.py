@@ -1,4 +1,4 @@
-"""What keeps a rate limit: ours and what else there is, all in one form."""
+"""The rate limiters that are measured, ours beside six others, each as a contest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pyrate_limiter import (
     SQLiteBucket,
 )
 
-from benchmarks.referees import REQUESTS, SECONDS
+from benchmarks.limiter.referees import REQUESTS, SECONDS
 from thanx_async import LocalRateLimiter, RateLimit, RateLimiter, SQLiteRateLimiter
 
 T = TypeVar("T")

@@ -1,0 +1,164 @@
+"""SQLite files of our own: opened safely, migrated, changed in transactions, their troubles explained."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum, auto
+from pathlib import Path
+from time import monotonic, sleep
+
+import attrs
+
+BUSY = 30.0
+"""Seconds to wait for another process that has locked a file."""
+
+
+class Problem(Enum):
+    """Why a file cannot be used."""
+
+    LOCKED = auto()
+    FULL = auto()
+    READ_ONLY = auto()
+    DAMAGED = auto()
+    NO_DATABASE = auto()
+    CANNOT_OPEN = auto()
+    NOT_READ_OR_WRITTEN = auto()
+    REFUSED = auto()
+    SYSTEM = auto()
+    FOREIGN = auto()
+    NEWER = auto()
+    NO_SHARED_MEMORY = auto()
+
+
+@attrs.frozen
+class Trouble:
+    """A problem with a file: in the words of SQLite or of the system, with SQLite's code if it has one."""
+
+    problem: Problem
+    detail: str
+    code: str = ""
+
+
+Failure = Callable[[Trouble], Exception]
+"""Makes the error that users get."""
+
+
+@attrs.frozen
+class Format:
+    """The files of one kind.
+
+    Args:
+        application_id: marks the files. Source: sqlite.org, PRAGMA application_id.
+        migrations: what leads from each version of the schema, from 0, to the next.
+        durable: a transaction that has ended survives a power failure, not only the end of the process.
+        log_required: without a write-ahead log the file is refused; otherwise it is used as it is.
+    """
+
+    application_id: int
+    migrations: Sequence[str] = attrs.field(repr=False)
+    durable: bool
+    log_required: bool
+
+
+_PROBLEMS = {
+    "SQLITE_BUSY": Problem.LOCKED,
+    "SQLITE_FULL": Problem.FULL,
+    "SQLITE_READONLY": Problem.READ_ONLY,
+    "SQLITE_CORRUPT": Problem.DAMAGED,
+    "SQLITE_NOTADB": Problem.NO_DATABASE,
+    "SQLITE_CANTOPEN": Problem.CANNOT_OPEN,
+    "SQLITE_IOERR": Problem.NOT_READ_OR_WRITTEN,
+}
+
+
+@contextmanager
+def explained(failure: Failure) -> Iterator[None]:
+    """Turn errors of SQLite and of the disk into those that users get."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorname", None) or type(error).__name__
+        found = (problem for start, problem in _PROBLEMS.items() if code.startswith(start))
+        raise failure(Trouble(next(found, Problem.REFUSED), str(error), code)) from error
+    except OSError as error:
+        raise failure(Trouble(Problem.SYSTEM, error.strerror or str(error))) from error
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """All or nothing, alone among all processes; one that is DEFERRED only reads, and sees one state."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
+    """Open a file, or make it, for use by one thread at a time; only its owner can read it.
+
+    A file that is not of this kind is refused, and stays as it is.
+    """
+    with explained(failure):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+        connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        try:
+            _check(connection, form, failure)
+            path.chmod(0o600)
+            _use_log(connection, form, failure)
+            connection.execute(f"PRAGMA synchronous = {'FULL' if form.durable else 'NORMAL'}")
+            _migrate(connection, form)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, form: Format, failure: Failure) -> None:
+    with transaction(connection, "DEFERRED"):  # at one moment, since another process may be making the file
+        application = _pragma(connection, "application_id")
+        version = _pragma(connection, "user_version")
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application != form.application_id and (application or version or tables):
+        raise failure(Trouble(Problem.FOREIGN, "it is a database of another application"))
+    if version > len(form.migrations):
+        raise failure(Trouble(Problem.NEWER, str(version)))
+
+
+def _use_log(connection: sqlite3.Connection, form: Format, failure: Failure) -> None:
+    """Switch to the write-ahead log; SQLite itself does not wait for others who do so at the same time."""
+    until = monotonic() + BUSY
+    while True:
+        try:
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if not form.log_required:
+                return
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > until:
+                raise
+            sleep(0.01)
+            continue
+        if mode != "wal" and form.log_required:
+            raise failure(Trouble(Problem.NO_SHARED_MEMORY, "it is on a file system without shared memory"))
+        return
+
+
+def _migrate(connection: sqlite3.Connection, form: Format) -> None:
+    if _pragma(connection, "user_version") == len(form.migrations):
+        return
+    with transaction(connection):
+        for version in range(_pragma(connection, "user_version"), len(form.migrations)):
+            for statement in form.migrations[version].split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {version + 1}")
+        connection.execute(f"PRAGMA application_id = {form.application_id}")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
