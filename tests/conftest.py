@@ -17,9 +17,22 @@ def no_stray_loop() -> None:
     asyncio.set_event_loop(None)
 
 
+SLOW = {
+    "hosts",
+    "test_chaos.py",
+    "test_kill.py",
+    "test_pytest_plugin.py",
+    "test_processes.py",
+    "test_sweep.py",
+}
+"""Folders and files whose tests start processes, or make hundreds of runs."""
+
+
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
-    """Asynchronous tests run on virtual time unless they are marked as ``realtime``."""
+    """What is in ``SLOW`` is slow; asynchronous tests run on virtual time unless they are ``realtime``."""
     for item in items:
+        if SLOW.intersection(item.path.parts):
+            item.add_marker(pytest.mark.slow)
         function = getattr(item, "function", None)
         if iscoroutinefunction(function) and not item.get_closest_marker("realtime"):
             item.add_marker(pytest.mark.looptime)

@@ -7,6 +7,7 @@ from thanx_async import AsyncBatcher, BatchError, ConnectionFailedError, RetryPo
 from thanx_async.emulator import Emulator, ScriptedAnswer
 from thanx_async.instrumentation import (
     BatchEvent,
+    BatchRecord,
     JobRecord,
     Record,
     RequestRecord,
@@ -132,3 +133,8 @@ async def test_jobs(emulator: Emulator) -> None:
     assert (ended.issued, ended.failed) == (3, 1)
     assert ended.polls >= 1
     assert ended.seconds > 0
+
+
+def test_the_former_name_of_batch_events() -> None:
+    """Hooks that match records by the former name still do."""
+    assert BatchRecord is BatchEvent

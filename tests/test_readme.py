@@ -27,6 +27,7 @@ def run(text: str, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.realtime
+@pytest.mark.slow
 @pytest.mark.parametrize("text", PROGRAMS, ids=range(len(PROGRAMS)))
 async def test_programs(text: str, tmp_path: Path) -> None:
     """Each block runs by itself, against an emulator, without a warning."""

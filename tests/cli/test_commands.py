@@ -195,10 +195,16 @@ def test_standard_input(
             ["issue", "plain.txt", *OPTIONS, "--run-id", "a\nb"],
             "--run-id has a character that cannot be shown",
         ),
-        (["issue", "plain.txt", *OPTIONS, "--max-rewards", "2.9"], "--max-rewards: '2.9' is no whole number"),
-        (["issue", "plain.txt", *OPTIONS, "--batch-size", "1.5"], "--batch-size: '1.5' is no whole number"),
-        (["demo", "--guests", "10.7"], "--guests: '10.7' is no whole number"),
-        (["ledger", "settle", "march", "0.6", "--issued"], "'0.6' is no whole number"),
+        (
+            ["issue", "plain.txt", *OPTIONS, "--max-rewards", "2.9"],
+            "--max-rewards: '2.9' is not a whole number",
+        ),
+        (
+            ["issue", "plain.txt", *OPTIONS, "--batch-size", "1.5"],
+            "--batch-size: '1.5' is not a whole number",
+        ),
+        (["demo", "--guests", "10.7"], "--guests: '10.7' is not a whole number"),
+        (["ledger", "settle", "march", "0.6", "--issued"], "'0.6' is not a whole number"),
         (["ledger", "runs", "--ledger", ""], "--ledger: the name is empty"),
         (["issue", "plain.txt", *OPTIONS, "--failures", ""], "--failures: the name is empty"),
         (["job", "show", "", "--merchant", "m"], "job_id is empty"),
@@ -215,7 +221,7 @@ def test_standard_input(
         ),
         (["plan", "keys.jsonl"], "which key holds the guest: name, mail"),
         (["plan", "twice.csv", "--column", "email"], "more than one column 'email'"),
-        (["ledger", "runs", "--ledger", "empty.csv"], "is an empty file, and no ledger"),
+        (["ledger", "runs", "--ledger", "empty.csv"], "is an empty file, not a ledger"),
         (["demo", "--guests", "-3"], "--guests must be 0 or more, not -3"),
         (
             ["issue", "plain.txt", *OPTIONS, "--ledger", "x.db", "--failures", "x.db-wal"],
@@ -233,7 +239,7 @@ def test_wrong_use(
     arguments: list[str],
     phrase: str,
 ) -> None:
-    """Wrong use ends with status 2 and a message that says what is wrong."""
+    """A usage error ends with status 2 and a message that says what is wrong."""
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "empty.csv")
     written(tmp_path / "two.csv", "id,email")
@@ -300,7 +306,7 @@ def test_a_list_of_failures_that_cannot_be_written(
     assert run(["issue", file, *OPTIONS, "--failures", "/dev/full"]) == 1
     printed = capsys.readouterr()
     assert counts(printed.out)["issued"] == 1
-    assert "cannot write /dev/full: No space left on device; the report is true" in printed.err
+    assert "cannot write /dev/full: No space left on device; the report is still accurate" in printed.err
 
 
 def test_a_plan(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

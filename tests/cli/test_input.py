@@ -130,7 +130,7 @@ def test_an_object_over_several_lines(
     """It is refused, with what would be right."""
     assert plan(tmp_path / "a.json", *lines, column=column) == 2
     message = capsys.readouterr().err
-    assert "goes on over several lines; write one object a line" in message
+    assert "spans several lines; write one object per line" in message
     assert "jane" not in message
 
 

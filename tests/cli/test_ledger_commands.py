@@ -144,7 +144,7 @@ def test_without_a_ledger(served: Emulator, tmp_path: Path, capsys: pytest.Captu
     assert [run(command), run(command)] == [0, 0]
     assert served.reward_counts() == dict.fromkeys(guests(3), 2)
     assert run([*command, "--ledger", str(tmp_path / "b.sqlite")]) == 2
-    assert "say one of --ledger and --no-ledger" in capsys.readouterr().err
+    assert "give only one of --ledger and --no-ledger" in capsys.readouterr().err
     assert not (platformdirs.user_state_path("thanx-async", appauthor=False) / "ledger.sqlite").exists()
 
 
@@ -220,7 +220,7 @@ def test_a_doubt_cannot_be_taken_back(doubtful: list[str], capsys: pytest.Captur
     assert run(["ledger", "show", "march"]) == 0
     assert "not sent again, since the run was revoked: settle it" in capsys.readouterr().out
     assert run(["resume", "march"]) == 3
-    assert "What is in doubt in a revoked run" in capsys.readouterr().out
+    assert "Batches in doubt in a revoked run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -353,9 +353,9 @@ def test_resuming_without_an_answer(
 def test_settle_needs_one_decision(
     doubtful: list[str], capsys: pytest.CaptureFixture[str], how: list[str]
 ) -> None:
-    """None or two decisions are wrong use."""
+    """None or two decisions are a usage error."""
     assert run(["ledger", "settle", "march", "0", *how]) == 2
-    assert "say one of --issued, --not-issued and --job ID" in capsys.readouterr().err
+    assert "give one of --issued, --not-issued and --job ID" in capsys.readouterr().err
 
 
 def test_without_a_place_to_record(

@@ -42,7 +42,7 @@ async def test_interrupting_a_run(tmp_path: Path) -> None:
         rewarded = len(emulator.reward_counts())
     assert process.returncode == 3, err
     assert "stopped as asked" in err
-    assert "Stopping: requests under way are finished first." in err
+    assert "Stopping: requests in progress finish first." in err
     fates = dict(re.findall(r"^  (\w+(?: \w+)?) +([\d,]+)$", out, re.MULTILINE))
     assert int(fates["in doubt"]) == 0
     assert int(fates["issued"]) + int(fates["unfinished"]) == rewarded

@@ -89,7 +89,7 @@ def test_wrong_use(
 def test_whole_numbers(capsys: pytest.CaptureFixture[str], option: str) -> None:
     """A fraction is refused, and not rounded."""
     assert run(["emulator", "--counter", "leaky", option, "80.9"]) == 2
-    assert f"{option}: '80.9' is no whole number" in capsys.readouterr().err
+    assert f"{option}: '80.9' is not a whole number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -525,6 +525,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_several_processes_share_it(path: Path) -> None:
     """Processes that make and fill the same new ledger at the same time do not disturb each other."""
     running = [

@@ -454,6 +454,7 @@ async def workers(count: int, *arguments: object) -> AsyncIterator[list[asyncio.
 
 
 @pytest.mark.realtime
+@pytest.mark.slow
 async def test_three_processes(path: Path) -> None:
     """Processes with one file keep the limits together, and share them evenly."""
     limits = [(20, 1.0), (60, 3.0)]
@@ -467,6 +468,7 @@ async def test_three_processes(path: Path) -> None:
 
 
 @pytest.mark.realtime
+@pytest.mark.slow
 async def test_killed_processes(path: Path) -> None:
     """Processes that are killed at any moment leave a file that the others go on with; nothing is refused."""
     async with Emulator(limits=[(20, 1.0), (60, 3.0)], counter=Counter.SLIDING_LOG) as emulator:

@@ -91,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
     except (ThanxError, ValueError, OSError) as error:
         return _fail(str(error), STOPPED)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return _fail("interrupted; you can give the same command again", STOPPED)
+        return _fail("interrupted; the same command can be given again", STOPPED)
     return status if isinstance(status, int) else ISSUED
 
 

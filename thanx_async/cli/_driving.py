@@ -86,8 +86,7 @@ class _Stopper:
             self._waiting.reschedule(0)
         else:
             self.display.say(
-                "Stopping once the requests in progress finish. Ctrl-C again stops now, and leaves them in"
-                " doubt"
+                "Stopping: requests in progress finish first. Ctrl-C again ends now, and leaves them in doubt"
             )
             self._stream.stop()
         self.asked = True
@@ -124,7 +123,7 @@ def conclude(
         cause = (problem.__cause__ if isinstance(problem, BatchError) else None) or problem
         warn(f"stopped: {as_typed(cause)}")
     if stopped:
-        warn("stopped as requested: some of the input was not read, or jobs still run")
+        warn("stopped as asked; the input was not read to its end, or jobs still run")
     if problem or stopped or report.unsent or report.in_doubt or report.unfinished:
         return STOPPED
     return SOME_FAILED if report.failed or report.rejected or unlisted else ISSUED

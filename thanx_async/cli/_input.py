@@ -107,9 +107,7 @@ def _items(text: TextIO, kind: Format, column: str | None) -> Iterator[object]:
     if kind is Format.JSONL:
         return _json_items(text, column)
     if column:
-        raise ConfigurationError(
-            "--column works with CSV and JSON lines only; this file is read as plain lines"
-        )
+        raise ConfigurationError("--column goes with CSV and JSON lines; this file is read as plain lines")
     return (line.rstrip("\r\n") for line in text)
 
 
@@ -124,12 +122,12 @@ def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
         raise ConfigurationError("the CSV file is empty: its first line must name the columns")
     if column is None and len(header) > 1:
         twins = [name for name, count in Counter(header).items() if name and count > 1]
-        rename = f"; more than one is named {_names(twins)}: to read it, rename the others" if twins else ""
-        raise ConfigurationError(f"give --column to say which column to read: {_names(header)}{rename}")
+        rename = f"; more than one is called {_names(twins)}: rename all but one, to read it" if twins else ""
+        raise ConfigurationError(f"say with --column which column to read: {_names(header)}{rename}")
     if column is not None and column not in header:
-        raise ConfigurationError(f"there is no column {column!r}; the header has: {_names(header)}")
+        raise ConfigurationError(f"there is no column {column!r}; the header names: {_names(header)}")
     if column is not None and header.count(column) > 1:
-        raise ConfigurationError(f"there is more than one column {column!r}: rename all but one")
+        raise ConfigurationError(f"there is more than one column {column!r}: rename all but one of them")
     index = header.index(column) if column else 0
     return (row[index] if index < len(row) else "" for row in rows)
 
@@ -221,8 +219,8 @@ def _refuse_keys(keys: list[str], column: str | None) -> NoReturn:
             "the keys of the first JSON object are guests, not names: write each guest on its own line"
         )
     if column is None:
-        raise ConfigurationError(f"give --column to say which key holds the guest: {_names(keys)}")
-    raise ConfigurationError(f"there is no key {column!r}; the first object has: {_names(keys)}")
+        raise ConfigurationError(f"say with --column which key holds the guest: {_names(keys)}")
+    raise ConfigurationError(f"there is no key {column!r}; the keys of the first object: {_names(keys)}")
 
 
 def _is_pair(item: object) -> bool:

@@ -105,9 +105,7 @@ async def settle(
                     f"run {run!r} has no batch {batch} in doubt; see {command('ledger show', opened, run)}"
                 )
             if job is not None and found.job_id is not None:
-                raise ConfigurationError(
-                    f"the batch already has job {found.job_id}: give --issued or --not-issued"
-                )
+                raise ConfigurationError(f"it is job {found.job_id} already: say --issued or --not-issued")
             if job is not None:
                 await _check_job(job, record, found, opened)
                 await opened.accept(run, batch, job)
@@ -146,8 +144,7 @@ async def _check_job(job_id: str, run: RunRecord, batch: BatchRecord, ledger: SQ
         for other in await ledger.batches(record.run_id):
             if other.job_id == job_id:
                 raise ConfigurationError(
-                    f"job {job_id} is already batch {other.number} of run {record.run_id}: nothing was"
-                    " settled"
+                    f"job {job_id} is batch {other.number} of run {record.run_id} already: nothing settled"
                 )
     guests = len(batch.positions)
     async with connect() as client:
@@ -162,7 +159,7 @@ async def _check_job(job_id: str, run: RunRecord, batch: BatchRecord, ledger: SQ
 def _progress(record: RunRecord, batches: list[BatchRecord]) -> str:
     if record.revoked_at is not None:
         left = sum(1 for batch in batches if batch.job_id and not _is_taken_back(batch))
-        more = f", {left:,} jobs not taken back yet: run `revoke` again" if left else ""
+        more = f", {left:,} jobs not taken back yet: give `revoke` again" if left else ""
         return f"revoked on {date(record.revoked_at)}{more}"
     if record.is_complete(batches):
         return f"complete: {issued_by(batches):,} issued"

@@ -105,7 +105,7 @@ async def known_run(ledger: SQLiteLedger, run_id: str) -> RunRecord:
     record = await ledger.run(run_id)
     if record is None:
         raise ConfigurationError(
-            f"the ledger {ledger.path} has no run {run_id!r}; see {command('ledger runs', ledger)}"
+            f"the ledger {ledger.path} knows no run {run_id!r}; see {command('ledger runs', ledger)}"
         )
     return record
 

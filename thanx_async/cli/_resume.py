@@ -53,7 +53,7 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileN
             f"Batches in doubt {why}, or whose job gives no outcome, are not sent again: see `ledger settle`"
         )
     if unsent:
-        write("Not all of the file was sent: to send the rest, give the same `issue` command again")
+        write("Not all of the file was sent: run `issue` with it again for the rest")
         return STOPPED
     return status
 
@@ -88,7 +88,7 @@ async def _check_doubts(ledger: SQLiteLedger, run: str) -> None:
     if young and (await known_run(ledger, run)).revoked_at is None:
         raise ConfigurationError(
             f"{len(young):,} batches of run {run} are in doubt, and cannot be taken back before their jobs"
-            f" are known: run {command('resume', ledger, run)} first, or settle them"
+            f" are known: give {command('resume', ledger, run)} first, or settle them"
         )
 
 

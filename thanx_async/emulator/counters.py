@@ -16,9 +16,9 @@ _SHORTEST = 0.001
 class Counter(StrEnum):
     """How the emulator counts requests against its limits.
 
-    ``FIXED``: at most the limit in each window aligned to the clock. ``SLIDING_LOG``: at most the limit in any
-    window; ``SLIDING_LOG_COUNTING_REFUSED`` also counts refused requests. ``SLIDING_COUNTER``: an estimate of a
-    sliding window from two aligned ones. ``LEAKY``: a leaky bucket. ``NONE``: no limit.
+    ``FIXED`` counts in windows aligned to the clock, and ``SLIDING_LOG`` in any window;
+    ``SLIDING_LOG_COUNTING_REFUSED`` also counts refused requests. ``SLIDING_COUNTER`` estimates a sliding
+    window from two aligned ones. ``LEAKY`` is a leaky bucket. ``NONE`` sets no limit.
     """
 
     FIXED = "fixed"
@@ -80,8 +80,11 @@ class SlidingLogCountingRefused:
 
 
 class SlidingCounter:
-    """At most ``requests`` in an estimate of the sliding window: the count of the current aligned window plus the
-    share of the previous count that the sliding window still covers, rounded down as usual."""
+    """At most ``requests`` in an estimate of the sliding window.
+
+    The estimate is the count of the current aligned window, plus the share of the previous count that the
+    sliding window still covers, rounded down as usual.
+    """
 
     def __init__(self, requests: int, seconds: float) -> None:
         self._requests, self._seconds = requests, seconds
@@ -100,8 +103,10 @@ class SlidingCounter:
 
 
 class Leaky:
-    """A bucket that leaks ``requests`` per ``seconds`` and holds ``burst`` more than one request, like nginx's
-    ``limit_req ... burst=... nodelay``."""
+    """A bucket that leaks ``requests`` per ``seconds`` and holds ``burst`` more than one request.
+
+    nginx's ``limit_req ... burst=... nodelay`` works the same way.
+    """
 
     def __init__(self, requests: int, seconds: float, burst: int) -> None:
         self._rate, self._burst = requests / seconds, burst

@@ -157,8 +157,10 @@ class Emulator:
         return len(self._state.jobs)
 
     def reward_counts(self) -> Mapping[str, int]:
-        """The number of rewards of each guest; needs ``track_guests``. All rewards of a job count as soon as it is
-        accepted."""
+        """The number of rewards of each guest; needs ``track_guests``.
+
+        All rewards of a job count as soon as it is accepted.
+        """
         return +self._state.rewards
 
     def script(self, *answers: ScriptedAnswer) -> None:

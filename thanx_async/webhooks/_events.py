@@ -154,7 +154,7 @@ def _parsed(body: bytes) -> Event:
 def _structured(
     kind: type[RewardIssued | RewardBatchCompleted], data: dict[str, object]
 ) -> RewardIssued | RewardBatchCompleted:
-    """The event, without those optional fields that have an unexpected shape, so that the rest is not lost."""
+    """The event. Optional fields of an unexpected shape are left out, so that the rest is not lost."""
     decoder = enveloped(kind, "data")
     given = {name: value for name, value in data.items() if value is not None}
     try:
