@@ -22,6 +22,7 @@ from thanx_async import (
     NotFoundError,
     RateLimit,
     RetryPolicy,
+    ServerError,
     ThanxClient,
     ThanxError,
 )
