@@ -65,6 +65,9 @@ class SlotQueue:
             refused=state.refusal.count,
             waiting=sum(map(len, self._queues.values())),
             latency=self._latency(),
+            no_answer_for=None
+            if state.refusal.away_since is None
+            else max(0.0, now - state.refusal.away_since),
         )
 
     async def acquire(self, slot: QueuedSlot) -> Booking:
