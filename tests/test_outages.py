@@ -129,7 +129,7 @@ async def test_traffic_comes_back_at_the_pace_of_the_limits() -> None:
 
 
 async def test_patience_ends(emulator: Emulator) -> None:
-    """Once patience is over without an answer the run stops, and tells what is in doubt and what is unsent."""
+    """Once patience is over the run stops, and tells what is in doubt and what is unsent."""
     retry = RetryPolicy(patience=60)
     async with ThanxClient("c", "t", base_url=emulator.url, retry=retry) as client:
         emulator.faults = Faults(error_500=1)
