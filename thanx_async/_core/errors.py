@@ -64,14 +64,14 @@ class RequestTimeoutError(TransportError):
 
 
 class InvalidResponseError(TransportError):
-    """An answer that Thanx's API does not give: HTML, nothing, half of a JSON text, another shape.
+    """A success or a redirect that Thanx's API does not give: HTML, nothing, half a JSON text, another shape.
 
     ``status`` is the HTTP status and ``body_start`` the first bytes of the answer. They stay out of the
     message, since an answer may repeat what was sent.
     """
 
     def __init__(self, message: str, *, status: int, body_start: bytes) -> None:
-        super().__init__(message, in_doubt=not 300 <= status < 500)
+        super().__init__(message)
         self.status = status
         self.body_start = body_start
 
@@ -81,14 +81,28 @@ class APIError(ThanxError):
 
     ``status`` is the HTTP status, ``code`` the stable error code (None when the answer had none) and
     ``message`` Thanx's text, in which whatever looks like an e-mail address or a phone number is masked.
+    ``retry_after`` is how many seconds the answer asks to wait, and ``request_id`` its ``X-Request-Id``;
+    both are None where it says nothing of the kind.
     Source: docs.thanx.com, consumer/usage/errors.
     """
 
-    def __init__(self, status: int, code: str | None, message: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str | None,
+        message: str,
+        *,
+        in_doubt: bool = False,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
         super().__init__(f"HTTP {status} {code or 'without an error code'}: {message}")
         self.status = status
         self.code = code
         self.message = message
+        self.in_doubt = in_doubt
+        self.retry_after = retry_after
+        self.request_id = request_id
 
 
 class BadRequestError(APIError):
@@ -121,8 +135,6 @@ class RateLimitedError(APIError):
 
 class ServerError(APIError):
     """5xx: an Issue Rewards request that ends so is in doubt."""
-
-    in_doubt = True
 
 
 class GuardError(ThanxError):

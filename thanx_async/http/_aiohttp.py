@@ -8,7 +8,6 @@ from yarl import URL
 from thanx_async._core.errors import (
     ConnectionFailedError,
     InvalidResponseError,
-    RateLimitedError,
     RequestTimeoutError,
     TransportError,
 )
@@ -44,8 +43,8 @@ async def read(response: aiohttp.ClientResponse, token: str) -> wire.Answer:
         async for chunk in response.content.iter_any():
             received += chunk
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        if response.status == 429:
-            raise RateLimitedError(429, None, "Too Many Requests") from error
+        if response.status >= _ERRORS:
+            raise wire.api_error(wire.Answer(response.status, response.headers, b"")) from error
         if not isinstance(error, aiohttp.ClientPayloadError):
             raise
         raise InvalidResponseError(

@@ -43,7 +43,8 @@ def _now() -> float:
 @attrs.define
 class _Call(Generic[T]):
     """One call under way. ``asked``: since when it waits for the rate limits. ``first_sent``: when it first
-    went out with what its doubt is about. ``answered``: Thanx has done it, whatever happens to the answer."""
+    went out with what its doubt is about. ``first_failed``: when an attempt first
+    failed, on the loop's clock. ``answered``: Thanx has done it, whatever happens to the answer."""
 
     request: wire.Request
     decoder: Callable[[object], T]
@@ -51,6 +52,7 @@ class _Call(Generic[T]):
     attempt: int = 1
     asked: float = attrs.field(factory=_now)
     first_sent: float | None = None
+    first_failed: float | None = None
     answered: bool = False
 
     def check_age(self) -> None:
@@ -71,7 +73,7 @@ class _Call(Generic[T]):
 
     def explained(self, error: ThanxError) -> ThanxError:
         error.idempotency_key = self.request.idempotency_key
-        error.in_doubt = self.sending.in_doubt or self.answered
+        error.in_doubt = self.request.method != "GET" and (self.sending.in_doubt or self.answered)
         self.note(error)
         return error
 
@@ -199,7 +201,8 @@ class Transport:
     def _wait(self, call: _Call[T], error: APIError | TransportError) -> float | None:
         if error.in_doubt and not call.request.repeatable:
             return None
-        return self._retry.delay(call.attempt, error)
+        call.first_failed = _now() if call.first_failed is None else call.first_failed
+        return self._retry.delay(call.attempt, error, since=_now() - call.first_failed)
 
     def _emit_wait(self, call: _Call[T], lane: Lane) -> None:
         waited = _now() - call.asked

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from copy import copy
 
-from thanx_async._core.errors import ThanxError
+from thanx_async._core.errors import (
+    APIError,
+    AuthenticationError,
+    NotFoundError,
+    PermissionDeniedError,
+    ThanxError,
+    TransportError,
+)
 from thanx_async._core.tasks import RESOLUTION, changed
 from thanx_async.http import Transport, wire
 from thanx_async.identifiers import MAX_BATCH
@@ -15,6 +23,9 @@ from thanx_async.jobs._speeds import JobCourse
 from thanx_async.jobs._turns import PollTurns
 from thanx_async.limiter import Lane, RateLimiter
 from thanx_async.models import IssuanceJob
+
+_LONGEST_WAIT = 30.0
+"""Seconds between polls that get no usable answer."""
 
 
 class JobService:
@@ -29,11 +40,12 @@ class JobService:
     async def look(self, job_id: str, merchant_id: str) -> IssuanceJob:
         """Fetch a snapshot of a job. Like every request that only reads, it waits behind issuing."""
         request = wire.get_issuance_job(job_id, merchant_id)
-        return await self._transport.call(request, wire.decode_job, lane=Lane.POLL)
+        return await self._transport.call(request, wire.decoder_of_job(job_id), lane=Lane.POLL)
 
     async def revoke(self, job_id: str, merchant_id: str) -> IssuanceJob:
         """Request the revocation of a job's rewards."""
-        return await self._transport.call(wire.revoke_issuance_job(job_id, merchant_id), wire.decode_job)
+        request = wire.revoke_issuance_job(job_id, merchant_id)
+        return await self._transport.call(request, wire.decoder_of_job(job_id))
 
 
 class WebhookSigns:
@@ -75,6 +87,8 @@ class JobPoller:
         self._change = asyncio.Event()
         self._hinted = signs.over
         self._polls = 0
+        self._failed_polls = 0
+        self._not_before = -math.inf
         self._failures = 0
         self._failure: ThanxError | None = None
 
@@ -155,8 +169,22 @@ class JobPoller:
                 await self._until_due(version)
                 async with self._turns:
                     if self.version == version and self._wait() <= RESOLUTION:
-                        self._hinted = False
-                        await self.refresh()
+                        await self._look()
+
+    async def _look(self) -> None:
+        """Poll once. A poll without a usable answer is followed by another one, after growing waits."""
+        hinted, self._hinted = self._hinted, False
+        try:
+            await self.refresh()
+        except (AuthenticationError, PermissionDeniedError, NotFoundError):
+            raise
+        except (APIError, TransportError):
+            self._hinted = hinted
+            self._failed_polls += 1
+            wait = min(_LONGEST_WAIT, 2.0 ** min(self._failed_polls - 1, 10))
+            self._not_before = asyncio.get_running_loop().time() + wait
+        else:
+            self._failed_polls = 0
 
     async def _until_due(self, version: int) -> None:
         while self.version == version and (wait := self._wait()) > RESOLUTION:
@@ -165,6 +193,6 @@ class JobPoller:
 
     def _wait(self) -> float:
         """Seconds until the job is due."""
-        if self._course is None or self._hinted:
-            return 0.0
-        return self._schedule.due(self._course) - asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        due = now if self._course is None or self._hinted else self._schedule.due(self._course)
+        return max(due, self._not_before) - now

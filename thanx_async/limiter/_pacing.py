@@ -31,6 +31,8 @@ _UNLEARNT = 900.0
 _LOOK_AGAIN = 0.25
 _GRACE = 1.0
 _POLL_TURN = 9
+_PROBE = "the answer to a probe after a refusal", "the answer to a probe in an outage"
+_PAUSE = "a refusal (429)", "the end of an outage"
 
 
 @attrs.frozen
@@ -74,12 +76,12 @@ class Pacing:
         refusal = state.refusal
         probe = None if refusal.probe is None else state.flights.get(refusal.probe)
         if probe and now < probe.lease:
-            return Decision(min(probe.lease, now + _LOOK_AGAIN), "the answer to a probe after a refusal")
+            return Decision(min(probe.lease, now + _LOOK_AGAIN), _PROBE[refusal.outage])
         waits = [(-inf, "nothing")]
         if state.last is not None:
             waits.append((state.last + self._spacing(state), "even spacing"))
         if refusal.until is not None:
-            waits.append((refusal.until, "a refusal (429)"))
+            waits.append((refusal.until, _PAUSE[refusal.outage]))
         for limit in self._kept:
             trust = self._trust(limit.seconds, state)
             flying = sorted(
@@ -132,8 +134,16 @@ class Pacing:
         if booking:
             state.flights.pop(booking.token, None)
 
-    def settle(self, state: LimiterState, booking: Booking, now: float, answer: LimiterAnswer | None) -> None:
-        """The request is over: log it, and learn from the answer if there was one."""
+    def settle(
+        self,
+        state: LimiterState,
+        booking: Booking,
+        now: float,
+        answer: LimiterAnswer | None,
+        *,
+        failed: bool = False,
+    ) -> None:
+        """The request is over: log it, and learn from the answer, or from its failing without one."""
         self._pass_time(state, now)
         state.flights.pop(booking.token, None)
         self._log(state, booking, answer.time if answer else now)
@@ -143,6 +153,8 @@ class Pacing:
             known = state.least_round_trip
             state.least_round_trip = round_trip if known is None else min(known, round_trip)
             self._learn(state, booking, answer)
+        elif failed:
+            _refusal.unanswered(state.refusal, booking, now, None, self._draw())
 
     def used(self, state: LimiterState, limit: RateLimit, now: float) -> int:
         """Requests that may still count within a window of ``limit``."""
@@ -195,6 +207,9 @@ class Pacing:
             window.add(self._bound(state, booking, ended, self._trust(window.seconds, state)))
 
     def _learn(self, state: LimiterState, booking: Booking, answer: LimiterAnswer) -> None:
+        if answer.status >= 500:
+            _refusal.unanswered(state.refusal, booking, answer.time, answer, self._draw())
+            return
         if answer.status != 429:
             _refusal.passed(state.refusal, booking)
             self._relax(state)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.errors import ConfigurationError, TransportError
 from thanx_async._core.tasks import RESOLUTION, changed
 from thanx_async.limiter._limits import RateLimit
 from thanx_async.limiter._pacing import Admission, Pacing, polls_turn
@@ -65,6 +65,9 @@ class SlotQueue:
             refused=state.refusal.count,
             waiting=sum(map(len, self._queues.values())),
             latency=self._latency(),
+            no_answer_for=None
+            if state.refusal.away_since is None
+            else max(0.0, now - state.refusal.away_since),
         )
 
     async def acquire(self, slot: QueuedSlot) -> Booking:
@@ -96,12 +99,14 @@ class SlotQueue:
                 self._waiting_since = None
             self._wake()
 
-    async def release(self, booking: Booking, answer: LimiterAnswer | None) -> None:
+    async def release(self, booking: Booking, answer: LimiterAnswer | None, *, failed: bool) -> None:
         """The request is over. What cannot be recorded now counts when its lease is over."""
         if answer is not None:
             self._round_trips.append(answer.time - booking.sent)
         try:
-            await self._record(lambda state, now: self._pacing.settle(state, booking, now, answer))
+            await self._record(
+                lambda state, now: self._pacing.settle(state, booking, now, answer, failed=failed)
+            )
         finally:
             self._wake()
 
@@ -190,7 +195,8 @@ class QueuedSlot:
     ) -> None:
         if self._booking is not None:
             booking, self._booking = self._booking, None
-            await self._queue.release(booking, self._answer)
+            failed = isinstance(error, TransportError | OSError)  # which a TimeoutError is
+            await self._queue.release(booking, self._answer, failed=failed)
 
 
 class QueuedLimiter:

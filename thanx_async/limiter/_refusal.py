@@ -1,4 +1,4 @@
-"""What follows a 429: everybody pauses, one request probes, and the pause grows while probes fail."""
+"""What follows a 429 or an outage: everybody pauses, one probes, and the pause grows while probes fail."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import attrs
 from thanx_async.limiter._state import Booking, Refusal
 
 _LONGEST_HOLD = 60.0
+_LONGEST_OUTAGE_HOLD = 30.0
+_LONGEST_ASKED_IN_OUTAGE = 300.0
 _LONGEST_ASKED = 3600.0
 _AFTER_BOUNDARY = 0.5
 _LONG_LIMIT_AFTER = 3
@@ -40,6 +42,7 @@ def refused(refusal: Refusal, booking: Booking, answer: LimiterAnswer, boundary:
     if not refusal.failures and refusal.resumed is not None and booking.sent < refusal.resumed:
         return
     refusal.failures += 1
+    refusal.outage, refusal.away_since = False, None
     if (asked := _asked(answer)) is not None:
         refusal.until = answer.time + asked
     else:
@@ -47,10 +50,38 @@ def refused(refusal: Refusal, booking: Booking, answer: LimiterAnswer, boundary:
         refusal.until = since + _hold(refusal.failures, answer, boundary, draw)
 
 
+def unanswered(
+    refusal: Refusal, booking: Booking, now: float, answer: LimiterAnswer | None, draw: float
+) -> None:
+    """Thanx gave no answer, or a 5xx: pause unless it was the first, after which a probe goes at once.
+
+    A request that was sent before the pause began says nothing new.
+
+    Args:
+        draw: from 0 to 1, spreads clients.
+    """
+    if refusal.failures and booking.token != refusal.probe:
+        return
+    if not refusal.failures and refusal.resumed is not None and booking.sent < refusal.resumed:
+        return
+    refusal.failures += 1
+    refusal.outage = True
+    refusal.away_since = booking.sent if refusal.away_since is None else refusal.away_since
+    asked = None if answer is None else _asked(answer)
+    if asked is not None:
+        refusal.until = now + min(asked, _LONGEST_ASKED_IN_OUTAGE)
+    elif refusal.failures == 1:
+        refusal.until = now
+    else:
+        hold = min(_LONGEST_OUTAGE_HOLD, 2.0 ** min(refusal.failures - 3, 10))
+        refusal.until = now + hold * (0.5 + 0.5 * draw)
+
+
 def passed(refusal: Refusal, booking: Booking) -> None:
-    """An answer that was no 429: if it was the probe's, the pause is over."""
-    if booking.token == refusal.probe:
+    """An answer that shows Thanx at work. The pause is over if it is the probe's, or that of an outage."""
+    if refusal.failures and (refusal.outage or booking.token == refusal.probe):
         refusal.failures, refusal.until, refusal.resumed = 0, None, booking.sent
+        refusal.outage, refusal.away_since = False, None
 
 
 def _hold(failures: int, answer: LimiterAnswer, boundary: float, draw: float) -> float:

@@ -86,10 +86,21 @@ class Ticket:
 
 @attrs.define
 class Refusal:
-    """What follows a 429. ``failures`` in a row: 0 while nobody is refused. ``resumed``: when the probe was
-    sent that got through last."""
+    """The pause of everybody that follows a 429, or an outage.
+
+    Attributes:
+        count: how many 429 there were in all.
+        failures: how many in a row; 0 while nobody pauses.
+        outage: the last of them was a 5xx or no answer at all.
+        away_since: when an outage began.
+        until: when the next request, the probe, may go.
+        probe: the token of the probe that is under way.
+        resumed: when the probe was sent that got through last.
+    """
 
     count: int = 0
+    outage: bool = False
+    away_since: float | None = None
     failures: int = 0
     until: float | None = None
     probe: int | None = None
