@@ -302,7 +302,7 @@ class AsyncBatcher:
         Raises:
             ConfigurationError: the guest is not remembered.
             JobTimeoutError: the job is still running; call again.
-            ThanxError: a poll failed after its retries; call again.
+            ThanxError: Thanx refused a poll, such as with a 401 or a 404. Outages are waited out.
         """
         checks.timeout(timeout)
         return await self._open_collector.outcomes.outcome_for(normalise(identifier), timeout=timeout)

@@ -91,8 +91,8 @@ class IssuanceRun:
                 reported as ``unfinished``.
 
         Raises:
-            ThanxError: a poll failed after its retries. `report` tells what is known, and `wait` can be
-                called again.
+            ThanxError: Thanx refused a poll, such as with a 401 or a 404; outages are waited out. `report`
+                tells what is known, and `wait` can be called again.
         """
         checks.timeout(timeout)
         try:

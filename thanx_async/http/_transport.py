@@ -42,9 +42,15 @@ def _now() -> float:
 
 @attrs.define
 class _Call(Generic[T]):
-    """One call under way. ``asked``: since when it waits for the rate limits. ``first_sent``: when it first
-    went out with what its doubt is about. ``first_failed``: when an attempt first
-    failed, on the loop's clock. ``answered``: Thanx has done it, whatever happens to the answer."""
+    """One call in progress.
+
+    Attributes:
+        attempt: the number of the current attempt, from 1.
+        asked: when the call started to wait for the rate limits, on the loop's clock.
+        first_sent: when the attempt that is in doubt was first sent, on the wall clock.
+        first_failed: when an attempt first failed, on the loop's clock.
+        answered: Thanx has acted on the request, even if a later step fails.
+    """
 
     request: wire.Request
     decoder: Callable[[object], T]

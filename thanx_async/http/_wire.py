@@ -108,10 +108,10 @@ def revoke_issuance_job(job_id: str, merchant_id: str) -> Request:
 
 
 def decode(answer: Answer, decoder: Callable[[object], T]) -> T:
-    """The model in a success.
+    """Decode the model in a success.
 
     Raises:
-        APIError: a status of 400 or more; its class follows from the status, whatever the body looks like.
+        APIError: a status of 400 or more. The class follows from the status alone, whatever the body holds.
         InvalidResponseError: a success without the model, or a redirect.
     """
     if answer.status >= 400:
@@ -155,7 +155,7 @@ def _content(answer: Answer) -> str:
 
 
 def api_error(answer: Answer) -> APIError:
-    """The error that an answer with a status of 400 or more stands for, its body being whatever it is."""
+    """The error for an answer with a status of 400 or more, whatever its body holds."""
     code, message = _envelope(answer)
     meaning = meaning_of(answer.status)
     kind = meaning.error
@@ -174,7 +174,7 @@ def api_error(answer: Answer) -> APIError:
 
 
 def _envelope(answer: Answer) -> tuple[str | None, str]:
-    """Code and message, as far as there are any."""
+    """The error code and message, if the body has them."""
     try:
         payload = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
@@ -187,7 +187,7 @@ def _envelope(answer: Answer) -> tuple[str | None, str]:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """What ``Retry-After`` asks for, if it is a number of seconds."""
+    """The seconds of a ``Retry-After`` header; None for a date or anything else."""
     text = retry_after.strip()
     return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
@@ -200,7 +200,7 @@ _decode_job = enveloped(IssuanceJob, "issuance_job")
 
 
 def decode_job(payload: object) -> IssuanceJob:
-    """The job, which knows whether Thanx has said how many got a reward."""
+    """Decode a job, and note whether Thanx has counted its rewards."""
     job = _decode_job(payload)
     match payload:
         case {"issuance_job": {"summary": {"success_count": count}}} if job.summary is not None:
@@ -214,7 +214,7 @@ def decode_job(payload: object) -> IssuanceJob:
 
 
 def decoder_of_job(job_id: str) -> Callable[[object], IssuanceJob]:
-    """The decoder of an answer about this job; one about another job is none."""
+    """The decoder for an answer about this job. An answer about another job is rejected."""
 
     def decoder(payload: object) -> IssuanceJob:
         job = decode_job(payload)
@@ -226,4 +226,4 @@ def decoder_of_job(job_id: str) -> Callable[[object], IssuanceJob]:
 
 
 class AnotherJob(ValueError):  # noqa: N818 - named in a message
-    """The answer is about another job than was asked for."""
+    """The answer is about a different job than the request."""

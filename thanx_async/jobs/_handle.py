@@ -80,7 +80,7 @@ class JobHandle:
         Raises:
             JobTimeoutError: the job is still running. The error holds the latest snapshot, and the caller can
                 wait again.
-            ThanxError: a poll failed after its retries.
+            ThanxError: Thanx refused a poll, such as with a 401 or a 404. Outages are waited out.
         """
         checks.timeout(timeout)
         poller = self._attached
@@ -103,7 +103,7 @@ class JobHandle:
         """Yield the latest snapshot, then one for each change of state or progress, until the job ends.
 
         Raises:
-            ThanxError: a poll failed after its retries.
+            ThanxError: Thanx refused a poll, such as with a 401 or a 404. Outages are waited out.
         """
         poller = self._attached
         shown: IssuanceJob | None = None

@@ -25,7 +25,7 @@ from thanx_async.limiter import Lane, RateLimiter
 from thanx_async.models import IssuanceJob
 
 _LONGEST_WAIT = 30.0
-"""Seconds between polls that get no usable answer."""
+"""The longest wait, in seconds, between polls without a usable answer."""
 
 
 class JobService:
@@ -147,7 +147,7 @@ class JobPoller:
         """Wait for a snapshot newer than ``version``. One waiter polls on behalf of all.
 
         Raises:
-            ThanxError: the poll failed. Every caller who waited for it gets a copy; the next one polls anew.
+            ThanxError: Thanx refused the poll. Every caller who waited gets a copy; the next polls anew.
         """
         failures = self._failures
         async with self._polling:
@@ -172,7 +172,7 @@ class JobPoller:
                         await self._look()
 
     async def _look(self) -> None:
-        """Poll once. A poll without a usable answer is followed by another one, after growing waits."""
+        """Poll once. A poll without a usable answer is repeated, with growing waits."""
         hinted, self._hinted = self._hinted, False
         try:
             await self.refresh()
