@@ -10,20 +10,16 @@ from time import perf_counter
 from thanx_async._core import checks
 from thanx_async.identifiers import is_single
 
-_MAX_SLICE = 1_000
-_MAX_SECONDS = 0.004
+_MOST = 1_000
+_LONG = 0.004
 
 
 class Source:
-    """Reads in slices into a buffer, so that items already read survive an error of the iterable.
-
-    Raises:
-        ConfigurationError: a single identifier, or no iterable.
-    """
+    """Reads in slices into a buffer, so that nothing read is lost when the reading fails."""
 
     def __init__(self, items: Iterable[object] | AsyncIterable[object]) -> None:
         self._buffer: list[object] = []
-        self._slice_size = 100
+        self._slice = 100
         self._sync: Iterator[object] | None = None
         self._async: AsyncIterator[object] | None = None
         if is_single(items):
@@ -43,24 +39,22 @@ class Source:
         return items
 
     async def fill(self) -> bool:
-        """Read the next slice, and yield to the event loop. Returns False at the end of the input."""
+        """Read the next slice; False at the end. Gives way to the loop each time."""
         started = perf_counter()
-        more = await self._read_async(self._async) if self._async else self._read_sync()
+        more = await self._pull(self._async) if self._async else self._extend()
         elapsed = perf_counter() - started
-        # A slow source gets smaller slices, to keep the time between two checkpoints short.
-        self._slice_size = (
-            max(1, self._slice_size // 2) if elapsed > _MAX_SECONDS else min(_MAX_SLICE, self._slice_size * 2)
-        )
+        # A slow source gets smaller slices: what runs between two checkpoints must stay short.
+        self._slice = max(1, self._slice // 2) if elapsed > _LONG else min(_MOST, self._slice * 2)
         await asyncio.sleep(0)
         return more
 
-    def _read_sync(self) -> bool:
-        assert self._sync is not None  # noqa: S101 - set unless _async is set
-        self._buffer.extend(islice(self._sync, self._slice_size))
+    def _extend(self) -> bool:
+        assert self._sync is not None  # noqa: S101 - set where _async is not
+        self._buffer.extend(islice(self._sync, self._slice))
         return bool(self._buffer)
 
-    async def _read_async(self, source: AsyncIterator[object]) -> bool:
-        for _ in range(self._slice_size):
+    async def _pull(self, source: AsyncIterator[object]) -> bool:
+        for _ in range(self._slice):
             try:
                 self._buffer.append(await anext(source))
             except StopAsyncIteration:

@@ -37,7 +37,7 @@ def once() -> aiohttp.ClientMiddlewareType:
 
 
 async def read(response: aiohttp.ClientResponse, token: str) -> wire.Answer:
-    """Read the whole answer. If a refusal repeats the access token, the token is masked."""
+    """The whole answer; a refusal that repeats the token does so no longer."""
     received = bytearray()
     try:
         async for chunk in response.content.iter_any():
@@ -53,7 +53,7 @@ async def read(response: aiohttp.ClientResponse, token: str) -> wire.Answer:
             body_start=bytes(received[:200]),
         ) from error
     body = bytes(received)
-    if response.status >= _ERRORS and len(token) >= _SECRET:  # a shorter token may be part of any word
+    if response.status >= _ERRORS and len(token) >= _SECRET:  # what is shorter may be part of any word
         body = body.replace(token.encode(), b"[masked]")
     return wire.Answer(response.status, response.headers, body)
 
