@@ -149,11 +149,18 @@ class IssuanceStream:
             self._stop(error)
         finally:
             if self._source is not None:
+                await self._close_source(self._source)
                 with suppress(InputChangedError):  # the run has stopped already
                     self._register(self._account.chunker.feed(self._source.take()))
             self._input_read = True
             self._end_watch_if_done()
             self._change.set()
+
+    async def _close_source(self, source: Source) -> None:
+        try:
+            await source.aclose()
+        except Exception as error:  # noqa: BLE001 - whatever the user's source raises ends the run
+            self._stop(error)
 
     async def _read_source(self, source: Source) -> None:
         while not self._stopping and await source.fill():

@@ -21,7 +21,8 @@ _MAX_GAP = 60.0
 _BUDGET_SHARE = 0.25
 _SAFETY = 0.03
 _GROWTH = 0.1
-_MAX_WITHOUT_WEBHOOK = 3
+_TRUSTED = 3
+_OVERDUE = 5.0
 
 
 class PollSchedule:
@@ -38,7 +39,7 @@ class PollSchedule:
         self._scout_line: OrderedDict[JobCourse, None] = OrderedDict()
         self._speeds = JobSpeeds(self._wake)
         self._next_scout = -math.inf
-        self._without_webhook = _MAX_WITHOUT_WEBHOOK
+        self._webhooks_in_a_row = 0
 
     def follow(self, job: IssuanceJob, now: float, *, accepted: bool) -> JobCourse:
         """Start to follow a job.
@@ -77,8 +78,9 @@ class PollSchedule:
         growing_gap = _GROWTH * (
             course.polled_at - (course.since if course.hinted_at is None else course.hinted_at)
         )
-        if self._without_webhook < _MAX_WITHOUT_WEBHOOK and course.hinted_at is None:
-            return max(course.polled_at, expected or 0.0) + max_gap
+        if self._webhooks_in_a_row >= _TRUSTED and course.hinted_at is None:
+            overdue = max_gap if expected is None else max(_OVERDUE, _GROWTH * (expected - course.since))
+            return max(course.polled_at, expected or 0.0) + min(max_gap, overdue)
         if (
             course.revoking
             or self._is_late(course, expected)
@@ -123,8 +125,8 @@ class PollSchedule:
             return
         self._speeds.observe(course, job, now)
         if job.is_finished and course.hinted_at is None:
-            self._without_webhook += 1
-            if self._without_webhook == _MAX_WITHOUT_WEBHOOK:
+            trusted, self._webhooks_in_a_row = self._webhooks_in_a_row >= _TRUSTED, 0
+            if trusted:
                 self._wake()
         elif (
             not job.is_finished and (course.progress <= 0 or course.idle_polls) and course in self._scout_line
@@ -135,10 +137,11 @@ class PollSchedule:
             self._wake()
 
     def heard(self) -> None:
-        """Take in that a webhook arrived. While webhooks keep arriving, polls are only a fallback."""
-        if self._without_webhook >= _MAX_WITHOUT_WEBHOOK:
+        """Take in that a webhook arrived for one of these jobs. After several in a row polls are only a
+        fallback, until a job ends without one."""
+        self._webhooks_in_a_row += 1
+        if self._webhooks_in_a_row == _TRUSTED:
             self._wake()
-        self._without_webhook = 0
 
     def hint(self, course: JobCourse, now: float) -> None:
         """Take in a webhook for the end of the job. The job is polled soon, and repeatedly if necessary."""
