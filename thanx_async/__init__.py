@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from thanx_async.client import ThanxClient
     from thanx_async.errors import (
+        AddTimeoutError,
         APIError,
         AuthenticationError,
         BadRequestError,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 __all__ = [
     "THANX_RATE_LIMITS",
     "APIError",
+    "AddTimeoutError",
     "AsyncBatcher",
     "AuthenticationError",
     "BadRequestError",

@@ -267,19 +267,27 @@ class AsyncBatcher:
             )
         return self._collector
 
-    async def add(self, identifier: object) -> JobHandle:
+    async def add(self, identifier: object, *, timeout: float | None = None) -> JobHandle:
         """Issue a reward to one guest. Returns the job of the guest's batch once Thanx has accepted it.
 
         Guests of concurrent callers share a batch. A guest who is added twice while waiting is sent once, and
         both callers get the handle. Once the guest's batch is cut, another ``add`` is another reward.
 
-        Cancelling takes the guest out, unless another caller has added the same guest or the batch is cut.
+        Cancelling takes the guest out, unless another caller has added the same guest or the batch is cut. A
+        note on the cancellation, which is the cause of the `TimeoutError` of ``asyncio.timeout``, tells
+        whether the guest was taken out or may get the reward, and with which idempotency key.
         While ``max_waiting`` guests are waiting, further callers wait for a place.
+
+        Call it on the event loop on which the batcher was opened; from another thread as
+        ``asyncio.run_coroutine_threadsafe(batcher.add(guest), loop).result()``.
 
         Args:
             identifier: a value that `Identifier.parse` takes.
+            timeout: in seconds; None for as long as it takes.
 
         Raises:
+            AddTimeoutError: there was no answer in time; ``in_doubt`` tells whether the guest may get the
+                reward.
             InvalidIdentifierError: the identifier is invalid. It does not affect other callers.
             BadRequestError: Thanx refused the batch. If it blames a single value, the other guests are sent
                 without it.
@@ -287,10 +295,13 @@ class AsyncBatcher:
             ThanxError: the error that ended the batch, ``in_doubt`` and with the batch's ``idempotency_key``
                 if Thanx may have acted on it.
         """
-        return await self._open_collector.add(normalise(identifier))
+        checks.timeout(timeout)
+        return await self._open_collector.add(normalise(identifier), timeout)
 
     async def outcome(self, identifier: object, *, timeout: float | None = None) -> Outcome:
-        """Wait for the latest job of a guest whose `add` has returned, and tell the guest's outcome.
+        """Wait for the latest job of a guest who was added, and tell the guest's outcome.
+
+        A guest who is still on the way is waited for, whatever has become of the caller of `add`.
 
         The batcher remembers the last ``max_waiting`` accepted guests, in at most 10,000 batches. All callers
         who wait for a job share its polls.
@@ -301,11 +312,12 @@ class AsyncBatcher:
 
         Raises:
             ConfigurationError: the guest is not remembered.
+            AddTimeoutError: the guest is still on the way; call again.
             JobTimeoutError: the job is still running; call again.
             ThanxError: Thanx refused a poll, such as with a 401 or a 404. Outages are waited out.
         """
         checks.timeout(timeout)
-        return await self._open_collector.outcomes.outcome_for(normalise(identifier), timeout=timeout)
+        return await self._open_collector.outcome_for(normalise(identifier), timeout=timeout)
 
     async def aclose(self, *, timeout: float | None = None) -> CloseReport:
         """Stop taking guests, send everyone still waiting without lingering, and wait for the answers.
@@ -325,7 +337,8 @@ class AsyncBatcher:
         """Send the batches of `add` that earlier processes left in doubt, with the same keys and bytes.
 
         Call this when a service starts. It covers batches in the ledger with the same campaign, merchant and
-        variant.
+        variant. Batches that this batcher itself leaves in doubt while it is open are sent again once Thanx
+        answers; `recover` tries them at once.
 
         Runs of processes that are still alive are left alone, and so are batches that have been in doubt for
         longer than the ledger's ``replay_within``. A warning in the log tells which batches stay in doubt,
@@ -346,6 +359,8 @@ class AsyncBatcher:
                 "to recover, AsyncBatcher needs the ledger that its batches are recorded in",
                 argument="ledger",
             )
+        if self._collector is not None and not self._collector.is_closed:
+            await self._collector.settle_doubts()
         runs = []
         for run_id in await self._recorder.left_in_doubt(SERVICE_RUNS):
             try:

@@ -20,6 +20,7 @@
     ├── BatchError                      a run stopped early; `.run` knows the fate of every identifier
     ├── GuardError                      the guard stopped the run
     ├── BatcherClosedError              the batcher closed before Thanx answered for the guest
+    ├── AddTimeoutError                 add() was not answered in time
     ├── LedgerError                     the ledger failed, or does not allow what was asked
     │   └── InputChangedError           a run was started again with another input
     └── WebhookError                    not a valid Thanx event
@@ -30,6 +31,7 @@ Errors keep all their fields when pickled.
 """
 
 from thanx_async._core.errors import (
+    AddTimeoutError,
     APIError,
     AuthenticationError,
     BadRequestError,
@@ -58,6 +60,7 @@ from thanx_async.jobs import JobTimeoutError
 
 __all__ = [
     "APIError",
+    "AddTimeoutError",
     "AuthenticationError",
     "BadRequestError",
     "BatchError",

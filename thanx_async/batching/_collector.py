@@ -9,27 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextvars import Context
 from uuid import uuid4
 
 from thanx_async._batches import Positions
-from thanx_async._core.errors import BadRequestError, LedgerError, ThanxError
+from thanx_async._core.errors import AddTimeoutError, BadRequestError, LedgerError, ThanxError
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
-from thanx_async.batching._outcomes import RememberedGuests
+from thanx_async.batching._doubts import DoubtSettler
+from thanx_async.batching._outcomes import Outcome, RememberedGuests
 from thanx_async.batching._report import BatchInDoubt, CloseReport
+from thanx_async.batching._rules import as_thanx_error, blames_one_guest, min_interval
 from thanx_async.batching._sender import BatchSender
 from thanx_async.batching._waiting_room import (
     Guest,
     Reply,
     WaitingRoom,
-    clone,
     closed_error,
+    fate_of_reply,
+    result_of,
     tell,
     tell_in_slices,
 )
 from thanx_async.jobs import JobHandle
-from thanx_async.limiter import LimiterStatus
 
 _log = logging.getLogger("thanx_async.batching")
 
@@ -54,7 +57,7 @@ class Collector:
     """
 
     def __init__(self, sender: BatchSender, *, size: int, linger: float, max_waiting: int) -> None:
-        self.outcomes = RememberedGuests(max_waiting)
+        self._outcomes = RememberedGuests(max_waiting)
         self._closing = False
         self._sender = sender
         self._limiter = sender.limiter
@@ -72,7 +75,10 @@ class Collector:
         self._in_flight: dict[Batch, list[Guest]] = {}
         self._unsent: list[str] = []
         self._in_doubt: list[BatchInDoubt] = []
-        self._worker = asyncio.create_task(self._run())
+        recorder = sender.recorder
+        self._doubts = None if recorder is None else DoubtSettler(sender, recorder, self._outcomes.remember)
+        # Otherwise each batch would belong to the trace of whoever has opened the batcher.
+        self._worker = asyncio.create_task(self._run(), context=Context())
         self._worker.add_done_callback(self._abandon_all)
 
     def __repr__(self) -> str:
@@ -90,22 +96,76 @@ class Collector:
         """The guests left without an answer."""
         return CloseReport(tuple(self._unsent), tuple(self._in_doubt))
 
-    async def add(self, value: str) -> JobHandle:
+    async def add(self, value: str, timeout: float | None) -> JobHandle:
         """Wait until Thanx has accepted the guest's batch.
 
         Raises:
+            AddTimeoutError: it was not answered within ``timeout`` seconds.
             ThanxError: the error that ended the batch.
         """
         if self._closing:
             raise closed_error("the batcher is closed: nothing was sent for this guest")
-        reply = await self._waiting.wait_for_reply(value)
-        if isinstance(reply, ThanxError):
-            raise clone(reply)
-        return reply
+        guest, caller = self._waiting.join(value)
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                return result_of(await caller)
+        except ThanxError:
+            raise
+        except BaseException as error:
+            if answered := caller.done() and not caller.cancelled():
+                fate, in_doubt = fate_of_reply(caller.result())
+            else:
+                fate, in_doubt = self._waiting.leave(guest, caller)
+            if not (isinstance(error, TimeoutError) and scope.expired()):
+                error.add_note(fate)
+                raise
+            if answered:
+                return result_of(caller.result())
+            raise AddTimeoutError(
+                f"add() was not answered within {timeout:g} s: {fate}",
+                in_doubt=in_doubt,
+                idempotency_key=guest.key,
+            ) from None
+
+    async def outcome_for(self, value: str, *, timeout: float | None) -> Outcome:
+        """Wait until the guest's batch is accepted, if it is on the way, and then for its job.
+
+        Raises:
+            ConfigurationError: the guest is neither on the way nor remembered.
+            AddTimeoutError, JobTimeoutError, ThanxError: as for `AsyncBatcher.outcome`.
+        """
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        if (guest := self._waiting.find(value) or self._find_in_flight(value)) is not None:
+            caller = self._waiting.watch(guest)
+            try:
+                async with asyncio.timeout(timeout):
+                    result_of(await caller)
+            except TimeoutError:
+                raise AddTimeoutError(
+                    f"the guest's batch was not accepted after {timeout:g} s; it is still on the way",
+                    in_doubt=True,
+                    idempotency_key=guest.key,
+                ) from None
+            finally:
+                guest.callers.remove(caller)
+        left = None if deadline is None else deadline - asyncio.get_running_loop().time()
+        return await self._outcomes.outcome_for(value, timeout=left)
+
+    def _find_in_flight(self, value: str) -> Guest | None:
+        for guests in reversed(self._in_flight.values()):
+            for guest in guests:
+                if guest.value == value:
+                    return guest
+        return None
+
+    async def settle_doubts(self) -> None:
+        """Try once to settle what this opening has left in doubt."""
+        if self._doubts is not None:
+            await self._doubts.settle_now()
 
     async def aclose(self, timeout: float | None) -> CloseReport:
         """Send the waiting guests without lingering, and wait for the answers; after the timeout, `abort`."""
-        self._closing = True
+        self._close_doubts()
         self._change.set()
         try:
             if timeout is None or timeout > 0:
@@ -116,11 +176,16 @@ class Collector:
 
     async def abort(self) -> None:
         """Send nothing more, and cancel the requests in flight."""
-        self._closing = True
+        self._close_doubts()
         self._worker.cancel()
         await asyncio.wait([self._worker])
         if not self._worker.cancelled():
             self._worker.result()
+
+    def _close_doubts(self) -> None:
+        if self._doubts is not None and not self._closing:
+            self._in_doubt += self._doubts.close()
+        self._closing = True
 
     async def _run(self) -> None:
         try:
@@ -198,35 +263,49 @@ class Collector:
         batch = self._new_batch(run_id, self._next_position, guests)
         self._next_position += len(guests)
         self._last_cut = asyncio.get_running_loop().time()
-        group.create_task(self._process(batch, guests))
+        group.create_task(self._process(batch, guests, group))
 
     def _new_batch(self, run_id: str, first: int, guests: list[Guest]) -> Batch:
         values = [guest.value for guest in guests]
         chunk = Chunk(self._next_number, Positions(first, len(values)), values)
         batch = Batch(chunk, run_id, since=guests[0].since, on_send=self._change.set)
         self._next_number += 1
+        for guest in guests:
+            guest.key = batch.key
         self._in_flight[batch] = guests
         return batch
 
-    async def _process(self, batch: Batch, guests: list[Guest]) -> None:
+    async def _process(self, batch: Batch, guests: list[Guest], group: asyncio.TaskGroup) -> None:
         try:
-            await self._send(batch, guests, iter(range(_MAX_SPLITS)))
+            await self._send(batch, guests, iter(range(_MAX_SPLITS)), group)
         finally:
             self._abandon(guests)
 
-    async def _send(self, batch: Batch, guests: list[Guest], splits_left: Iterator[int]) -> None:
+    async def _send(
+        self, batch: Batch, guests: list[Guest], splits_left: Iterator[int], group: asyncio.TaskGroup
+    ) -> None:
         """Send a batch, and give its callers the reply.
 
         If Thanx refuses the batch because of one guest's value, its halves are sent instead, and so on, until
         that guest is alone. ``splits_left`` bounds the number of splits.
         """
         reply = await self._deliver(batch, guests)
+        self._follow_up(batch, guests, group)
         if len(guests) > 1 and blames_one_guest(reply) and next(splits_left, None) is not None:
             first, middle = batch.positions.first, len(guests) // 2
             for start, half in ((first, guests[:middle]), (first + middle, guests[middle:])):
-                await self._send(self._new_batch(batch.run_id, start, half), half, splits_left)
+                await self._send(self._new_batch(batch.run_id, start, half), half, splits_left, group)
         else:
             await tell_in_slices(guests, reply)
+
+    def _follow_up(self, batch: Batch, guests: list[Guest], group: asyncio.TaskGroup) -> None:
+        """A batch that is left in doubt is settled later; one that was accepted shows that Thanx answers."""
+        if self._doubts is None or self._closing:
+            return
+        if batch.handle:
+            self._doubts.thanx_answers()
+        elif batch.delivery.in_doubt and not batch.settled:
+            self._doubts.take(batch, [guest.value for guest in guests], group)
 
     async def _deliver(self, batch: Batch, guests: list[Guest]) -> Reply:
         error: ThanxError | None = None
@@ -251,7 +330,7 @@ class Collector:
         if batch.handle:
             if error:
                 _log.warning("job %s was accepted, and then: %s", batch.handle.id, type(error).__name__)
-            self.outcomes.remember(batch.handle, values)
+            self._outcomes.remember(batch.handle, values)
             return batch.handle
         if batch.delivery.in_doubt and self._closing:
             self._in_doubt.append(BatchInDoubt(batch.key, tuple(values)))
@@ -268,40 +347,3 @@ class Collector:
         if unanswered:
             self._unsent += [guest.value for guest in unanswered]
             tell(unanswered, closed_error("the batcher closed before this guest was sent"))
-
-
-_BUDGET_SHARE = 2 / 3
-_MAX_PACE = 2.0
-_ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
-
-
-def min_interval(status: LimiterStatus) -> float:
-    """Seconds from one batch to the next, while guests arrive steadily.
-
-    The free requests of a longer rate limit are spread over two thirds of its window. A service that spends
-    them at once would stall until the window has passed.
-    """
-    shortest = min((window.limit.seconds for window in status.windows), default=0.0)
-    intervals = [
-        window.limit.seconds * _BUDGET_SHARE / max(1, window.free)
-        for window in status.windows
-        if window.limit.seconds > shortest
-    ]
-    return min(_MAX_PACE, max(intervals, default=0.0))
-
-
-def blames_one_guest(reply: Reply) -> bool:
-    """Whether Thanx refused the batch because of one guest's value, and certainly issued nothing."""
-    return isinstance(reply, BadRequestError) and reply.code in _ONE_GUEST and not reply.in_doubt
-
-
-def as_thanx_error(error: Exception, batch: Batch | None) -> ThanxError:
-    """The error as callers get it: a `ThanxError`, in doubt if the batch is."""
-    if isinstance(error, ThanxError):
-        wrapped = error
-    else:
-        wrapped = ThanxError(f"the batch could not be sent ({type(error).__name__})")
-        wrapped.__cause__ = error
-    if batch is not None:
-        batch.mark_if_in_doubt(wrapped)
-    return wrapped

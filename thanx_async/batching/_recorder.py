@@ -74,6 +74,15 @@ class Recorder:
         """Let other processes claim a run of `open`."""
         await self._ledger.release(run_id)
 
+    @property
+    def replay_within(self) -> float:
+        """Seconds after which a batch in doubt is not sent again by itself."""
+        return self._ledger.replay_within
+
+    async def restore(self, batch: Batch) -> None:
+        """Give a batch in doubt its recorded bytes, to be sent again."""
+        batch.replay(await self._ledger.body(batch.run_id, batch.number))
+
     async def left_in_doubt(self, prefix: str) -> list[str]:
         """The ids of this target's runs that have batches in doubt to send again.
 

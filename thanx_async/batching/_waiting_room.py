@@ -17,14 +17,22 @@ _SLICE = 50
 
 
 class Guest:
-    """One waiting guest. ``since`` is the time of arrival, in seconds on the loop's clock."""
+    """One waiting guest.
 
-    __slots__ = ("callers", "since", "told", "value")
+    Attributes:
+        since: the time of arrival, in seconds on the loop's clock.
+        adders: how many of the callers have added the guest; the others only ask for the outcome.
+        key: the idempotency key of the guest's batch, once the batch is cut.
+    """
+
+    __slots__ = ("adders", "callers", "key", "since", "told", "value")
 
     def __init__(self, value: str, since: float) -> None:
         self.value = value
         self.since = since
         self.told = False
+        self.adders = 0
+        self.key: str | None = None
         self.callers: list[asyncio.Future[Reply]] = []
 
 
@@ -60,19 +68,21 @@ class WaitingRoom:
         """When the oldest admitted guest arrived. There must be one."""
         return next(iter(self._admitted.values())).since
 
-    async def wait_for_reply(self, value: str) -> Reply:
-        """Wait for the reply to the guest's batch.
+    def find(self, value: str) -> Guest | None:
+        """The guest with this value, if one is waiting."""
+        return self._admitted.get(value) or self._overflow.get(value)
 
-        If the last caller of a guest is cancelled before the guest was taken, the guest is removed.
-        """
-        guest = self._admitted.get(value) or self._overflow.get(value) or self._arrive(value)
+    def join(self, value: str) -> tuple[Guest, asyncio.Future[Reply]]:
+        """Add a guest, or join the one with this value; the future gets the reply to the guest's batch."""
+        guest = self.find(value) or self._arrive(value)
+        guest.adders += 1
+        return guest, self.watch(guest)
+
+    def watch(self, guest: Guest) -> asyncio.Future[Reply]:
+        """The reply to the guest's batch, for a caller who has not added the guest."""
         caller: asyncio.Future[Reply] = self._loop.create_future()
         guest.callers.append(caller)
-        try:
-            return await caller
-        except asyncio.CancelledError:
-            self._leave(guest, caller)
-            raise
+        return caller
 
     def _arrive(self, value: str) -> Guest:
         guest = Guest(value, self._loop.time())
@@ -91,14 +101,28 @@ class WaitingRoom:
         for value in list(islice(self._overflow, self._capacity - len(self._admitted))):
             self._admit(self._overflow.pop(value))
 
-    def _leave(self, guest: Guest, caller: asyncio.Future[Reply]) -> None:
+    def leave(self, guest: Guest, caller: asyncio.Future[Reply]) -> tuple[str, bool]:
+        """A caller stops waiting. The guest is taken out, unless the guest is in a batch already, or another
+        caller has added the same guest.
+
+        Returns:
+            What becomes of the guest, and whether the guest may get the reward.
+        """
         guest.callers.remove(caller)
-        if guest.callers:
-            return
+        guest.adders -= 1
+        if guest.key is not None:
+            return (
+                "in doubt: the guest is on the way and may get the reward, in the batch with idempotency key"
+                f" {guest.key}. Wait for outcome(), and do not add the guest again"
+            ), True
+        if guest.adders:
+            return "another caller has added the same guest, who stays and may get the reward", True
         for queue in (self._admitted, self._overflow):
             if queue.get(guest.value) is guest:
                 del queue[guest.value]
-                self._fill()
+        self._fill()
+        tell([guest], closed_error("the guest was taken out before being sent"))
+        return "nothing was sent for this guest", False
 
     def take(self, count: int | None = None) -> list[Guest]:
         """Take out the ``count`` admitted guests who have waited longest, or all of them."""
@@ -146,3 +170,17 @@ def clone(error: ThanxError) -> ThanxError:
         cloned.__notes__ = [*notes]
     cloned.__cause__ = error.__cause__
     return cloned.with_traceback(error.__traceback__)
+
+
+def result_of(reply: Reply) -> JobHandle:
+    """The handle, or the error raised for one caller."""
+    if isinstance(reply, ThanxError):
+        raise clone(reply)
+    return reply
+
+
+def fate_of_reply(reply: Reply) -> tuple[str, bool]:
+    """What a caller is told who stops waiting just as the reply comes."""
+    if isinstance(reply, ThanxError):
+        return f"the guest's batch ended in {type(reply).__name__}", reply.in_doubt
+    return f"the guest was accepted, in job {reply.id}", True
