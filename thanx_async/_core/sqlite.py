@@ -120,6 +120,25 @@ def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
     return connection
 
 
+_INHERITED: list[sqlite3.Connection] = []
+"""Connections that a parent process has opened: a forked child must not even close them.
+Source: sqlite.org/howtocorrupt.html, 2.6."""
+
+
+def leave_to_parent(connection: sqlite3.Connection | None) -> None:
+    """Keep a connection that a forked child has inherited from being closed there."""
+    if connection is not None:
+        _INHERITED.append(connection)
+
+
+def close(connection: sqlite3.Connection, process: int) -> None:
+    """Close a connection in the process that has opened it, and nowhere else."""
+    if process == os.getpid():
+        connection.close()
+    else:
+        leave_to_parent(connection)
+
+
 def _check(connection: sqlite3.Connection, form: Format, failure: Failure) -> None:
     with transaction(connection, "DEFERRED"):  # at one moment, since another process may be making the file
         application = _pragma(connection, "application_id")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from math import inf
 from typing import TypeVar
@@ -13,7 +13,7 @@ from thanx_async._core.errors import ThanxError
 T = TypeVar("T")
 
 
-async def to_its_end(work: Coroutine[object, object, T]) -> T:
+async def to_its_end(work: Awaitable[T]) -> T:
     """The result of the work, or, once the work is over, the cancellation that came meanwhile.
 
     For short work whose effect would otherwise be unknown, such as a commit in a worker thread.
