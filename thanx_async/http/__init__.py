@@ -15,6 +15,7 @@ from thanx_async.http._settings import (
     checked_url,
     environment,
     header,
+    unpicklable,
     url_of,
     variable,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "checked_url",
     "environment",
     "header",
+    "unpicklable",
     "url_of",
     "variable",
     "wire",

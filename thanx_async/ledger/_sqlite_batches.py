@@ -10,6 +10,7 @@ from time import time
 import attrs
 
 from thanx_async._batches import BatchOutcome, Positions, digest_of
+from thanx_async._core import sqlite
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._records import BatchRecord, BatchState
@@ -45,6 +46,11 @@ class LedgerFile:
             finally:
                 self._db.close()
                 self._bodies.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: the file, its claims and its slots are the parent's."""
+        sqlite.leave_to_parent(self._db)
+        self._bodies.close()
 
     def batches(self, run_id: str) -> list[BatchRecord]:
         with explained(self._path):

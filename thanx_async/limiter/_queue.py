@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, TransportError
 from thanx_async._core.tasks import RESOLUTION, changed
 from thanx_async.limiter._limits import RateLimit
@@ -265,6 +266,11 @@ class QueuedLimiter:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status()}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise checks.unpicklable(
+            "a rate limiter", "make one in each process; processes share the limits by a SQLiteRateLimiter"
+        )
 
     @property
     def limits(self) -> tuple[RateLimit, ...]:
