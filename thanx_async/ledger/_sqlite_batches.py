@@ -87,7 +87,7 @@ class LedgerFile:
         if len(body) > STRIDE:
             raise LedgerError(f"batch {batch.number} has {len(body):,} bytes, more than {STRIDE:,}")
         batch = attrs.evolve(batch, recorded_at=time())
-        with explained(self._path), transaction(self._db):
+        with explained(self._path, key=batch.key), transaction(self._db):
             self.runs.renew(batch.run_id, batch.recorded_at)
             known = self._batch(batch.run_id, batch.number)
             if known is None:
