@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, NoReturn, Self, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 import aiohttp
@@ -20,6 +20,7 @@ from thanx_async.http import (
     checked_url,
     environment,
     header,
+    unpicklable,
     url_of,
     variable,
     wire,
@@ -64,6 +65,9 @@ class ClientOptions(TypedDict, total=False):
 
 class ThanxClient:
     """A connection to the Thanx Partner API, used as ``async with ThanxClient(...) as client``.
+
+    It belongs to the event loop on which it was opened. It can be opened again after it was closed, or after
+    its loop was; blocks may be nested, and the outermost closes it.
 
     Args:
         client_id, access_token: the credential from Thanx.
@@ -140,13 +144,26 @@ class ThanxClient:
     def __repr__(self) -> str:
         return f"<ThanxClient {self.base_url} {self.limiter!r}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise unpicklable()
+
     async def __aenter__(self) -> Self:
-        self._transport.open()
+        if self._transport.is_lost:
+            self._jobs.begin_anew()
+        await self._transport.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._transport.leave()
+
+    async def aclose(self) -> None:
+        """Close it, as the end of the outermost ``async with`` does; it can be opened again.
+
+        For hosts that have hooks for start and end in place of a block: ``await client.__aenter__()`` in the
+        one, and ``await client.aclose()`` in the other.
+        """
         await self._transport.close()
 
     async def issue_rewards(

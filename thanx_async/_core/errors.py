@@ -163,7 +163,10 @@ class AddTimeoutError(ThanxError):
 
 
 class LedgerError(ThanxError):
-    """The ledger cannot be read or written, or disagrees with what is asked of it."""
+    """The ledger cannot be read or written, or disagrees with what is asked of it.
+
+    It is ``in_doubt`` where a batch that was to be written down may be found in the ledger later, and sent.
+    """
 
 
 class InputChangedError(LedgerError):

@@ -209,7 +209,12 @@ class Recorder:
         """
         digest = digest_of(body)
         wanted = BatchRecord(batch.run_id, batch.number, batch.key, batch.positions, digest)
-        recorded = await self._ledger.record(wanted, body)
+        try:
+            recorded = await self._ledger.record(wanted, body)
+        except Exception as error:
+            if getattr(error, "in_doubt", True):  # it may be in the ledger, from where it may be sent
+                batch.doubt()
+            raise
         if recorded.digest != digest:
             raise InputChangedError(
                 f"batch {batch.number} of run {batch.run_id!r} was recorded with other guests meanwhile",

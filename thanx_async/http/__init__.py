@@ -9,6 +9,7 @@ from thanx_async.http._settings import (
     checked_url,
     environment,
     header,
+    unpicklable,
     url_of,
     variable,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "checked_url",
     "environment",
     "header",
+    "unpicklable",
     "url_of",
     "variable",
     "wire",

@@ -55,6 +55,15 @@ def check_parts(session: object, timeout: object, retry: object, limiter: object
     checks.kind("hook", callable(hook), "callable with a record", hook)
 
 
+def unpicklable() -> ConfigurationError:
+    """The error of a client, or of what belongs to one, that is to be pickled."""
+    return checks.unpicklable(
+        "a client, and what belongs to it,",
+        "make a client in each process, such as ThanxClient.from_env(), and attach to a job by its id with"
+        " client.job(job_id, merchant_id=...)",
+    )
+
+
 def header(name: str, value: str, *, spaces: bool = False) -> str:
     """The value, checked for use in a header.
 

@@ -7,7 +7,7 @@ import io
 import ssl
 from collections.abc import Callable, Mapping
 from time import time
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import aiohttp
 import attrs
@@ -21,10 +21,11 @@ from thanx_async._core.errors import (
     ThanxError,
     TransportError,
 )
-from thanx_async._core.tasks import foreign_cancellation, is_being_cancelled
+from thanx_async._core.tasks import Home, foreign_cancellation, is_being_cancelled
 from thanx_async.http import _wire as wire
 from thanx_async.http._aiohttp import once, read, transport_error
 from thanx_async.http._delivery import Delivery, Sending
+from thanx_async.http._settings import unpicklable
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
 from thanx_async.models import IssuanceJob
@@ -132,17 +133,43 @@ class Transport:
         self._retry = retry
         self._limiter = limiter
         self._hook = hook
+        self._home = Home("the client", "async with ThanxClient(...) as client")
 
-    def open(self) -> None:
-        """Open a session, unless the caller gave one."""
-        if self._session is None:
+    def __reduce__(self) -> NoReturn:
+        raise unpicklable()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is open on a loop that is closed, or in a parent process."""
+        return self._home.is_lost
+
+    async def open(self) -> None:
+        """Begin a block that uses the session; the first one opens it, unless the caller gave one."""
+        lost = self._session if self._home.is_lost else None
+        forked = self._home.is_forked
+        if self._home.enter() and self._owns_session:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            if lost is not None:
+                await _drop(lost, forked=forked)
+
+    async def leave(self) -> None:
+        """End a block; the last one closes what the first has made."""
+        if self._home.is_open and (self._home.is_lost or self._is_last()):
+            await self.close()
+
+    def _is_last(self) -> bool:
+        self._home.check()
+        return self._home.leave()
 
     async def close(self) -> None:
-        """Close the session, unless the caller gave it."""
+        """Close the session, whoever still uses it, unless the caller gave it."""
+        forked, lost = self._home.is_forked, self._home.is_lost
+        if self._home.is_open and not lost:
+            self._home.check()
+        self._home.end()
         if self._owns_session and self._session is not None:
             session, self._session = self._session, None
-            await session.close()
+            await (_drop(session, forked=forked) if lost else session.close())
 
     async def deliver(self, request: wire.Request, delivery: Delivery) -> IssuanceJob:
         """Send an Issue Rewards request, and keep ``delivery`` accurate at every moment."""
@@ -196,13 +223,14 @@ class Transport:
             call.asked = _now()
 
     def _usable_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise ConfigurationError(
-                "the client is not open: use it as `async with ThanxClient(...) as client`"
-            )
-        if self._session.closed:
+        if self._owns_session or self._home.is_open:
+            self._home.check()
+        session = self._session
+        if session is None or session.closed:
             raise ConfigurationError("the session given to ThanxClient is closed", argument="session")
-        return self._session
+        if not self._owns_session:
+            _check_loop(session)
+        return session
 
     def _wait(self, call: _Call[T], error: APIError | TransportError) -> float | None:
         if error.in_doubt and not call.request.repeatable:
@@ -269,3 +297,21 @@ class Transport:
             # The repr of a ClientResponseError shows the token.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else error
             raise transport_error(error, url) from cause
+
+
+async def _drop(session: aiohttp.ClientSession, *, forked: bool) -> None:
+    """Let go of a session whose loop does nothing any more, or whose connections a parent process uses."""
+    if forked:
+        session.detach()
+    else:
+        await session.close()
+
+
+def _check_loop(session: aiohttp.ClientSession) -> None:
+    """Raises `ConfigurationError` where a session that was given was made on another loop."""
+    loop = getattr(session, "_loop", None)  # what is public is deprecated
+    if loop is not None and loop is not asyncio.get_running_loop():
+        raise ConfigurationError(
+            "the session given to ThanxClient belongs to another event loop: make one on this loop",
+            argument="session",
+        )

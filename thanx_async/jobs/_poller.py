@@ -36,6 +36,11 @@ class JobService:
         self.turns = PollTurns(limiter)
         self.hook = hook
         self._transport = transport
+        self._limiter = limiter
+
+    def begin_anew(self) -> None:
+        """Nobody polls any more who did before."""
+        self.turns = PollTurns(self._limiter)
 
     async def look(self, job_id: str, merchant_id: str) -> IssuanceJob:
         """Fetch a snapshot of a job. Like every request that only reads, it waits behind issuing."""

@@ -41,6 +41,11 @@ class JobRegistry:
         poller.update(job, accepted=True)
         return JobHandle(job.id, merchant_id, poller=poller, start=start, total=total)
 
+    def begin_anew(self) -> None:
+        """The loop on which the jobs were waited for is gone, and whoever waited there with it."""
+        self._pollers.clear()
+        self._service.begin_anew()
+
     def _poller(self, job_id: str, merchant_id: str) -> JobPoller:
         poller = self._pollers.get(job_id)
         if poller is None:
