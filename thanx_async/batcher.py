@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, LedgerError, ServerError, TransportError
+from thanx_async._core.tasks import Home
 from thanx_async.batching import (
     SERVICE_RUNS,
     BatchError,
@@ -132,6 +133,7 @@ class AsyncBatcher:
             max_concurrency=max_concurrency,
             keep_values=keep_values,
         )
+        self._home = Home("the batcher", "async with AsyncBatcher(...) as batcher")
         self._collector: Collector | None = None
 
     def __repr__(self) -> str:
@@ -241,8 +243,10 @@ class AsyncBatcher:
         return Recorder(ledger, settings, target, keep_values=self._keep_values)
 
     async def __aenter__(self) -> Self:
-        if self._collector is not None and not self._collector.is_closed:
+        if self._collector is not None and not self._collector.is_closed and not self._home.is_lost:
             raise ConfigurationError("the batcher is open already: share it, or make another one")
+        self._home.end()
+        self._home.enter()
         self._collector = Collector(
             self._sender, size=self._batch_size, linger=self._linger, max_waiting=self._max_waiting
         )
@@ -261,10 +265,8 @@ class AsyncBatcher:
 
     @property
     def _open_collector(self) -> Collector:
-        if self._collector is None:
-            raise ConfigurationError(
-                "the batcher is not open: use it as `async with AsyncBatcher(...) as batcher`"
-            )
+        self._home.check()
+        assert self._collector is not None  # noqa: S101 - it is made where the home is entered
         return self._collector
 
     async def add(self, identifier: object, *, timeout: float | None = None) -> JobHandle:
@@ -360,7 +362,7 @@ class AsyncBatcher:
                 argument="ledger",
             )
         if self._collector is not None and not self._collector.is_closed:
-            await self._collector.settle_doubts()
+            await self._open_collector.settle_doubts()
         runs = []
         for run_id in await self._recorder.left_in_doubt(SERVICE_RUNS):
             try:

@@ -27,7 +27,6 @@ from thanx_async.batching._waiting_room import (
     Reply,
     WaitingRoom,
     closed_error,
-    fate_of_reply,
     result_of,
     tell,
     tell_in_slices,
@@ -105,27 +104,7 @@ class Collector:
         """
         if self._closing:
             raise closed_error("the batcher is closed: nothing was sent for this guest")
-        guest, caller = self._waiting.join(value)
-        try:
-            async with asyncio.timeout(timeout) as scope:
-                return result_of(await caller)
-        except ThanxError:
-            raise
-        except BaseException as error:
-            if answered := caller.done() and not caller.cancelled():
-                fate, in_doubt = fate_of_reply(caller.result())
-            else:
-                fate, in_doubt = self._waiting.leave(guest, caller)
-            if not (isinstance(error, TimeoutError) and scope.expired()):
-                error.add_note(fate)
-                raise
-            if answered:
-                return result_of(caller.result())
-            raise AddTimeoutError(
-                f"add() was not answered within {timeout:g} s: {fate}",
-                in_doubt=in_doubt,
-                idempotency_key=guest.key,
-            ) from None
+        return await self._waiting.wait(value, timeout)
 
     async def outcome_for(self, value: str, *, timeout: float | None) -> Outcome:
         """Wait until the guest's batch is accepted, if it is on the way, and then for its job.

@@ -55,6 +55,10 @@ class BatchSender:
             return self._max_concurrency
         return in_flight(self.limiter.limits, self.limiter.status().latency)
 
+    def check_loop(self) -> None:
+        """Make sure, before anything happens, that the client is not open on another event loop."""
+        self._transport.check_loop()
+
     async def deliver(self, batch: Batch) -> None:
         """Send one batch. With a ledger, the batch is recorded first, and its run must be claimed.
 

@@ -61,6 +61,7 @@ class IssuanceStream:
         self._change = asyncio.Event()
 
     async def __aenter__(self) -> Self:
+        self._sender.check_loop()
         if self._begin is not None:
             self._recorded = await self._begin(self._account)
         await self._group.__aenter__()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from copy import copy
 from itertools import islice
 
-from thanx_async._core.errors import BatcherClosedError, ThanxError
+from thanx_async._core.errors import AddTimeoutError, BatcherClosedError, ThanxError
 from thanx_async.jobs import JobHandle
 
 Reply = JobHandle | ThanxError
@@ -72,8 +72,34 @@ class WaitingRoom:
         """The guest with this value, if one is waiting."""
         return self._admitted.get(value) or self._overflow.get(value)
 
-    def join(self, value: str) -> tuple[Guest, asyncio.Future[Reply]]:
-        """Add a guest, or join the one with this value; the future gets the reply to the guest's batch."""
+    async def wait(self, value: str, timeout: float | None) -> JobHandle:
+        """Add a guest, or join the one with this value, and wait for the reply to the guest's batch.
+
+        Raises:
+            AddTimeoutError: there was none within ``timeout`` seconds.
+            ThanxError: the reply.
+        """
+        guest, caller = self._join(value)
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                return result_of(await caller)
+        except ThanxError:
+            raise
+        except BaseException as error:
+            answered = caller.done() and not caller.cancelled()
+            fate, in_doubt = fate_of_reply(caller.result()) if answered else self._leave(guest, caller)
+            if not (isinstance(error, TimeoutError) and scope.expired()):
+                error.add_note(fate)
+                raise
+            if answered:
+                return result_of(caller.result())
+            raise AddTimeoutError(
+                f"add() was not answered within {timeout:g} s: {fate}",
+                in_doubt=in_doubt,
+                idempotency_key=guest.key,
+            ) from None
+
+    def _join(self, value: str) -> tuple[Guest, asyncio.Future[Reply]]:
         guest = self.find(value) or self._arrive(value)
         guest.adders += 1
         return guest, self.watch(guest)
@@ -101,7 +127,7 @@ class WaitingRoom:
         for value in list(islice(self._overflow, self._capacity - len(self._admitted))):
             self._admit(self._overflow.pop(value))
 
-    def leave(self, guest: Guest, caller: asyncio.Future[Reply]) -> tuple[str, bool]:
+    def _leave(self, guest: Guest, caller: asyncio.Future[Reply]) -> tuple[str, bool]:
         """A caller stops waiting. The guest is taken out, unless the guest is in a batch already, or another
         caller has added the same guest.
 

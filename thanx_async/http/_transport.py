@@ -138,6 +138,11 @@ class Transport:
     def __reduce__(self) -> NoReturn:
         raise unpicklable()
 
+    def check_loop(self) -> None:
+        """Make sure, before anything happens, that it is not open on another loop."""
+        if self._home.is_open:
+            self._home.check()
+
     @property
     def is_lost(self) -> bool:
         """Whether it is open on a loop that is closed, or in a parent process."""
