@@ -15,14 +15,16 @@ class Sending:
 
     Attributes:
         in_doubt: it was sent, and whether Thanx has acted on it is not known.
+        begun: the first bytes of the attempt have left; before that nothing can have been acted on.
         on_wire: it is being sent or answered right now.
         closing: no further attempt is allowed.
     """
 
-    __slots__ = ("_on_send", "closing", "in_doubt", "on_wire")
+    __slots__ = ("_on_send", "begun", "closing", "in_doubt", "on_wire")
 
     def __init__(self, on_send: Callable[[], None] | None = None) -> None:
         self.in_doubt = False
+        self.begun = False
         self.on_wire = False
         self.closing = False
         self._on_send = on_send
@@ -36,11 +38,16 @@ class Sending:
         """Allow no further attempt; one that is on the wire is finished."""
         self.closing = True
 
+    def begin(self) -> None:
+        """The first bytes of the attempt leave."""
+        self.begun = True
+
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Within the block the request is on the wire; what the block raises decides about the doubt."""
         doubted = self.in_doubt
         self.on_wire = self.in_doubt = True
+        self.begun = False
         if self._on_send:
             self._on_send()
         try:
@@ -48,6 +55,9 @@ class Sending:
             self.in_doubt = False
         except (APIError, TransportError) as error:
             self.in_doubt = doubted or error.in_doubt
+            raise
+        except BaseException:
+            self.in_doubt = doubted or self.begun
             raise
         finally:
             self.on_wire = False

@@ -119,12 +119,14 @@ def check_secret(value: object) -> None:
         )
     if not value:
         raise ConfigurationError("the webhook secret is empty", argument="secret")
+    if isinstance(value, str):
+        checks.text("secret", value)
 
 
 def _given(signature: str | None) -> bytes:
     if not signature:
         raise SignatureError(f"the header {SIGNATURE} is missing")
-    checks.text("signature", signature)
+    checks.kind("signature", isinstance(signature, str), "text", signature)
     try:
         digest = bytes.fromhex(signature)
     except ValueError:
