@@ -6,6 +6,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import chain, repeat
+from pathlib import Path
 from unittest.mock import Mock
 
 import aiohttp
@@ -31,6 +32,8 @@ from thanx_async import (
     RequestTimeoutError,
     RetryPolicy,
     ServerError,
+    SQLiteLedger,
+    SQLiteRateLimiter,
     ThanxClient,
     ThanxError,
     UnprocessableError,
@@ -38,6 +41,7 @@ from thanx_async import (
 from thanx_async.client import ClientOptions
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.limiter import Lane, Slot
+from thanx_async.webhooks import verify
 
 PATIENT = RetryPolicy(max_attempts=3, base_delay=0.01)
 
@@ -569,3 +573,51 @@ async def test_it_cannot_be_pickled(
             copied(what)
     with pytest.raises(ConfigurationError, match=r"by its id with client\.job"):
         pickle.dumps(AsyncBatcher(client, **TARGET))
+
+
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [
+        ("HTTPS://API.Thanx.com", "https://api.thanx.com"),
+        (" https://api.thanx.com/ \n", "https://api.thanx.com"),
+        ("https://api.thanx.com:443//", "https://api.thanx.com"),
+        ("https://api.thanx.com.", "https://api.thanx.com"),
+        ("https://api.thanx.com:8443/", "https://api.thanx.com:8443"),
+        ("https://api.thanx.com/%7Ev/", "https://api.thanx.com/~v"),
+        ("https://BÜCHER.example", "https://xn--bcher-kva.example"),
+        ("http://LOCALHOST:80", "http://localhost"),
+        ("http://[0:0::1]:8080", "http://[::1]:8080"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+    ],
+)
+def test_a_base_url_has_one_form(monkeypatch: pytest.MonkeyPatch, written: str, known: str) -> None:
+    """However it is written, a server is known by one name, to runs, ledgers and limits as well."""
+    monkeypatch.setenv("THANX_BASE_URL", written)
+    assert ThanxClient.from_env(client_id="c", access_token="t").base_url == known
+    assert ThanxClient("c", "t", base_url=known).base_url == known
+
+
+@pytest.mark.parametrize("bad", ["job\ud800", "job\0"])
+async def test_characters_that_are_no_text(emulator: Emulator, client: ThanxClient, bad: str) -> None:
+    """Halves of surrogate pairs and NULs are refused by the argument's name before anything is sent."""
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: issue(client, campaign_id=bad),
+        lambda: client.get_issuance_job(bad, merchant_id="m"),
+        lambda: client.revoke_issuance_job("job1", merchant_id=bad),
+        lambda: client.get_campaign(bad),
+        lambda: AsyncBatcher(client, **TARGET).issue([], run_id=bad),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigurationError, match=r"_id has a character"):
+            await call()
+    for make in (
+        lambda: client.job(bad, merchant_id="m"),
+        lambda: ThanxClient(bad, "t"),
+        lambda: ThanxClient("c", bad),
+        lambda: verify(b"{}", "00", bad),
+        lambda: SQLiteLedger(bad),
+        lambda: SQLiteRateLimiter(Path(bad)),
+    ):
+        with pytest.raises(ConfigurationError, match=r"has a character|cannot be"):
+            make()
+    assert emulator.requests == []

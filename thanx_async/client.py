@@ -148,15 +148,15 @@ class ThanxClient:
         raise unpicklable()
 
     async def __aenter__(self) -> Self:
-        if self._transport.is_lost:
+        if self._transport.session.is_lost:
             self._jobs.begin_anew()
-        await self._transport.open()
+        await self._transport.session.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._transport.leave()
+        await self._transport.session.leave()
 
     async def aclose(self) -> None:
         """Close it, as the end of the outermost ``async with`` does; it can be opened again.
@@ -164,7 +164,7 @@ class ThanxClient:
         For hosts that have hooks for start and end in place of a block: ``await client.__aenter__()`` in the
         one, and ``await client.aclose()`` in the other.
         """
-        await self._transport.close()
+        await self._transport.session.close()
 
     async def issue_rewards(
         self,

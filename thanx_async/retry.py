@@ -7,6 +7,7 @@ outlasts every answer but a success.
     ==============================  =========================  =========  ===========
     answer                          error                      in doubt?  sent again?
     ==============================  =========================  =========  ===========
+    none: it could not be sent      `ConfigurationError`       no         no
     none: no connection was made    `ConnectionFailedError`    no         yes
     none: broken off                `ConnectionFailedError`    yes        yes
     none within the timeout         `RequestTimeoutError`      yes        yes

@@ -13,12 +13,22 @@ from thanx_async._core.messages import Message, Name
 
 
 def text(name: str, value: object) -> str:
-    """Text that is not empty."""
+    """Text that is not empty, and that can be sent and stored as it is."""
     if not isinstance(value, str):
         raise wrong(name, f"must be text, not {type(value).__name__}")
     if not value:
         raise wrong(name, "is empty")
+    if "\0" in value or not _is_unicode(value):
+        raise wrong(name, "has a character that is no text, a NUL or half of a surrogate pair")
     return value
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def segment(name: str, value: object) -> str:
@@ -55,10 +65,17 @@ def timeout(value: object) -> None:
 
 
 def path(name: str, value: object) -> Path:
-    """A path of a file."""
-    if not isinstance(value, os.PathLike):
-        return Path(text(name, value))
-    return Path(value)
+    """A path of a file; bytes that are no UTF-8 may be in it, as Python names them."""
+    given = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(given, str) or not given:
+        given = text(name, given)
+    try:
+        encoded = os.fsencode(given)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise wrong(name, "has a character that no path can have")
+    return Path(given)
 
 
 def has(name: str, value: object, what: str, *attributes: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
+from errno import EACCES, EINVAL, EISDIR
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -14,6 +16,8 @@ import attrs
 
 BUSY = 30.0
 """Seconds to wait for another process that has locked a file."""
+
+_PRIVATE = 0o600
 
 
 class Problem(Enum):
@@ -131,18 +135,49 @@ def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
     A file that is not of this kind is refused, and stays as it is.
     """
     with explained(failure):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+        _make_sure_of(path)
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
             _check(connection, form, failure)
-            path.chmod(0o600)
+            make_private(path)
             _use_log(connection, form, failure)
+            for beside in ("-wal", "-shm"):
+                make_private(path.with_name(path.name + beside))
             connection.execute(f"PRAGMA synchronous = {'FULL' if form.durable else 'NORMAL'}")
             _migrate(connection, form)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def _make_sure_of(path: Path) -> None:
+    """Make the file unless it is there; what is no file, or cannot be written, is refused untouched.
+
+    A file that is there is not opened: closing it again would release the locks that this process may have
+    on it by other connections. Source: sqlite.org/howtocorrupt.html, 2.2.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    try:
+        os.close(os.open(path, flags, 0o600))
+    except FileExistsError:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR)) from None
+        if not stat.S_ISREG(mode):
+            raise OSError(EINVAL, "Not a regular file") from None
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(EACCES, os.strerror(EACCES)) from None
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read and write a file, if it is there."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) != _PRIVATE:
+        path.chmod(_PRIVATE)
 
 
 _INHERITED: list[sqlite3.Connection] = []

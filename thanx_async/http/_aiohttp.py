@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
+
 import aiohttp
 from yarl import URL
 
 from thanx_async._core.errors import (
     APIError,
+    ConfigurationError,
     ConnectionFailedError,
     InvalidResponseError,
     RequestTimeoutError,
-    TransportError,
+    ThanxError,
 )
 from thanx_async.http import _wire as wire
+
+SURELY_UNSENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+)
+"""Errors that come before a connection is made."""
 
 _ERRORS = 400
 _START = 200
@@ -77,13 +91,66 @@ def _too_large(response: aiohttp.ClientResponse, start: bytes) -> APIError | Inv
     )
 
 
-def transport_error(error: Exception, url: URL) -> TransportError:
-    """The library's error for an exception of aiohttp; in doubt unless no connection was made."""
-    host = f"{url.host}:{url.port}"
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return RequestTimeoutError(f"no connection to {host} within the timeout", in_doubt=False)
+class Upload(io.BytesIO):
+    """The body of a request, which tells when it is asked for: the connection is made by then, and nothing
+    of the request has left before."""
+
+    def __init__(self, body: bytes, begin: Callable[[], None]) -> None:
+        super().__init__(body)
+        self._begin = begin
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._begin()
+        return super().read(size)
+
+
+def error_of(error: Exception, url: URL, *, begun: bool) -> ThanxError:
+    """What an error of aiohttp means for the request.
+
+    Args:
+        begun: bytes of the request may have left.
+    """
+    if begun:
+        return _unanswered(error, f"{url.host}:{url.port}")
+    return _unsent(error, f"{url.host}:{url.port}")
+
+
+def _unanswered(error: Exception, what: str) -> ThanxError:
     if isinstance(error, TimeoutError):
-        return RequestTimeoutError(f"no answer from {host} within the timeout")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return ConnectionFailedError(f"cannot connect to {host}: {error.os_error}", in_doubt=False)
-    return ConnectionFailedError(f"the connection to {host} broke before the answer ({type(error).__name__})")
+        return RequestTimeoutError(f"no answer from {what} within the timeout")
+    return ConnectionFailedError(f"the connection to {what} broke before the answer ({type(error).__name__})")
+
+
+def _unsent(error: Exception, what: str) -> ThanxError:
+    """What waiting may mend is a `TransportError`, so that it is tried again."""
+    match error:
+        case TimeoutError():
+            return RequestTimeoutError(f"no connection to {what} within the timeout", in_doubt=False)
+        case aiohttp.ClientConnectorError():
+            why = _words(error.os_error)
+            return ConnectionFailedError(f"cannot connect to {what}: {why}", in_doubt=False)
+        case aiohttp.ClientHttpProxyError(status=407):
+            return ConfigurationError(
+                f"the proxy does not connect to {what} without its credentials (HTTP 407): give them to the"
+                " session",
+                argument="session",
+            )
+        case aiohttp.ClientHttpProxyError():
+            text = f"the proxy did not connect to {what} (HTTP {error.status})"
+            return ConnectionFailedError(text, in_doubt=False)
+        case ValueError() if "AUTHORIZATION" in str(error).upper():
+            return ConfigurationError(
+                "the session given to ThanxClient has credentials of its own (auth, or netrc with trust_env),"
+                " which exclude Thanx's access token: give one without",
+                argument="session",
+            )
+        case ValueError() | TypeError() | RuntimeError():
+            return ConfigurationError(f"nothing could be sent to {what}: {_words(error)}")
+    return ConnectionFailedError(
+        f"the connection to {what} broke before anything was sent ({type(error).__name__})", in_doubt=False
+    )
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, which for some errors of TLS is nothing but their kind."""
+    return str(error) or type(error).__name__

@@ -18,14 +18,16 @@ class Sending:
 
     Attributes:
         in_doubt: the request was sent, and it is unknown whether Thanx has acted on it.
+        begun: the first bytes of the attempt have left; before that Thanx cannot have acted on it.
         on_wire: an attempt is in progress.
         closing: no further attempt is allowed.
     """
 
-    __slots__ = ("_on_send", "closing", "in_doubt", "on_wire")
+    __slots__ = ("_on_send", "begun", "closing", "in_doubt", "on_wire")
 
     def __init__(self, on_send: Callable[[], None] | None = None) -> None:
         self.in_doubt = False
+        self.begun = False
         self.on_wire = False
         self.closing = False
         self._on_send = on_send
@@ -39,6 +41,10 @@ class Sending:
         """Allow no further attempt. An attempt in progress continues."""
         self.closing = True
 
+    def begin(self) -> None:
+        """The first bytes of the attempt leave."""
+        self.begun = True
+
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Mark the request as on the wire within the block, whose result decides whether it is in doubt.
@@ -48,6 +54,7 @@ class Sending:
         """
         doubted = self.in_doubt
         self.on_wire = self.in_doubt = True
+        self.begun = False
         if self._on_send:
             self._on_send()
         try:
@@ -55,6 +62,9 @@ class Sending:
             self.in_doubt = False
         except (APIError, TransportError) as error:
             self.in_doubt = doubted or error.in_doubt
+            raise
+        except BaseException:
+            self.in_doubt = doubted or self.begun
             raise
         finally:
             self.on_wire = False

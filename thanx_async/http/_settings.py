@@ -14,20 +14,42 @@ from thanx_async._version import __version__
 from thanx_async.models import Environment
 from thanx_async.retry import RetryPolicy
 
+_LONGEST_LABEL = 63
 USER_AGENT = f"thanx-async/{__version__}"
 
 
 def checked_url(base_url: str) -> str:
-    """The base URL without trailing slashes. HTTPS is required, except for loopback addresses."""
+    """The canonical form of a base URL, by which runs, ledgers and rate limits know it.
+
+    HTTPS is required, except for loopback addresses.
+    """
     try:
-        url = URL(checks.text("base_url", base_url))
+        url = URL(checks.text("base_url", base_url).strip())
+        host = _host(url)
     except ValueError as error:
         raise checks.wrong("base_url", "is not a URL") from error
     if url.user or url.password or url.query_string or url.fragment:
         raise checks.wrong("base_url", "must be just a scheme, a host and perhaps a path")
-    if not url.host or not (url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.host))):
+    if not host or not (url.scheme == "https" or (url.scheme == "http" and _is_loopback(host))):
         raise checks.wrong("base_url", "must begin with https:// (http:// only on a loopback address)")
-    return base_url.rstrip("/")
+    name = f"[{host}]" if ":" in host else host
+    port = "" if url.explicit_port is None or url.is_default_port() else f":{url.port}"
+    return f"{url.scheme}://{name}{port}{url.raw_path.rstrip('/')}"
+
+
+def _host(url: URL) -> str:
+    """The name in lower case and ASCII, or the address.
+
+    Raises:
+        ValueError: it can be neither.
+    """
+    host = (url.raw_host or "").removesuffix(".").lower()
+    try:
+        return ip_address(host).compressed
+    except ValueError:
+        if host and not all(0 < len(label) <= _LONGEST_LABEL for label in host.split(".")):
+            raise
+        return host
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import ssl
 from collections.abc import Callable, Mapping
 from time import time
 from typing import Generic, NoReturn, TypeVar
@@ -21,10 +19,11 @@ from thanx_async._core.errors import (
     ThanxError,
     TransportError,
 )
-from thanx_async._core.tasks import Home, foreign_cancellation, is_being_cancelled
+from thanx_async._core.tasks import foreign_cancellation, is_being_cancelled
 from thanx_async.http import _wire as wire
-from thanx_async.http._aiohttp import once, read, transport_error
+from thanx_async.http._aiohttp import SURELY_UNSENT, Upload, error_of, read
 from thanx_async.http._delivery import Delivery, Sending
+from thanx_async.http._session import HomeSession
 from thanx_async.http._settings import unpicklable
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
@@ -33,7 +32,6 @@ from thanx_async.retry import KEYS_LAST, RetryPolicy
 
 T = TypeVar("T")
 
-_LARGE_BODY = 2**20
 _MIN_REPORTED_WAIT = 0.001
 
 
@@ -124,57 +122,18 @@ class Transport:
         self._base_url = base_url
         self._headers = headers
         self._token = headers["Authorization"].removeprefix("Bearer ")
-        self._session = session
-        self._owns_session = session is None
-        self._tls: ssl.SSLContext | bool = (
-            ssl.create_default_context() if session and base_url.startswith("https:") else True
-        )
+        self.session = HomeSession(base_url, session)
         self._timeout = timeout
         self._retry = retry
         self._limiter = limiter
         self._hook = hook
-        self._home = Home("the client", "async with ThanxClient(...) as client")
 
     def __reduce__(self) -> NoReturn:
         raise unpicklable()
 
     def check_loop(self) -> None:
-        """Make sure, before anything happens, that it is not open on another loop."""
-        if self._home.is_open:
-            self._home.check()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether it is open on a loop that is closed, or in a parent process."""
-        return self._home.is_lost
-
-    async def open(self) -> None:
-        """Begin a block that uses the session; the first one opens it, unless the caller gave one."""
-        lost = self._session if self._home.is_lost else None
-        forked = self._home.is_forked
-        if self._home.enter() and self._owns_session:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-            if lost is not None:
-                await _drop(lost, forked=forked)
-
-    async def leave(self) -> None:
-        """End a block; the last one closes what the first has made."""
-        if self._home.is_open and (self._home.is_lost or self._is_last()):
-            await self.close()
-
-    def _is_last(self) -> bool:
-        self._home.check()
-        return self._home.leave()
-
-    async def close(self) -> None:
-        """Close the session, whoever still uses it, unless the caller gave it."""
-        forked, lost = self._home.is_forked, self._home.is_lost
-        if self._home.is_open and not lost:
-            self._home.check()
-        self._home.end()
-        if self._owns_session and self._session is not None:
-            session, self._session = self._session, None
-            await (_drop(session, forked=forked) if lost else session.close())
+        """Make sure, before anything happens, that the client is not open on another event loop."""
+        self.session.check_loop()
 
     async def deliver(self, request: wire.Request, delivery: Delivery) -> IssuanceJob:
         """Send an Issue Rewards request, and keep ``delivery`` accurate at every moment."""
@@ -196,7 +155,7 @@ class Transport:
         return await self._send_and_explain(_Call(request, decoder, Sending()), lane)
 
     async def _send_and_explain(self, call: _Call[T], lane: Lane) -> T:
-        self._usable_session()  # raise before the wait for the rate limits
+        self.session.usable()  # raise before the wait for the rate limits
         try:
             return await self._until_answered(call, lane)
         except ThanxError:
@@ -211,13 +170,15 @@ class Transport:
         while True:
             try:
                 async with self._limiter.slot(lane) as slot:
-                    session = self._usable_session()
+                    session = self.session.usable()
                     self._emit_wait(call, lane)
                     call.check_age()
                     return await self._attempt(call, slot, session)
             except RateLimitedError as error:
                 if call.sending.closing:
                     raise call.explained(error) from error.__cause__
+            except ConfigurationError as error:  # an attempt before it may have been acted on
+                raise call.explained(error) from error.__cause__
             except (APIError, TransportError) as error:
                 wait = self._wait(call, error)
                 if wait is None or call.sending.closing:
@@ -226,16 +187,6 @@ class Transport:
                 call.attempt += 1
                 await asyncio.sleep(wait)
             call.asked = _now()
-
-    def _usable_session(self) -> aiohttp.ClientSession:
-        if self._owns_session or self._home.is_open:
-            self._home.check()
-        session = self._session
-        if session is None or session.closed:
-            raise ConfigurationError("the session given to ThanxClient is closed", argument="session")
-        if not self._owns_session:
-            _check_loop(session)
-        return session
 
     def _wait(self, call: _Call[T], error: APIError | TransportError) -> float | None:
         if error.in_doubt and not call.request.repeatable:
@@ -266,57 +217,53 @@ class Transport:
         failure: str | None = "CancelledError"
         try:
             with call.sending.attempt():
-                answer = await self._send(session, call.request, slot)
+                answer = await self._send(session, call, slot)
                 status = answer.status
                 result = wire.decode(answer, call.decoder)
             call.answered = True
             failure = None
-        except (APIError, TransportError) as error:
+        except ThanxError as error:
             status, failure = getattr(error, "status", None), type(error).__name__
             raise
         finally:
             emit(self._hook, call.record(_now() - started, status, failure))
         return result
 
-    async def _send(self, session: aiohttp.ClientSession, request: wire.Request, slot: Slot) -> wire.Answer:
+    async def _send(self, session: aiohttp.ClientSession, call: _Call[T], slot: Slot) -> wire.Answer:
+        request, sending = call.request, call.sending
         url = URL(self._base_url + request.path, encoded=True).with_query(request.params)
-        body = request.body
         headers = dict(self._headers)
         if request.idempotency_key is not None:
             headers["X-Idempotency-Key"] = request.idempotency_key
+        answered = False
         try:
             async with session.request(
                 request.method,
                 url,
-                data=io.BytesIO(body) if body and len(body) > _LARGE_BODY else body,
+                data=Upload(request.body, sending.begin) if request.body else None,
                 headers=headers,
                 timeout=self._timeout,
                 allow_redirects=False,
                 raise_for_status=False,
-                ssl=self._tls,
-                middlewares=(once(),) if self._owns_session else None,
+                ssl=self.session.tls,
+                proxy=self.session.proxy,
+                middlewares=self.session.middlewares(),
             ) as response:
+                answered = True
                 slot.answered(response.status, response.headers)
                 return await read(response, self._token)
+        except ThanxError:
+            raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             # The repr of a ClientResponseError shows the token.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else error
-            raise transport_error(error, url) from cause
+            raise error_of(error, url, begun=answered or _may_have_begun(call, error)) from cause
+        except Exception as error:
+            if answered:  # of a limiter, which is not ours to explain
+                raise
+            raise error_of(error, url, begun=_may_have_begun(call, error)) from error
 
 
-async def _drop(session: aiohttp.ClientSession, *, forked: bool) -> None:
-    """Let go of a session whose loop does nothing any more, or whose connections a parent process uses."""
-    if forked:
-        session.detach()
-    else:
-        await session.close()
-
-
-def _check_loop(session: aiohttp.ClientSession) -> None:
-    """Raises `ConfigurationError` where a session that was given was made on another loop."""
-    loop = getattr(session, "_loop", None)  # what is public is deprecated
-    if loop is not None and loop is not asyncio.get_running_loop():
-        raise ConfigurationError(
-            "the session given to ThanxClient belongs to another event loop: make one on this loop",
-            argument="session",
-        )
+def _may_have_begun(call: _Call[T], error: Exception) -> bool:
+    """Whether bytes of the request may have left. Without a body the kind of the error has to tell."""
+    return call.sending.begun if call.request.body else not isinstance(error, SURELY_UNSENT)

@@ -33,7 +33,11 @@ class LedgerFile:
             self.runs = RunTable(self._db, path)
             try:
                 self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
-                self._scrub()
+                try:
+                    self._take_over()
+                except BaseException:
+                    self._bodies.close()
+                    raise
             except BaseException:
                 self._db.close()
                 raise
@@ -206,6 +210,12 @@ class LedgerFile:
     def _used_slots(self) -> set[int]:
         rows = self._db.execute("SELECT slot FROM batches WHERE state = 'in_doubt'").fetchall()
         return {row[0] for row in rows}
+
+    def _take_over(self) -> None:
+        with transaction(self._db):
+            used = self._used_slots()
+            self._bodies.adopt(used, is_new=self.runs.is_new())
+            self._bodies.scrub(used)
 
     def _scrub(self) -> None:
         with transaction(self._db):

@@ -8,21 +8,61 @@ guests' data would stay in its log.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection
+from errno import ELOOP
 from pathlib import Path
+
+from thanx_async._core.errors import LedgerError
 
 STRIDE = 2**22
 """Bytes from slot to slot: more than 10,000 of the longest addresses take. The file is sparse."""
 
+_PRIVATE = 0o600
 _HOLE: int | None = getattr(os, "SEEK_HOLE", None)
 _sync = getattr(os, "fdatasync", os.fsync)
+
+
+_OURS = b'{"'
+"""How the body of a request begins."""
+
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class BodyFile:
     """Slots of bytes in a file that only its owner can read."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        self._path = path
+        try:
+            self._file = os.open(path, _FLAGS, 0o600)
+        except OSError as error:
+            if error.errno == ELOOP:
+                raise self._foreign("is a symbolic link") from error
+            raise
+
+    def adopt(self, used: Collection[int], *, is_new: bool) -> None:
+        """Make sure, before anything is changed, that what is there is the ledger's own.
+
+        Args:
+            is_new: nothing was ever written down in the ledger, so that no bytes can be its own.
+
+        Raises:
+            LedgerError: it is something else, and stays as it is.
+        """
+        found = os.fstat(self._file)
+        if not stat.S_ISREG(found.st_mode):
+            raise self._foreign("is not a regular file")
+        if found.st_nlink > 1:
+            raise self._foreign("has another name, by a hard link")
+        starts = (self.read(slot, 2) for slot in range(-(-found.st_size // STRIDE)) if slot not in used)
+        if (is_new and found.st_size) or not all(start.startswith((_OURS, b"\0")) for start in starts):
+            raise self._foreign("holds something else")
+        if stat.S_IMODE(found.st_mode) != _PRIVATE and hasattr(os, "fchmod"):
+            os.fchmod(self._file, _PRIVATE)
+
+    def _foreign(self, why: str) -> LedgerError:
+        return LedgerError(f"{self._path}, where the bytes of batches in doubt belong, {why}: move it away")
 
     def close(self) -> None:
         os.close(self._file)

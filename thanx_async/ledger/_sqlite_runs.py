@@ -95,6 +95,10 @@ class RunTable:
         for run_id in list(self._owners):
             self.release(run_id)
 
+    def is_new(self) -> bool:
+        """Whether no run was ever written down."""
+        return self._db.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is None
+
     def find(self, run_id: str) -> RunRecord | None:
         with explained(self._path):
             rows = self._db.execute(
