@@ -1,16 +1,16 @@
-"""The errors that hold plain values. Those that hold an object of a room live in that room.
+"""Errors that carry plain values. An error that carries another object is defined beside that object.
 
-Users import all of them from `thanx_async.errors`, where the tree is drawn.
+Users import all errors from `thanx_async.errors`, which shows the tree.
 """
 
 from __future__ import annotations
 
 
 class ThanxError(Exception):
-    """The root of the tree.
+    """The base class of all errors.
 
-    ``in_doubt`` is True where Thanx may have acted on the request although no success came back: an Issue
-    Rewards request must then be repeated with the same ``idempotency_key`` and the same bytes.
+    ``in_doubt`` is True if Thanx may have acted on the request, although no success was received. Repeat an
+    Issue Rewards request then only with the same ``idempotency_key`` and the same identifiers.
     """
 
     in_doubt: bool = False
@@ -40,7 +40,7 @@ class ConfigurationError(ThanxError):
 
 
 class InvalidIdentifierError(ThanxError):
-    """The input is no identifier; ``reason`` says why without repeating it."""
+    """The input is not an identifier. ``reason`` says why, without the input."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -48,7 +48,7 @@ class InvalidIdentifierError(ThanxError):
 
 
 class TransportError(ThanxError):
-    """No usable answer came back."""
+    """No usable answer arrived."""
 
     def __init__(self, message: str, *, in_doubt: bool = True) -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ class RequestTimeoutError(TransportError):
 
 
 class InvalidResponseError(TransportError):
-    """A success or a redirect that Thanx's API does not give: HTML, nothing, half a JSON text, another shape.
+    """A success or redirect that is not documented: HTML, an empty or truncated body, unexpected JSON.
 
     ``status`` is the HTTP status and ``body_start`` the first bytes of the answer. They stay out of the
     message, since an answer may repeat what was sent.
@@ -122,7 +122,7 @@ class NotFoundError(APIError):
 
 
 class UnprocessableError(APIError):
-    """422: understood and refused, such as the revocation of a job that still runs."""
+    """422: the request is valid but not allowed, such as revoking a job that is still running."""
 
 
 class IdempotencyConflictError(UnprocessableError):
@@ -130,11 +130,11 @@ class IdempotencyConflictError(UnprocessableError):
 
 
 class RateLimitedError(APIError):
-    """429: the client waits such an answer out by itself, so callers do not normally meet it."""
+    """429: the client waits and retries by itself, so callers rarely see this error."""
 
 
 class ServerError(APIError):
-    """5xx: an Issue Rewards request that ends so is in doubt."""
+    """5xx: an Issue Rewards request is in doubt after it."""
 
 
 class GuardError(ThanxError):
@@ -142,9 +142,9 @@ class GuardError(ThanxError):
 
 
 class BatcherClosedError(ThanxError):
-    """The batcher closed before Thanx had answered for this guest, or was closed already.
+    """The batcher was closed before Thanx answered for this guest.
 
-    Unless it is ``in_doubt``, the guest was certainly not sent.
+    If it is not ``in_doubt``, the guest was certainly not sent.
     """
 
 
@@ -163,14 +163,14 @@ class AddTimeoutError(ThanxError):
 
 
 class LedgerError(ThanxError):
-    """The ledger cannot be read or written, or disagrees with what is asked of it.
+    """The ledger cannot be read or written, or does not allow the operation.
 
-    It is ``in_doubt`` where a batch that was to be written down may be found in the ledger later, and sent.
+    It is ``in_doubt`` if a batch may have been recorded although writing failed, and so may be sent later.
     """
 
 
 class InputChangedError(LedgerError):
-    """The input is not what this run was started with. Nothing was sent.
+    """The input differs from the one that the run was started with. Nothing was sent.
 
     ``batch`` is the number of the first batch that differs, from 0; ``first`` and ``last`` are its
     positions in the input as recorded.
@@ -184,7 +184,7 @@ class InputChangedError(LedgerError):
 
 
 class WebhookError(ThanxError):
-    """A webhook request that is no valid Thanx event."""
+    """A webhook request is not a valid Thanx event."""
 
 
 class SignatureError(WebhookError):

@@ -1,4 +1,4 @@
-"""SQLite files of our own: opened safely, migrated, changed in transactions, their troubles explained."""
+"""SQLite files: safe opening, permissions, migrations, transactions, and errors explained."""
 
 from __future__ import annotations
 
@@ -39,9 +39,11 @@ class Problem(Enum):
 
 @attrs.frozen
 class Trouble:
-    """A problem with a file: in the words of SQLite or of the system, with SQLite's code if it has one.
+    """A problem with a file, in the words of SQLite or the system.
 
-    ``unsure``: what was to be written may be found written all the same once the file is opened again.
+    Attributes:
+        code: SQLite's error code, if there is one.
+        unsure: the changes may turn out to be written once the file is opened again.
     """
 
     problem: Problem
@@ -56,13 +58,13 @@ Failure = Callable[[Trouble], Exception]
 
 @attrs.frozen
 class Format:
-    """The files of one kind.
+    """A kind of file.
 
     Args:
-        application_id: marks the files. Source: sqlite.org, PRAGMA application_id.
-        migrations: what leads from each version of the schema, from 0, to the next.
-        durable: a transaction that has ended survives a power failure, not only the end of the process.
-        log_required: without a write-ahead log the file is refused; otherwise it is used as it is.
+        application_id: identifies the files. Source: sqlite.org, PRAGMA application_id.
+        migrations: the SQL that leads from each version of the schema, from 0, to the next.
+        durable: a finished transaction survives a power failure, not only a crash of the process.
+        log_required: refuse the file if it cannot have a write-ahead log.
     """
 
     application_id: int
@@ -89,7 +91,7 @@ class _CommitFailedError(Exception):
 
 @contextmanager
 def explained(failure: Failure) -> Iterator[None]:
-    """Turn errors of SQLite and of the disk into those that users get."""
+    """Turn errors of SQLite and the disk into the errors that ``failure`` makes."""
     try:
         yield
     except _CommitFailedError as error:
@@ -108,14 +110,14 @@ def _trouble(error: BaseException | None, *, unsure: bool = False) -> Trouble:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """All or nothing, alone among all processes; one that is DEFERRED only reads, and sees one state."""
+    """A transaction. IMMEDIATE excludes other writers; DEFERRED is for reading one consistent state."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield
         _commit(connection)
     except BaseException:
         if connection.in_transaction:
-            with suppress(sqlite3.Error):  # what went wrong before says more
+            with suppress(sqlite3.Error):  # the first error says more
                 connection.execute("ROLLBACK")
         raise
 
@@ -124,15 +126,15 @@ def _commit(connection: sqlite3.Connection) -> None:
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        if connection.in_transaction:  # it was not even begun, since the file is locked
+        if connection.in_transaction:  # the commit did not start: the file is locked
             raise
         raise _CommitFailedError from error
 
 
 def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
-    """Open a file, or make it, for use by one thread at a time; only its owner can read it.
+    """Open or create a file, for use by one thread at a time. Only its owner can read it.
 
-    A file that is not of this kind is refused, and stays as it is.
+    A file of another kind is refused, and not changed.
     """
     with explained(failure):
         _make_sure_of(path)
@@ -152,10 +154,10 @@ def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
 
 
 def _make_sure_of(path: Path) -> None:
-    """Make the file unless it is there; what is no file, or cannot be written, is refused untouched.
+    """Create the file if it is missing. Anything that is not a writable regular file is refused.
 
-    A file that is there is not opened: closing it again would release the locks that this process may have
-    on it by other connections. Source: sqlite.org/howtocorrupt.html, 2.2.
+    An existing file is not opened: closing it would release the locks that other connections of this process
+    hold on it. Source: sqlite.org/howtocorrupt.html, 2.2.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
     try:
@@ -171,7 +173,7 @@ def _make_sure_of(path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Let only the owner read and write a file, if it is there."""
+    """Restrict an existing file to its owner."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -186,13 +188,13 @@ Source: sqlite.org/howtocorrupt.html, 2.6."""
 
 
 def leave_to_parent(connection: sqlite3.Connection | None) -> None:
-    """Keep a connection that a forked child has inherited from being closed there."""
+    """Keep a forked child from closing an inherited connection."""
     if connection is not None:
         _INHERITED.append(connection)
 
 
 def close(connection: sqlite3.Connection, process: int) -> None:
-    """Close a connection in the process that has opened it, and nowhere else."""
+    """Close a connection, but only in the process that opened it."""
     if process == os.getpid():
         connection.close()
     else:
@@ -200,7 +202,9 @@ def close(connection: sqlite3.Connection, process: int) -> None:
 
 
 def _check(connection: sqlite3.Connection, form: Format, failure: Failure) -> None:
-    with transaction(connection, "DEFERRED"):  # at one moment, since another process may be making the file
+    with transaction(
+        connection, "DEFERRED"
+    ):  # one consistent state: another process may be creating the file
         application = _pragma(connection, "application_id")
         version = _pragma(connection, "user_version")
         tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -211,7 +215,7 @@ def _check(connection: sqlite3.Connection, form: Format, failure: Failure) -> No
 
 
 def _use_log(connection: sqlite3.Connection, form: Format, failure: Failure) -> None:
-    """Switch to the write-ahead log; SQLite itself does not wait for others who do so at the same time."""
+    """Switch to the write-ahead log. SQLite does not wait for another process that does the same."""
     until = monotonic() + BUSY
     while True:
         try:

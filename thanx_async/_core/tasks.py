@@ -1,5 +1,4 @@
-"""What asyncio lacks: the loop that an object belongs to, work that runs to its end although it is cancelled,
-and cancellations that did not come from the caller."""
+"""What asyncio lacks: objects bound to an event loop, uninterruptible work, and foreign cancellations."""
 
 from __future__ import annotations
 
@@ -16,11 +15,11 @@ T = TypeVar("T")
 
 
 class Home:
-    """The event loop on which an object is open, and how many blocks have opened it there.
+    """The event loop that an object was opened on, and the number of open ``async with`` blocks.
 
     Args:
-        what: what messages call the object, such as "the client".
-        opening: the code that opens it.
+        what: the object's name in messages, such as "the client".
+        opening: the code that opens the object, for messages.
     """
 
     def __init__(self, what: str, opening: str) -> None:
@@ -32,24 +31,24 @@ class Home:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was opened and not closed since."""
+        """Whether the object is open."""
         return self._blocks > 0
 
     @property
     def is_forked(self) -> bool:
-        """Whether it was opened by a parent of this process."""
+        """Whether a parent of this process opened the object."""
         return self.is_open and self._process != os.getpid()
 
     @property
     def is_lost(self) -> bool:
-        """Whether it can only be opened anew: its loop is closed, or is that of a parent process."""
+        """Whether the object must be opened again: its loop is closed, or belongs to a parent process."""
         return self.is_open and (self.is_forked or (self._loop is not None and self._loop.is_closed()))
 
     def enter(self) -> bool:
-        """A block begins; returns whether it is the first, so that there is something to open.
+        """Enter a block. Returns whether it is the first one, which opens the object.
 
         Raises:
-            ConfigurationError: it is open on another loop.
+            ConfigurationError: the object is open on another loop.
         """
         if self.is_open and not self.is_lost:
             self.check()
@@ -59,19 +58,19 @@ class Home:
         return self._blocks == 1
 
     def leave(self) -> bool:
-        """A block ends; returns whether it was the last, so that there is something to close."""
+        """Leave a block. Returns whether it was the last one, which closes the object."""
         self._blocks = max(0, self._blocks - 1)
         return not self._blocks
 
     def end(self) -> None:
-        """It is closed, however many blocks go on."""
+        """The object is closed, whatever blocks are still open."""
         self._loop, self._blocks = None, 0
 
     def check(self) -> None:
-        """Make sure that it is open here.
+        """Make sure that the object is open on the running loop.
 
         Raises:
-            ConfigurationError: it is not open, or belongs to another loop or process.
+            ConfigurationError: the object is not open, or is open on another loop or in another process.
         """
         if not self.is_open:
             raise ConfigurationError(f"{self._what} is not open: use it as `{self._opening}`")
@@ -90,7 +89,7 @@ class Home:
 
 
 async def to_its_end(work: Awaitable[T]) -> T:
-    """The result of the work, or, once the work is over, the cancellation that came meanwhile.
+    """The result of the work. A cancellation is raised only after the work has ended.
 
     For short work whose effect would otherwise be unknown, such as a commit in a worker thread.
     """
@@ -109,22 +108,22 @@ async def to_its_end(work: Awaitable[T]) -> T:
 
 
 def is_being_cancelled() -> bool:
-    """Whether somebody cancels the running task, and not only something that it waits for."""
+    """Whether the running task itself is being cancelled, rather than something that it awaits."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
 def foreign_cancellation(of: str) -> ThanxError:
-    """What a cancellation is that nobody wished for this task."""
+    """The error for a cancellation that was not meant for this task."""
     return ThanxError(f"something that {of} waits for was cancelled")
 
 
 @contextmanager
 def only_own_cancellation(of: str) -> Iterator[None]:
-    """Where only something that is waited for was cancelled, that is an error like any other.
+    """Turn the cancellation of something that is awaited into an error; it would end the task silently.
 
     Raises:
-        ThanxError: in place of such a cancellation, which would end the task without a word.
+        ThanxError: something that the task awaits was cancelled.
     """
     try:
         yield
@@ -139,7 +138,7 @@ RESOLUTION = 1e-6
 
 
 async def changed(change: asyncio.Event, wait: float | None) -> None:
-    """Return when something has changed, or after ``wait`` seconds (None, infinity: only then)."""
+    """Wait for the event, at most ``wait`` seconds; None or infinity for no limit."""
     try:
         async with asyncio.timeout(None if wait is None or wait == inf else max(wait, RESOLUTION)):
             await change.wait()

@@ -1,4 +1,4 @@
-"""A thread for blocking work."""
+"""One daemon thread for blocking work, such as SQL."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Worker:
-    """One thread that does one piece of work after another, for any number of event loops.
+    """A thread that does one piece of work after another, for any number of event loops.
 
-    It begins with the first piece. Work that nobody waits for any more is done all the same, but it never
-    holds the exit of the process.
+    It starts with the first piece of work. Work whose caller has gone is still done, but never delays the
+    exit of the process.
     """
 
     def __init__(self, name: str) -> None:
@@ -26,7 +26,7 @@ class Worker:
         self._thread: threading.Thread | None = None
 
     def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """The result of the work, for the running loop."""
+        """Do the work in the thread, and return its result."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._work.put(lambda: _do(work, loop, future))
@@ -35,7 +35,7 @@ class Worker:
         return future
 
     def stop(self) -> None:
-        """End the thread once all that it was given is done."""
+        """Stop the thread once its work is done."""
         self._work.put(None)
 
     def _start(self) -> None:

@@ -1,4 +1,4 @@
-"""The limiter of one process: its state in memory."""
+"""`LocalRateLimiter`, for one process, and its store in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class MemoryStore:
-    """The state of one process."""
+    """Keeps the state in memory, guarded by a lock."""
 
     def __init__(self) -> None:
         self.state = LimiterState()
@@ -38,15 +38,15 @@ class MemoryStore:
 
 
 class LocalRateLimiter(QueuedLimiter):
-    """Keeps the limits within this process, whose threads may share it, each with an event loop of its own.
+    """Keeps the limits within this process. Threads can share it, each with its own event loop.
 
     Args:
-        limits: all that apply, in any order.
-        strict: count a request as late as it can have arrived, which is right for any jitter of the
-            network. Otherwise the limiter comes closer to the limits until it is refused.
+        limits: all limits that apply, in any order.
+        strict: assume that each request was counted as late as possible, which holds for any network jitter.
+            Otherwise the limiter moves closer to the limits until Thanx refuses a request.
 
     Raises:
-        ConfigurationError: the limits are unusable; the message says which and why.
+        ConfigurationError: a limit is invalid; the message says which and why.
     """
 
     def __init__(self, limits: Sequence[RateLimit] = THANX_RATE_LIMITS, *, strict: bool = True) -> None:

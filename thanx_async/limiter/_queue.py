@@ -1,4 +1,4 @@
-"""Limiters: the queues of one process before a store that several may share."""
+"""Where requests wait for a slot, also after a 429: one queue for each event loop, before a store."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _LONGEST_TOLD = 1e9
 
 
 class LoopQueues:
-    """The queues of one process before a store: one for each event loop that uses the limiter.
+    """The queues of one process: one for each event loop that uses the limiter.
 
-    They take turns as processes do, so that a loop that hangs or ends holds nobody up, and nothing but the
-    store and what is here is shared by threads.
+    Loops take turns like processes do, so a loop that hangs or ends does not block the others. Threads share
+    only this object and the store.
     """
 
     def __init__(self, pacing: Pacing, store: Store) -> None:
@@ -49,7 +49,7 @@ class LoopQueues:
         self._store_failed = False
 
     def here(self) -> SlotQueue:
-        """The queue of the running loop."""
+        """The queue of the running event loop."""
         loop = asyncio.get_running_loop()
         queue = self._queues.get(loop)
         if queue is None:
@@ -58,22 +58,22 @@ class LoopQueues:
         return queue
 
     def wake_others(self, queue: SlotQueue) -> None:
-        """What one loop has given back, those of other loops may use at once."""
+        """Wake the queues of other loops: a slot was given back."""
         if len(self._queues) == 1:
             return
         with self._lock:
             others = [(loop, other) for loop, other in self._queues.items() if other is not queue]
         for loop, other in others:
             if other.waiting:
-                with suppress(RuntimeError):  # it is closed, and nobody waits there any more
+                with suppress(RuntimeError):  # the loop is closed; nobody is waiting there
                     loop.call_soon_threadsafe(other.wake)
 
     async def refresh(self) -> None:
-        """Read the store, and change nothing in it."""
+        """Read the state from the store."""
         await self.store.transact(lambda _state, _now: None)
 
     def status(self) -> LimiterStatus:
-        """The state now, by what this process has seen."""
+        """The current state, as far as this process has seen it."""
         return self.store.look(self._status)
 
     def _status(self, state: LimiterState, now: float) -> LimiterStatus:
@@ -97,7 +97,7 @@ class LoopQueues:
         )
 
     async def record(self, change: Callable[[LimiterState, float], None]) -> None:
-        """Change the state if that can be done; what cannot counts as late as possible."""
+        """Change the state. If the store fails, the request counts as late as possible, and a warning says so."""
         try:
             await self.store.transact(change)
         except ConfigurationError as error:
@@ -106,12 +106,12 @@ class LoopQueues:
                 _log.warning("what was sent could not be recorded, and counts as late as possible: %s", error)
 
     def answered(self, seconds: float) -> None:
-        """A round trip took so long."""
+        """Remember how long a round trip took, in seconds."""
         with self._lock:
             self._round_trips.append(seconds)
 
     def admitted(self) -> None:
-        """Somebody may send, so that whoever waits has waited since now."""
+        """A request may be sent; the time of the others' wait starts anew."""
         self._waiting_since = None
         self._announced = self._announced and bool(self.store.state.refusal.failures)
 
@@ -119,7 +119,7 @@ class LoopQueues:
         self._waiting_since = None
 
     def waits(self, wait: float, reason: str) -> None:
-        """Somebody has to wait; if that takes long, users are told once."""
+        """A request has to wait. A long wait is logged once."""
         now = self.store.now()
         with self._lock:
             since = self._waiting_since = now if self._waiting_since is None else self._waiting_since
@@ -131,8 +131,11 @@ class LoopQueues:
 
 
 class SlotQueue:
-    """The queue of one loop. Of each loop one waiter at a time asks the store, so that loops and processes
-    take turns however many requests each of them has."""
+    """The queue of one event loop.
+
+    Only the first request in it asks the store, so that loops and processes take turns, however many requests
+    each of them has.
+    """
 
     def __init__(self, queues: LoopQueues) -> None:
         self._shared = queues
@@ -145,16 +148,16 @@ class SlotQueue:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait."""
+        """The number of waiting requests."""
         return sum(map(len, self._queues.values()))
 
     @property
     def _owner(self) -> str:
-        """Whose the tickets are; a forked process is another one."""
+        """The owner of this queue's tickets; a forked process is another owner."""
         return f"{self._name} {os.getpid()}"
 
     async def acquire(self, slot: QueuedSlot) -> Booking:
-        """Wait for the slot's turn and for the limits; who is cancelled leaves no trace."""
+        """Wait for the slot's turn and for the limits. A cancellation gives everything back."""
         queue = self._queues[slot.lane]
         queue[slot] = change = asyncio.Event()
         admission: Admission | None = None
@@ -183,7 +186,7 @@ class SlotQueue:
             self.wake()
 
     async def release(self, booking: Booking, answer: LimiterAnswer | None, *, failed: bool) -> None:
-        """The request is over. What cannot be recorded now counts when its lease is over."""
+        """The request has ended. If that cannot be recorded, it counts once its lease expires."""
         if answer is not None:
             self._shared.answered(answer.time - booking.sent)
         try:
@@ -195,7 +198,7 @@ class SlotQueue:
             self._shared.wake_others(self)
 
     def wake(self) -> None:
-        """Let the first look again whether it may go."""
+        """Wake the first request in the queue."""
         if (first := self._first()) is not None:
             self._queues[first.lane][first].set()
 
@@ -218,7 +221,7 @@ class SlotQueue:
         return admission
 
     async def _leave(self, booking: Booking | None) -> None:
-        """Give back a booking that is not used, and the ticket if nobody is left to use it."""
+        """Give back an unused booking, and the ticket if no request is waiting."""
         if booking is None and self.waiting:
             return
         await self._shared.record(lambda state, _: self._pacing.withdraw(state, self._owner, booking))
@@ -231,7 +234,7 @@ class SlotQueue:
 
 
 class QueuedSlot:
-    """One request's place in the queue of its loop, and then its permission."""
+    """One request: first its place in the queue, then its permission to be sent."""
 
     __slots__ = ("_answer", "_booking", "_queue", "_queues", "lane")
 
@@ -257,12 +260,12 @@ class QueuedSlot:
     ) -> None:
         if self._booking is not None and self._queue is not None:
             booking, self._booking = self._booking, None
-            failed = isinstance(error, TransportError | OSError)  # which a TimeoutError is
+            failed = isinstance(error, TransportError | OSError)  # TimeoutError is an OSError
             await self._queue.release(booking, self._answer, failed=failed)
 
 
 class QueuedLimiter:
-    """What all limiters of this library have in common: queues before a store."""
+    """The base of the limiters: queues in front of a store."""
 
     def __init__(self, pacing: Pacing, store: Store) -> None:
         self._queues = LoopQueues(pacing, store)
@@ -277,15 +280,15 @@ class QueuedLimiter:
 
     @property
     def limits(self) -> tuple[RateLimit, ...]:
-        """All that apply, the shortest window first."""
+        """All limits that apply, the shortest window first."""
         return self._queues.pacing.limits
 
     def slot(self, lane: Lane = Lane.ISSUE) -> AbstractAsyncContextManager[Slot]:
-        """A slot for one request, to be entered once."""
+        """A slot for one request; entering it waits until the request may be sent."""
         return QueuedSlot(self._queues, lane)
 
     def status(self) -> LimiterStatus:
-        """The state now, by what this process has seen."""
+        """The current state, as far as this process has seen it."""
         return self._queues.status()
 
 

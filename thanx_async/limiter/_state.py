@@ -1,4 +1,4 @@
-"""What a limiter remembers, small enough to be stored: no clock, no I/O, only times that others give it."""
+"""The state of a limiter, small enough to be stored: windows, requests in flight, tickets, the pause."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _GRAINS = 500
 
 @attrs.define
 class Window:
-    """When requests of the last ``seconds`` may have been counted.
+    """When requests within the last ``seconds`` seconds may have been counted.
 
-    The moments are kept in buckets of one part in 500 of the window, each standing at its bucket's end, so
-    that the state stays small however high the limit is, and errs on the safe side.
+    Times are rounded up to a 500th of the window, so the state stays small however high the limit is, and
+    errs on the safe side.
     """
 
     seconds: float
@@ -39,7 +39,7 @@ class Window:
             self.total -= self.buckets.pop(0)[1]
 
     def newest(self, number: int, flying: list[float]) -> float | None:
-        """The ``number``-th newest moment, with those ``flying`` (in order); None if there are fewer."""
+        """The ``number``-th newest time, including the sorted ``flying`` ones; None if there are fewer."""
         older = self.total + len(flying) - number
         if older < 0:
             return None
@@ -50,7 +50,7 @@ class Window:
         return None
 
     def since(self, moment: float) -> int:
-        """How many are later than that."""
+        """How many times are later than ``moment``."""
         count = self.total
         for end, ended in self.moments():
             if end > moment:
@@ -59,7 +59,7 @@ class Window:
         return count
 
     def moments(self) -> Iterator[tuple[float, int]]:
-        """The moments in order, and how many requests stand at each."""
+        """The times in order, each with its number of requests."""
         return ((self._end(bucket), count) for bucket, count in self.buckets)
 
     def _end(self, bucket: int) -> float:
@@ -68,7 +68,7 @@ class Window:
 
 @attrs.frozen
 class Booking:
-    """A request that was sent: its number, the time, and when it counts as arrived without an answer."""
+    """A request that was sent. Without an answer it counts as arrived at ``lease``."""
 
     token: int
     sent: float
@@ -77,7 +77,7 @@ class Booking:
 
 @attrs.define
 class Ticket:
-    """A process that waits for its turn, and when it has promised to look again."""
+    """A queue that waits for its turn; it asks again at ``wake``."""
 
     owner: str
     polls: bool
@@ -86,16 +86,16 @@ class Ticket:
 
 @attrs.define
 class Refusal:
-    """The pause of everybody that follows a 429, or an outage.
+    """The pause after a 429 or an outage.
 
     Attributes:
-        count: how many 429 there were in all.
-        failures: how many in a row; 0 while nobody pauses.
-        outage: the last of them was a 5xx or no answer at all.
-        away_since: when an outage began.
-        until: when the next request, the probe, may go.
-        probe: the token of the probe that is under way.
-        resumed: when the probe was sent that got through last.
+        count: all 429 answers so far.
+        failures: failures in a row; 0 if there is no pause.
+        outage: the last failure was a 5xx or no answer.
+        away_since: when the outage began.
+        until: when the next probe may be sent.
+        probe: the token of the probe in flight.
+        resumed: when the last successful probe was sent.
     """
 
     count: int = 0
@@ -109,7 +109,7 @@ class Refusal:
 
 @attrs.define
 class LimiterState:
-    """All that a decision needs. ``clock`` is the latest time that anybody has seen."""
+    """The state of a limiter. ``clock`` is the latest time that any process has seen."""
 
     clock: float = 0.0
     tokens: int = 0
@@ -126,7 +126,7 @@ class LimiterState:
     refusal: Refusal = attrs.field(factory=Refusal)
 
     def window(self, seconds: float) -> Window:
-        """The log of a window. One that is new knows what the longest knows, and is not kept."""
+        """The log of a window. A new one starts with the times of the longest, and is not stored."""
         for window in self.windows:
             if window.seconds == seconds:
                 return window
@@ -138,7 +138,7 @@ class LimiterState:
         return fresh
 
     def unlearn(self) -> None:
-        """After a long silence: be neither as careful nor as bold as then, and await no probe."""
+        """Forget what was learned, after a long time without requests."""
         self.margin, self.trust, self.adjusted = 0.0, 1.0, None
         self.refusal = Refusal(self.refusal.count)
 
