@@ -97,7 +97,7 @@ class LoopQueues:
         )
 
     async def record(self, change: Callable[[LimiterState, float], None]) -> None:
-        """Change the state. If the store fails, the request counts as late as possible, and a warning says so."""
+        """Change the state. If the store fails, the request counts as late as possible; a warning tells."""
         try:
             await self.store.transact(change)
         except ConfigurationError as error:

@@ -27,7 +27,7 @@ class Store(Protocol):
         """The time of the shared clock, in seconds, as far as it is known here."""
 
     def look(self, view: Callable[[LimiterState, float], T]) -> T:
-        """The result of ``view`` for the state as last seen and the time. Nobody changes the state meanwhile."""
+        """The result of ``view`` for the state as last seen and the time, while nothing is changed."""
 
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
         """Load, change and save the state in one transaction. ``change`` gets the state and the time.
