@@ -12,7 +12,6 @@ from uuid import uuid4
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, LedgerError, ServerError, TransportError
 from thanx_async.batching import (
-    SERVICE_RUNS,
     BatchError,
     BatchInDoubt,
     BatchRange,
@@ -42,7 +41,7 @@ from thanx_async.models import check_target
 
 if TYPE_CHECKING:
     from thanx_async.batching import Recorder
-    from thanx_async.ledger import Ledger
+    from thanx_async.ledger import SERVICE_RUNS, Ledger
 
 __all__ = [
     "AsyncBatcher",

@@ -29,11 +29,11 @@ from thanx_async.batching._waiting_room import (
     twin,
 )
 from thanx_async.jobs import JobHandle
+from thanx_async.ledger import SERVICE_RUNS
 from thanx_async.limiter import LimiterStatus
 
 _log = logging.getLogger("thanx_async.batching")
 
-SERVICE_RUNS = "service-"
 """How the ids of runs begin whose guests come one by one."""
 
 _LEAD = 0.02  # queued this much before a slot is free, so that no poll takes it
