@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import TypeVar
 
+import orjson
 import pytest
 from hypothesis import given, settings
 
@@ -322,7 +323,7 @@ def test_the_file_closes_itself(path: Path) -> None:
         assert {file.name for file in path.parent.iterdir()} > {path.name}
 
     asyncio.run(main())
-    gc.collect()
+    let_go(path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -362,6 +363,29 @@ def absurd(path: Path) -> None:
         connection.execute("UPDATE limiter SET state = '{\"clock\": 1e300}'")
 
 
+def spoil(**changes: object) -> Callable[[Path], None]:
+    """A state that was used, with some of its parts replaced."""
+
+    def spoiled(path: Path) -> None:
+        asyncio.run(send(SQLiteRateLimiter(path), []))
+        let_go(path)
+        with looking(path) as connection:
+            state = orjson.loads(connection.execute("SELECT state FROM limiter").fetchone()[0])
+            connection.execute("UPDATE limiter SET state = ?", (orjson.dumps(state | changes),))
+
+    return spoiled
+
+
+def emptied(path: Path) -> None:
+    asyncio.run(send(SQLiteRateLimiter(path), []))
+    let_go(path)
+    with looking(path) as connection:
+        connection.execute("DELETE FROM limiter")
+
+
+REFUSAL = {"count": 1, "outage": False, "failures": 1, "until": 9e10, "probe": None, "resumed": None}
+
+
 def no_database(path: Path) -> None:
     path.write_text("a letter to grandmother\n" * 100)
 
@@ -380,6 +404,16 @@ def torn(path: Path) -> None:
         (newer, r"a newer thanx_async wrote it \(version 2\); update thanx_async"),
         (damaged, "its content is damaged; move it away"),
         (absurd, "its content is damaged"),
+        (emptied, "its content is damaged"),
+        (spoil(last=9e10), "its content is damaged"),
+        (spoil(refusal=REFUSAL), "its content is damaged"),
+        (spoil(windows=[{"seconds": 0, "buckets": [], "total": 0}]), "its content is damaged"),
+        (spoil(windows=[{"seconds": 1, "buckets": [], "total": 5}]), "its content is damaged"),
+        (spoil(windows=[{"seconds": 1, "buckets": [[9, 1], [8, 1]], "total": 2}]), "its content is damaged"),
+        (spoil(flights={"7": {"token": 8, "sent": 0, "lease": 0}}), "its content is damaged"),
+        (spoil(trust=7), "its content is damaged"),
+        (spoil(margin=-1), "its content is damaged"),
+        (spoil(tickets=[{"owner": "o", "polls": False, "wake": -5}]), "its content is damaged"),
         (no_database, "file is not a database; move it away, and it is made anew"),
         (torn, "malformed; move it away"),
         (Path.mkdir, "Is a directory; give a path that can be written"),

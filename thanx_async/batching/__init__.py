@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from thanx_async._core.lazy import lazily
 from thanx_async.batching._account import RunAccount
 from thanx_async.batching._chunker import Chunker
-from thanx_async.batching._collector import SERVICE_RUNS, Collector
+from thanx_async.batching._collector import Collector
 from thanx_async.batching._guard import Guard
 from thanx_async.batching._outcomes import Outcome
 from thanx_async.batching._plan import IssuancePlan, planned
@@ -30,7 +30,6 @@ else:
     __getattr__ = lazily(__name__, {"Recorder": "_recorder"})  # a batcher without a ledger does not load it
 
 __all__ = [
-    "SERVICE_RUNS",
     "BatchError",
     "BatchInDoubt",
     "BatchRange",

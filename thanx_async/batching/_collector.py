@@ -32,11 +32,9 @@ from thanx_async.batching._waiting_room import (
     tell_in_slices,
 )
 from thanx_async.jobs import JobHandle
+from thanx_async.ledger import SERVICE_RUNS
 
 _log = logging.getLogger("thanx_async.batching")
-
-SERVICE_RUNS = "service-"
-"""The prefix of the run ids of micro-batches."""
 
 _LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
 _RECHECK = 0.25

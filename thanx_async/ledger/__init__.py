@@ -15,8 +15,10 @@ from thanx_async.ledger._protocol import (
     Ledger,
 )
 from thanx_async.ledger._records import (
+    SERVICE_RUNS,
     BatchRecord,
     BatchState,
+    RunProgress,
     RunRecord,
 )
 
@@ -26,10 +28,12 @@ else:
     __getattr__ = lazily(__name__, {"SQLiteLedger": "_sqlite"})  # who has no file has no use for sqlite3
 
 __all__ = [
+    "SERVICE_RUNS",
     "BatchOutcome",
     "BatchRecord",
     "BatchState",
     "Ledger",
+    "RunProgress",
     "RunRecord",
     "SQLiteLedger",
     "digest_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 from time import time
@@ -11,6 +12,9 @@ import attrs
 from thanx_async._batches import BatchOutcome, Positions
 from thanx_async._core.messages import Message, Name
 from thanx_async.models import IssuanceFailure, IssuanceJob, JobSummary
+
+SERVICE_RUNS = "service-"
+"""How the ids of runs begin that have no input, and end in 32 hexadecimal digits."""
 
 
 class BatchState(StrEnum):
@@ -96,6 +100,45 @@ class RunRecord:
         """Whether all of the input was sent and all jobs are finished."""
         states = [batch.state for batch in batches]
         return len(states) == self.batches and all(state is BatchState.FINISHED for state in states)
+
+
+@attrs.frozen
+class RunProgress:
+    """How far a run has got: how many of its batches are in which state, and how many guests have a reward.
+
+    ``to_take_back``: its jobs whose rewards were not taken back.
+    """
+
+    run: RunRecord
+    in_doubt: int
+    accepted: int
+    finished: int
+    issued: int
+    to_take_back: int
+
+    @classmethod
+    def of(cls, run: RunRecord, batches: Iterable[BatchRecord]) -> RunProgress:
+        """Counted from its batches."""
+        rows = list(batches)
+        counts = Counter(row.state for row in rows)
+        return cls(
+            run,
+            in_doubt=counts[BatchState.IN_DOUBT],
+            accepted=counts[BatchState.ACCEPTED],
+            finished=counts[BatchState.FINISHED],
+            issued=sum(row.outcome.issued for row in rows if row.outcome),
+            to_take_back=sum(map(_is_to_take_back, rows)),
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of the input was sent and all jobs are finished."""
+        return self.finished == self.run.batches and not self.in_doubt and not self.accepted
+
+
+def _is_to_take_back(batch: BatchRecord) -> bool:
+    outcome = batch.outcome
+    return batch.job_id is not None and not (outcome and (outcome.state == "revoked" or not outcome.issued))
 
 
 _IDENTITY = (

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
@@ -14,7 +15,7 @@ from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.tasks import Home, to_its_end
 from thanx_async._core.worker import Worker
-from thanx_async.ledger._records import BatchRecord, RunRecord
+from thanx_async.ledger._records import BatchRecord, RunProgress, RunRecord
 from thanx_async.retry import KEYS_LAST
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ T = TypeVar("T")
 _log = logging.getLogger("thanx_async.ledger")
 
 _BEAT = 60.0
+_FORGETS_EVERY = 3600.0
+_KEPT = timedelta(days=90)
 
 
 class SQLiteLedger:
@@ -45,16 +48,29 @@ class SQLiteLedger:
         replay_within: seconds after which a batch in doubt is not sent again by itself. Thanx keeps
             idempotency keys for a time that it does not publish; a key that it has forgotten would
             issue twice.
+        keep_for: seconds, or a `timedelta`, for which a run is kept once it is complete, as are the finished
+            batches of `AsyncBatcher.add`; infinite for ever. What is not finished is never forgotten. A run
+            that was forgotten can neither be resumed nor revoked, and its ``run_id`` is refused for good, so
+            that nobody is issued twice.
 
     Raises:
         LedgerError: on entering and in all methods: the file is locked, damaged, not a ledger, from a
             newer version or read-only, or the disk is full; the message says what to do.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, replay_within: float = KEYS_LAST) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        replay_within: float = KEYS_LAST,
+        keep_for: float | timedelta = _KEPT,
+    ) -> None:
         checks.number("replay_within", replay_within, 0, endless=True)
+        seconds = keep_for.total_seconds() if isinstance(keep_for, timedelta) else keep_for
+        checks.number("keep_for", seconds, 0, endless=True)
         self.path = checks.path("path", path)
         self.replay_within = replay_within
+        self.keep_for = seconds
         self._store: LedgerFile | None = None
         self._worker = Worker("thanx-ledger")
         self._beat: asyncio.Task[None] | None = None
@@ -88,17 +104,30 @@ class SQLiteLedger:
         from thanx_async.ledger._sqlite_batches import LedgerFile  # who has no ledger has no use for sqlite3
 
         self._worker = Worker("thanx-ledger")
-        self._store = await self._worker.do(lambda: LedgerFile(self.path))
-        self._beat = asyncio.create_task(self._renew(self._store))
 
-    async def _renew(self, store: LedgerFile) -> None:
-        """Keep the leases of the claimed runs, however long a batch waits to be sent."""
+        def opened() -> tuple[LedgerFile, bool]:
+            store = LedgerFile(self.path, keep_for=self.keep_for)
+            return store, store.begin_to_forget()
+
+        store, more = await self._worker.do(opened)
+        self._store = store
+        self._beat = asyncio.create_task(self._keep_up(store, more=more))
+
+    async def _keep_up(self, store: LedgerFile, *, more: bool) -> None:
+        """Keep the leases of the claimed runs, however long a batch waits to be sent; forget what is old."""
+        loop = asyncio.get_running_loop()
+        forgot = loop.time()
         while True:
+            while more:
+                more = await to_its_end(self._worker.do(store.forget_more))
             await asyncio.sleep(_BEAT)
             try:
                 await to_its_end(self._worker.do(store.runs.renew_all))
             except Exception as error:  # noqa: BLE001 - the next one may succeed
                 _log.warning("leases of runs were not renewed: %s", error)
+            if loop.time() - forgot >= _FORGETS_EVERY:
+                forgot = loop.time()
+                more = await to_its_end(self._worker.do(store.begin_to_forget))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -159,6 +188,14 @@ class SQLiteLedger:
 
     async def runs(self) -> list[RunRecord]:
         return await self._do(lambda store: store.runs.all())
+
+    async def progress(self) -> list[RunProgress]:
+        """How far all runs have got, oldest first, counted by the database."""
+        return await self._do(lambda store: store.history.progress())
+
+    async def batch_of(self, job_id: str) -> BatchRecord | None:
+        """The batch that was accepted as this job, None if there is none."""
+        return await self._do(lambda store: store.batch_of(job_id))
 
     async def save_run(self, run: RunRecord) -> None:
         await self._do(lambda store: store.runs.save(run))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import count
+import logging
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count, islice
+from math import inf
 from pathlib import Path
 from time import time
 
@@ -15,22 +18,32 @@ from thanx_async._core.errors import LedgerError
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile
+from thanx_async.ledger._sqlite_history import History
 from thanx_async.ledger._sqlite_runs import RunTable
-from thanx_async.ledger._sqlite_schema import connect, explained
+from thanx_async.ledger._sqlite_schema import connect, explained, readable
 
+_Row = tuple[str, int, str, int, int, bytes, bytes, str, float, str | None, bytes | None]
 _COLUMNS = "run_id, number, key, first, count, gaps, digest, state, recorded_at, job_id, outcome"
+
+
+_AT_ONCE = 20
+
+_log = logging.getLogger("thanx_async.ledger")
 
 
 class LedgerFile:
     """One open ledger file and the file of bytes beside it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep_for: float = inf) -> None:
         self._path = path
+        self._keep_for = keep_for
+        self._forgetting: Iterator[None] = iter(())
         self._freed: dict[int, int] = {}
         self._version: int | None = None
         with explained(path):
             self._db = connect(path)
             self.runs = RunTable(self._db, path)
+            self.history = History(self._db, path)
             try:
                 self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
                 try:
@@ -41,6 +54,25 @@ class LedgerFile:
             except BaseException:
                 self._db.close()
                 raise
+
+    def begin_to_forget(self) -> bool:
+        """Forget some of what is older than it is to be kept; returns whether there may be more."""
+        self._forgetting = iter(()) if self._keep_for == inf else self.history.forget(time() - self._keep_for)
+        return self.forget_more(_AT_ONCE)
+
+    def forget_more(self, steps: int = 1) -> bool:
+        """Go on with it, by so many short transactions."""
+        try:
+            return sum(1 for _ in islice(self._forgetting, steps)) == steps
+        except LedgerError as error:  # what is kept for too long does less harm than a ledger that is away
+            _log.warning("finished runs were not forgotten: %s", error)
+            return False
+
+    def batch_of(self, job_id: str) -> BatchRecord | None:
+        """The batch that was accepted as this job."""
+        with explained(self._path):
+            row = self._db.execute(f"SELECT {_COLUMNS} FROM batches WHERE job_id = ?", (job_id,)).fetchone()  # noqa: S608 - fixed columns
+        return _batch(row, self._path) if row else None
 
     def close(self) -> None:
         with explained(self._path):
@@ -62,7 +94,7 @@ class LedgerFile:
                 f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? ORDER BY number",  # noqa: S608 - fixed columns
                 (run_id,),
             ).fetchall()
-        return [_batch(row) for row in rows]
+        return [_batch(row, self._path) for row in rows]
 
     def in_doubt(self) -> list[BatchRecord]:
         with explained(self._path):
@@ -70,7 +102,7 @@ class LedgerFile:
                 f"SELECT {_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
                 " WHERE state = 'in_doubt' ORDER BY recorded_at"
             ).fetchall()
-        return [_batch(row) for row in rows]
+        return [_batch(row, self._path) for row in rows]
 
     def body(self, run_id: str, number: int) -> bytes:
         with explained(self._path):
@@ -79,7 +111,8 @@ class LedgerFile:
                 " WHERE run_id = ? AND number = ? AND state = 'in_doubt'",
                 (run_id, number),
             ).fetchone()
-            body = self._bodies.read(row[0], row[1]) if row else b""
+            with readable(self._path, f"batch {number} of run {run_id!r}"):
+                body = self._bodies.read(row[0], row[1]) if row else b""
         if not body or digest_of(body) != row[2]:
             raise LedgerError(
                 f"the bytes of batch {number} of run {run_id!r} are not in {self._path}-bodies; start the run"
@@ -103,7 +136,7 @@ class LedgerFile:
             f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? AND number = ?",  # noqa: S608 - fixed columns
             (run_id, number),
         ).fetchone()
-        return _batch(row) if row else None
+        return _batch(row, self._path) if row else None
 
     def _insert(self, batch: BatchRecord, body: bytes) -> None:
         slot, stale = self._free_slot()
@@ -209,7 +242,8 @@ class LedgerFile:
 
     def _used_slots(self) -> set[int]:
         rows = self._db.execute("SELECT slot FROM batches WHERE state = 'in_doubt'").fetchall()
-        return {row[0] for row in rows}
+        with readable(self._path, "the place of a batch in doubt"):
+            return {operator.index(row[0]) for row in rows}
 
     def _take_over(self) -> None:
         with transaction(self._db):
@@ -226,21 +260,40 @@ def _lowest_free(used: set[int]) -> int:
     return next(slot for slot in count() if slot not in used)
 
 
-def _batch(
-    row: tuple[str, int, str, int, int, bytes, bytes, str, float, str | None, bytes | None],
-) -> BatchRecord:
+def _batch(row: _Row, path: Path) -> BatchRecord:
     run_id, number, key, first, size, gaps, digest, state, recorded_at, job_id, outcome = row
-    return BatchRecord(
-        run_id,
-        number,
-        key,
-        Positions.unpacked(first, size, gaps),
-        digest,
-        BatchState(state),
-        recorded_at,
-        job_id,
-        BatchOutcome.unpacked(outcome) if outcome is not None else None,
-    )
+    with readable(path, f"batch {number!r} of run {run_id!r}"):
+        batch = BatchRecord(
+            run_id,
+            number,
+            key,
+            Positions.unpacked(first, size, gaps),
+            digest,
+            BatchState(state),
+            recorded_at,
+            job_id,
+            BatchOutcome.unpacked(outcome) if outcome is not None else None,
+        )
+        _check(batch)
+    return batch
+
+
+def _check(batch: BatchRecord) -> None:
+    """Raises `ValueError` or `TypeError` where a batch cannot be as it was read."""
+    outcome, count = batch.outcome, len(batch.positions)
+    sound = _is_text(batch.run_id) and _is_text(batch.key) and count > 0
+    sound = sound and batch.number >= 0 and batch.positions.first >= 0 and batch.recorded_at >= 0
+    if batch.state is BatchState.ACCEPTED:
+        sound = sound and _is_text(batch.job_id)
+    if outcome is not None:
+        sound = sound and _is_text(outcome.state) and 0 <= outcome.issued <= count
+        sound = sound and all(0 <= index < count and _is_text(reason) for index, reason in outcome.failures)
+    if not sound or (outcome is not None) != (batch.state is BatchState.FINISHED):
+        raise ValueError
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _surprise(run_id: str, number: int, job_id: str, known: BatchRecord | None) -> str:

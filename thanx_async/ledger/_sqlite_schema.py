@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from thanx_async._core import sqlite
@@ -50,6 +51,7 @@ MIGRATIONS: list[str] = [
     ) WITHOUT ROWID;
     CREATE UNIQUE INDEX slots ON batches (slot) WHERE state = 'in_doubt';
     """,
+    "CREATE TABLE forgotten (run_id TEXT PRIMARY KEY, ended_at REAL NOT NULL) WITHOUT ROWID",
 ]
 
 _REASONS = {
@@ -76,6 +78,17 @@ def explained(path: Path, *, key: str | None = None) -> AbstractContextManager[N
         key: of the batch that is written down. It is in doubt where it may be found in the ledger later.
     """
     return sqlite.explained(lambda trouble: _error(path, trouble, key))
+
+
+@contextmanager
+def readable(path: Path, what: str) -> Iterator[None]:
+    """Turn what is raised by a row that cannot be one of ours into a `LedgerError` that names it."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, OverflowError, AttributeError) as error:
+        raise LedgerError(
+            f"the ledger {path} cannot be used: {what} is damaged; restore the ledger from a copy"
+        ) from error
 
 
 def _error(path: Path, trouble: Trouble, key: str | None = None) -> LedgerError:

@@ -28,7 +28,6 @@ from thanx_async.limiter._store import Clock
 T = TypeVar("T")
 
 _APPLICATION = 0x74686C72  # "thlr"
-_LATEST = 1e11
 
 
 def wall_clock() -> float:
@@ -130,7 +129,7 @@ def dump_state(state: LimiterState) -> bytes:
 def load_state(data: bytes) -> LimiterState:
     """The state from its serialized form. Invalid data raise various exceptions."""
     state = _converter.loads(data, LimiterState)
-    if not 0 <= state.clock < _LATEST:
+    if not state.is_sound():
         raise ValueError
     return state
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import merge
+from itertools import pairwise
 from math import floor
 
 import attrs
 
 _GRAINS = 500
+_LATEST = 1e11
+_AHEAD = 7200.0
+_MOST_MARGIN = 10.0
 
 
 @attrs.define
@@ -22,6 +26,18 @@ class Window:
     seconds: float
     buckets: list[tuple[int, int]] = attrs.field(factory=list)
     total: int = 0
+
+    def is_sound(self, latest: float) -> bool:
+        """Whether its buckets stand in order, none later than that, and add up."""
+        if not 0 < self.seconds < _LATEST:
+            return False
+        places = [bucket for bucket, _ in self.buckets]
+        return (
+            all(earlier < later for earlier, later in pairwise(places))
+            and all(count > 0 for _, count in self.buckets)
+            and sum(count for _, count in self.buckets) == self.total
+            and (not places or self._end(places[-1]) <= latest + self.seconds)
+        )
 
     def add(self, moment: float) -> None:
         bucket = floor(moment * _GRAINS / self.seconds)
@@ -136,6 +152,23 @@ class LimiterState:
             for _ in range(count):
                 fresh.add(moment)
         return fresh
+
+    def is_sound(self) -> bool:
+        """Whether it can have come about by sending, so that it is safe to go by."""
+        past = self.clock + _AHEAD
+        moments = [self.last, self.adjusted, self.refusal.until, self.refusal.resumed]
+        moments += [time for flight in self.flights.values() for time in (flight.sent, flight.lease)]
+        return (
+            0 <= self.clock < _LATEST
+            and all(moment is None or 0 <= moment <= past for moment in moments)
+            and all(0 <= ticket.wake < _LATEST for ticket in self.tickets)
+            and all(token == flight.token <= self.tokens for token, flight in self.flights.items())
+            and all(window.is_sound(past) for window in self.windows)
+            and 0 <= self.trust <= 1
+            and 0 <= self.margin <= _MOST_MARGIN
+            and min(self.round_trips, self.passed_over, self.refusal.count, self.refusal.failures) >= 0
+            and (self.least_round_trip is None or 0 <= self.least_round_trip <= _AHEAD)
+        )
 
     def unlearn(self) -> None:
         """Forget what was learned, after a long time without requests."""
