@@ -1,4 +1,4 @@
-"""The ledger in a file, for any number of processes of one machine."""
+"""`SQLiteLedger`: a ledger in a file, for any number of processes of one machine."""
 
 from __future__ import annotations
 
@@ -36,26 +36,24 @@ class SQLiteLedger:
         async with SQLiteLedger("runs.sqlite") as ledger:
             batcher = AsyncBatcher(client, ..., ledger=ledger)
 
-    The file and those beside it (``-wal``, ``-shm``, and ``-bodies`` with the bytes of batches in doubt)
-    can be read by their owner only. The folder must be on a local disk. Containers that share it need
-    different host names, by which processes are told apart.
+    Only their owner can read the file and the files beside it: ``-wal``, ``-shm``, and ``-bodies`` with the
+    request bodies of batches in doubt. The folder must be on a local disk. Containers that share it need
+    different host names, because these identify their processes.
 
-    It belongs to the event loop on which it was opened, and works on a thread of its own. It can be opened
-    again after it was closed, or after its loop was; blocks may be nested, and the outermost closes it.
+    A ledger belongs to the event loop that opened it, and has a thread of its own. It can be opened again
+    after it was closed, or after its loop was. Blocks can be nested; the outermost one closes the ledger.
 
     Args:
-        path: the file; it is made if it does not exist.
-        replay_within: seconds after which a batch in doubt is not sent again by itself. Thanx keeps
-            idempotency keys for a time that it does not publish; a key that it has forgotten would
-            issue twice.
-        keep_for: seconds, or a `timedelta`, for which a run is kept once it is complete, as are the finished
-            batches of `AsyncBatcher.add`; infinite for ever. What is not finished is never forgotten. A run
-            that was forgotten can neither be resumed nor revoked, and its ``run_id`` is refused for good, so
-            that nobody is issued twice.
+        path: the file, which is created if it does not exist.
+        replay_within: seconds after which a batch in doubt is not sent again automatically. Thanx does not
+            publish how long it keeps idempotency keys; repeating a forgotten key would issue again.
+        keep_for: seconds or a `timedelta` to keep complete runs, and finished batches of `AsyncBatcher.add`;
+            infinity to keep them forever. Unfinished runs are always kept. A deleted run can't be resumed or
+            revoked, and its ``run_id`` can't be used again, so that no guest is rewarded twice.
 
     Raises:
-        LedgerError: on entering and in all methods: the file is locked, damaged, not a ledger, from a
-            newer version or read-only, or the disk is full; the message says what to do.
+        LedgerError: on opening and from all methods: the file is locked, damaged, read-only, not a ledger,
+            or from a newer version, or the disk is full. The message says what to do.
     """
 
     def __init__(
@@ -101,7 +99,7 @@ class SQLiteLedger:
         return self
 
     async def _open(self) -> None:
-        from thanx_async.ledger._sqlite_batches import LedgerFile  # who has no ledger has no use for sqlite3
+        from thanx_async.ledger._sqlite_batches import LedgerFile  # sqlite3 is loaded only if it is used
 
         self._worker = Worker("thanx-ledger")
 
@@ -114,7 +112,7 @@ class SQLiteLedger:
         self._beat = asyncio.create_task(self._keep_up(store, more=more))
 
     async def _keep_up(self, store: LedgerFile, *, more: bool) -> None:
-        """Keep the leases of the claimed runs, however long a batch waits to be sent; forget what is old."""
+        """Renew the leases of claimed runs, and delete old runs and batches, at intervals."""
         loop = asyncio.get_running_loop()
         forgot = loop.time()
         while True:
@@ -136,8 +134,9 @@ class SQLiteLedger:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Close it, as the end of the outermost ``async with`` does, from whatever loop; it can be opened
-        again. Runs that it has claimed are given back."""
+        """Close the ledger, like the end of the outermost ``async with``, and release its runs.
+
+        It works on any event loop, and the ledger can be opened again."""
         forked = self._home.is_forked
         self._home.end()
         await self._drop(forked=forked)
@@ -171,6 +170,7 @@ class SQLiteLedger:
             home.call_soon_threadsafe(self._beat.cancel)
 
     async def claim(self, run: RunRecord) -> RunRecord:
+        """Claim a run exclusively; see `Ledger.claim`."""
         claimed: list[RunRecord] = []
         try:
             await self._do(lambda store: claimed.append(store.runs.claim(run)))
@@ -181,44 +181,55 @@ class SQLiteLedger:
         return claimed[0]
 
     async def release(self, run_id: str) -> None:
+        """Let other processes claim the run."""
         await self._do(lambda store: store.release(run_id))
 
     async def run(self, run_id: str) -> RunRecord | None:
+        """The run with this id, or None."""
         return await self._do(lambda store: store.runs.find(run_id))
 
     async def runs(self) -> list[RunRecord]:
+        """All runs, oldest first."""
         return await self._do(lambda store: store.runs.all())
 
     async def progress(self) -> list[RunProgress]:
-        """How far all runs have got, oldest first, counted by the database."""
+        """The progress of all runs, oldest first."""
         return await self._do(lambda store: store.history.progress())
 
     async def batch_of(self, job_id: str) -> BatchRecord | None:
-        """The batch that was accepted as this job, None if there is none."""
+        """The batch that was accepted as this job, or None."""
         return await self._do(lambda store: store.batch_of(job_id))
 
     async def save_run(self, run: RunRecord) -> None:
+        """Record ``total``, ``batches`` and ``revoked_at`` of a run."""
         await self._do(lambda store: store.runs.save(run))
 
     async def batches(self, run_id: str) -> list[BatchRecord]:
+        """The batches of a run, ordered by number."""
         return await self._do(lambda store: store.batches(run_id))
 
     async def in_doubt(self) -> list[BatchRecord]:
+        """All batches in doubt, of all runs, oldest first."""
         return await self._do(lambda store: store.in_doubt())
 
     async def body(self, run_id: str, number: int) -> bytes:
+        """The request body of a batch in doubt."""
         return await self._do(lambda store: store.body(run_id, number))
 
     async def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
+        """Record a batch before it is sent; see `Ledger.record`."""
         return await self._do(lambda store: store.record(batch, body))
 
     async def accept(self, run_id: str, number: int, job_id: str) -> None:
+        """Record that a batch in doubt was accepted as a job."""
         await self._do(lambda store: store.accept(run_id, number, job_id))
 
     async def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
+        """Record the outcomes of batches, by number."""
         await self._do(lambda store: store.finish(run_id, outcomes))
 
     async def withdraw(self, run_id: str, number: int) -> None:
+        """Delete a batch in doubt that was certainly not issued."""
         await self._do(lambda store: store.withdraw(run_id, number))
 
     async def _do(self, work: Callable[[LedgerFile], T]) -> T:

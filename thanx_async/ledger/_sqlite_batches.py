@@ -1,4 +1,4 @@
-"""The ledger's SQL: short transactions of one thread at a time. Nothing here knows of the event loop."""
+"""The table of batches and the ledger's file: short SQL transactions, on one thread."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = logging.getLogger("thanx_async.ledger")
 
 
 class LedgerFile:
-    """One open ledger file and the file of bytes beside it."""
+    """An open ledger file, and the file of request bodies beside it."""
 
     def __init__(self, path: Path, *, keep_for: float = inf) -> None:
         self._path = path
@@ -56,15 +56,15 @@ class LedgerFile:
                 raise
 
     def begin_to_forget(self) -> bool:
-        """Forget some of what is older than it is to be kept; returns whether there may be more."""
+        """Start to delete what is older than ``keep_for``. Returns whether there may be more."""
         self._forgetting = iter(()) if self._keep_for == inf else self.history.forget(time() - self._keep_for)
         return self.forget_more(_AT_ONCE)
 
     def forget_more(self, steps: int = 1) -> bool:
-        """Go on with it, by so many short transactions."""
+        """Continue, with so many short transactions."""
         try:
             return sum(1 for _ in islice(self._forgetting, steps)) == steps
-        except LedgerError as error:  # what is kept for too long does less harm than a ledger that is away
+        except LedgerError as error:  # keeping too much is better than having no ledger
             _log.warning("finished runs were not forgotten: %s", error)
             return False
 
@@ -84,7 +84,7 @@ class LedgerFile:
                 self._bodies.close()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: the file, its claims and its slots are the parent's."""
+        """Leave the file, its claims and slots to the parent, in a forked child."""
         sqlite.leave_to_parent(self._db)
         self._bodies.close()
 
@@ -140,7 +140,7 @@ class LedgerFile:
 
     def _insert(self, batch: BatchRecord, body: bytes) -> None:
         slot, stale = self._free_slot()
-        self._freed[slot] = max(stale, len(body))  # until it is committed
+        self._freed[slot] = max(stale, len(body))  # until the commit
         self._bodies.write(slot, body, stale=stale)
         positions = batch.positions
         self._db.execute(
@@ -185,7 +185,7 @@ class LedgerFile:
             self._db.execute("UPDATE runs SET changed_at = ? WHERE run_id = ?", (time(), run_id))
 
     def withdraw(self, run_id: str, number: int) -> None:
-        """Forget a batch that was not sent; but one who has taken the run over may be sending it."""
+        """Delete a batch that was not sent. Another process that took over the run may be sending it."""
         with explained(self._path), transaction(self._db):
             if not self.runs.is_own(run_id):
                 raise LedgerError(
@@ -208,13 +208,15 @@ class LedgerFile:
                 self.runs.release(run_id)
 
     def _free(self, slots: Iterable[tuple[int, int]]) -> None:
-        """Note what may be overwritten, and how long it is."""
+        """Note that slots may be overwritten, with the length of their bytes."""
         for slot, size in slots:
             self._freed[slot] = max(size, self._freed.get(slot, 0))
 
     def _free_slot(self) -> tuple[int, int]:
-        """Within a transaction, a slot that nobody uses, and how many stale bytes are in it; what else this
-        process has freed is wiped. Overwriting such a slot saves wiping it."""
+        """A free slot, and the number of stale bytes in it; within a transaction.
+
+        Other slots that this process freed are wiped. Overwriting one saves wiping it.
+        """
         self._review_freed(used := self._used_slots())
         if self._freed:
             slot, stale = self._freed.popitem()
@@ -225,9 +227,11 @@ class LedgerFile:
         return slot, stale
 
     def _review_freed(self, used: set[int]) -> None:
-        """A slot may be wiped only once its freeing is committed: it must not be in doubt again. And another
-        process that has written since may have used a slot, and freed it again; what somebody has used since
-        it does not wipe."""
+        """Check which freed slots are still free.
+
+        A slot may be wiped only after the commit that freed it. Another process may have used the slot since,
+        and freed it again with more bytes.
+        """
         for slot in used.intersection(self._freed):
             del self._freed[slot]
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
@@ -279,7 +283,7 @@ def _batch(row: _Row, path: Path) -> BatchRecord:
 
 
 def _check(batch: BatchRecord) -> None:
-    """Raises `ValueError` or `TypeError` where a batch cannot be as it was read."""
+    """Raise `ValueError` or `TypeError` if a row is not a valid batch."""
     outcome, count = batch.outcome, len(batch.positions)
     sound = _is_text(batch.run_id) and _is_text(batch.key) and count > 0
     sound = sound and batch.number >= 0 and batch.positions.first >= 0 and batch.recorded_at >= 0

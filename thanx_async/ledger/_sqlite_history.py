@@ -1,4 +1,4 @@
-"""What a ledger forgets after its time, and how far its runs have got, counted by the database."""
+"""Deletes old runs and batches from a ledger, and counts the progress of runs in SQL."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ _PROGRESS = f"""
 
 
 class History:
-    """The past of one open ledger file.
+    """Deletion and counting in one open ledger file.
 
-    A complete run leaves its id behind, so that it is not issued again by mistake. A run that is not complete
-    is kept as it is, since whoever goes on with it needs all of its batches. The runs of services have no
-    input to go on with: of those that are under way finished batches are forgotten as well.
+    The id of a deleted run is kept, so that the run is not issued again by mistake. An incomplete run is kept
+    whole, since continuing it needs all of its batches. Runs of services have no input to continue with, so
+    their finished batches are deleted while they are still running.
     """
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
@@ -64,7 +64,7 @@ class History:
         self._path = path
 
     def forget(self, before: float) -> Iterator[None]:
-        """Forget what ended before a time, in transactions that are short; each step is one of them."""
+        """Delete what ended before a time. Each step is one short transaction."""
         with explained(self._path):
             times = {"before": before, "now": time()}
             complete = self._db.execute(_TO_FORGET, times).fetchall()
@@ -82,8 +82,7 @@ class History:
         yield
 
     def _forget_run(self, run_id: str, before: float) -> Iterator[None]:
-        """First of all that it is to be forgotten is written down, so that nobody takes what is left of it
-        for a run to go on with."""
+        """Delete a run. The first step marks it as deleted, so that nothing continues the rest of it."""
         with explained(self._path), transaction(self._db):
             self._db.execute(_MARK, {"run_id": run_id, "before": before, "now": time()})
         deleted = _CHUNK
@@ -95,7 +94,7 @@ class History:
             yield
 
     def _forget_finished(self, run_id: str, before: float) -> Iterator[None]:
-        """Batches were recorded in the order of their numbers, so that the first young one is the end."""
+        """Delete finished batches of a service, oldest first, up to the first recent one."""
         seen, young = -1, False
         while not young:
             with explained(self._path), transaction(self._db):
@@ -112,7 +111,7 @@ class History:
             yield
 
     def progress(self) -> list[RunProgress]:
-        """How far all runs have got, oldest first."""
+        """The progress of all runs, oldest first."""
         with explained(self._path):
             rows = self._db.execute(_PROGRESS).fetchall()
         width = len(RUN_COLUMNS)

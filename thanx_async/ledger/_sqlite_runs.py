@@ -1,4 +1,4 @@
-"""The ledger's table of runs, and the leases that let one process at a time work on each."""
+"""The table of runs, and their leases: one process at a time works on a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KNOWN = "run_id NOT IN (SELECT run_id FROM forgotten)"
 
 
 class RunTable:
-    """The runs of one open ledger file."""
+    """The runs in one open ledger file."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
@@ -65,7 +65,7 @@ class RunTable:
         return known
 
     def _may_change(self, known: RunRecord, run: RunRecord) -> bool:
-        """Whether a run is to be another, and can be, since nothing was sent, as with a wrong campaign."""
+        """Whether a run may take over new settings: it has no batches, as after a wrong campaign."""
         if known.revoked_at is not None or not (run.differences(known) or run.canary != known.canary):
             return False
         query = "SELECT 1 FROM batches WHERE run_id = ? LIMIT 1"
@@ -114,7 +114,7 @@ class RunTable:
             self.release(run_id)
 
     def is_new(self) -> bool:
-        """Whether no run was ever written down."""
+        """Whether no run was ever recorded."""
         query = "SELECT 1 FROM runs UNION ALL SELECT 1 FROM forgotten LIMIT 1"
         return self._db.execute(query).fetchone() is None
 
@@ -142,12 +142,12 @@ class RunTable:
             )
 
     def is_own(self, run_id: str) -> bool:
-        """Whether, within a transaction, this process still has the run."""
+        """Whether this process still has the run's lease; within a transaction."""
         owner, _ = self._owner(run_id)
         return owner is not None and owner == self._owners.get(run_id)
 
     def renew_all(self) -> None:
-        """Those that are still this process's own; of another the next record tells."""
+        """Renew all leases that this process still has."""
         if not self._owners:
             return
         now = time()
@@ -157,7 +157,7 @@ class RunTable:
                     self._set_owner(run_id, owner, now + LEASE)
 
     def renew(self, run_id: str, now: float) -> None:
-        """Make sure, within a transaction, that the run is still this process's own."""
+        """Make sure that this process still has the run's lease, and renew it; within a transaction."""
         owner, until = self._owner(run_id)
         if not self.is_own(run_id):
             raise LedgerError(f"run {run_id!r} was taken over by another process; nothing more is sent here")
@@ -166,7 +166,7 @@ class RunTable:
 
 
 def run_of(row: tuple[object, ...], path: Path) -> RunRecord:
-    """The run of a row."""
+    """The run in a row of the table."""
     fields = dict(zip(RUN_COLUMNS, row, strict=True))
     with readable(path, f"run {fields['run_id']!r}"):
         if not all(isinstance(value, _KINDS.get(name, str)) for name, value in fields.items()):

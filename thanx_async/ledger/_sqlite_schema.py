@@ -1,4 +1,4 @@
-"""The ledger's tables, and what is said when its file cannot be used."""
+"""The schema of the ledger's file, and the messages for problems with it."""
 
 from __future__ import annotations
 
@@ -66,23 +66,23 @@ _REASONS = {
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file, or make it, for use by one thread at a time; only its owner can read it."""
+    """Open or create the file, for use by one thread at a time. Only its owner can read it."""
     form = sqlite.Format(APPLICATION_ID, MIGRATIONS, durable=True, log_required=True)
     return sqlite.connect(path, form, lambda trouble: _error(path, trouble))
 
 
 def explained(path: Path, *, key: str | None = None) -> AbstractContextManager[None]:
-    """Turn errors of the database and the disk into a `LedgerError` that says what to do.
+    """Turn errors of SQLite and the disk into a `LedgerError` that says what to do.
 
     Args:
-        key: of the batch that is written down. It is in doubt where it may be found in the ledger later.
+        key: the key of the batch that is being recorded, for an error in doubt.
     """
     return sqlite.explained(lambda trouble: _error(path, trouble, key))
 
 
 @contextmanager
 def readable(path: Path, what: str) -> Iterator[None]:
-    """Turn what is raised by a row that cannot be one of ours into a `LedgerError` that names it."""
+    """Turn the errors of an invalid row into a `LedgerError` that names the row."""
     try:
         yield
     except (TypeError, ValueError, LookupError, OverflowError, AttributeError) as error:
