@@ -37,7 +37,9 @@ def project(folder: Path, test: str, *options: str) -> subprocess.CompletedProce
     """Run pytest in a project of its own, with nothing but what a user has installed."""
     (folder / "test_project.py").write_text(test)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *OURS, *WARNINGS, *options]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST"))
+    }
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=HANGS
     )
