@@ -1,4 +1,7 @@
 import asyncio
+import copy
+import gc
+import pickle
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,9 +12,10 @@ import aiohttp
 import pytest
 from aioresponses import aioresponses
 
-from tests.helpers import LOST, MERCHANT, TARGET, guests, until
+from tests.helpers import LOST, MERCHANT, TARGET, guests, in_thread, until
 from thanx_async import (
     APIError,
+    AsyncBatcher,
     AuthenticationError,
     BadRequestError,
     ConfigurationError,
@@ -475,3 +479,93 @@ async def test_cancelling_propagates(emulator: Emulator, client: ThanxClient, wh
     )
     emulator.faults = Faults()
     assert (await issue(client)).id
+
+
+@pytest.mark.realtime
+async def test_another_loop_is_refused(emulator: Emulator, client: ThanxClient) -> None:
+    """A client belongs to the loop that opened it: elsewhere every call is refused, and nothing is sent."""
+
+    async def use() -> None:
+        for call in (lambda: issue(client), client.get_scopes, client.__aenter__, client.aclose):
+            with pytest.raises(ConfigurationError, match="the client is open on another event loop"):
+                await call()
+
+    await asyncio.to_thread(asyncio.run, use())
+    assert emulator.requests == []
+    await client.get_scopes()
+
+
+async def test_blocks_may_be_nested(emulator: Emulator) -> None:
+    """The inner block does not close the client for the outer one; afterwards it opens again."""
+    client = ThanxClient("c", "t", base_url=emulator.url)
+    for _ in range(2):
+        async with client:
+            async with client:
+                await client.get_scopes()
+            await client.get_scopes()
+        with pytest.raises(ConfigurationError, match="not open"):
+            await client.get_scopes()
+
+
+async def test_it_can_be_opened_and_closed_by_hand(emulator: Emulator) -> None:
+    """Hosts with hooks for start and end open and close it without a block, as often as they like."""
+    client = ThanxClient("c", "t", base_url=emulator.url)
+    for _ in range(2):
+        await client.__aenter__()
+        await client.get_scopes()
+        await client.aclose()
+        await client.aclose()
+
+
+def test_after_a_dead_loop() -> None:
+    """A client whose loop was closed says so, and the next block opens it anew, with its limits and jobs."""
+    with in_thread(Emulator()) as emulator:
+        client = ThanxClient("c", "t", base_url=emulator.url)
+        handles: list[JobHandle] = []
+
+        async def begin() -> None:
+            await client.__aenter__()
+            handles.append(await issue(client))
+            asyncio.create_task(handles[0].wait()).add_done_callback(lambda task: task.cancelled())
+            await asyncio.sleep(0.05)
+
+        async def again() -> None:
+            with pytest.raises(ConfigurationError, match="event loop that is closed: open it again"):
+                await client.get_scopes()
+            async with client:
+                await client.job(handles[0].id, merchant_id=MERCHANT)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # of the connections of the dead loop
+            asyncio.run(begin())
+            asyncio.run(again())
+            gc.collect()
+        assert client.limiter.status().windows[1].used >= 2
+
+
+async def test_a_session_of_another_loop(emulator: Emulator) -> None:
+    """A session that was made on another loop is refused by name before anything is sent."""
+
+    async def make() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession()
+
+    other = asyncio.new_event_loop()
+    session = await asyncio.to_thread(other.run_until_complete, make())
+    async with ThanxClient("c", "t", base_url=emulator.url, session=session) as client:
+        with pytest.raises(ConfigurationError, match="session given to ThanxClient belongs to another"):
+            await client.get_scopes()
+    await asyncio.to_thread(other.run_until_complete, session.close())
+    other.close()
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+async def test_it_cannot_be_pickled(
+    emulator: Emulator, client: ThanxClient, copied: Callable[[object], object]
+) -> None:
+    """Who hands a client, or what belongs to it, to another process is told what to do instead."""
+    for what in (client, client.limiter):
+        with pytest.raises(ConfigurationError, match="in each process"):
+            copied(what)
+    with pytest.raises(ConfigurationError, match=r"by its id with client\.job"):
+        pickle.dumps(AsyncBatcher(client, **TARGET))

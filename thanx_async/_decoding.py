@@ -1,4 +1,4 @@
-"""Models out of parsed JSON: what is needed must fit, and all the rest is left out where it does not."""
+"""Decodes parsed JSON into models: required fields must fit, and optional fields are left out if not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 _Failures = tuple[IssuanceFailure, ...]
 
 MISFITS = cattrs.BaseValidationError, KeyError, TypeError, ValueError, OverflowError, RecursionError
-"""What decoders raise at values that do not fit."""
+"""The exceptions of decoders for values that do not fit."""
 
 _LONGEST_TEXT = 1_000
 _NO_REASON = "no reason given"
@@ -32,7 +32,7 @@ _GUEST = re.compile(
 
 
 def masked(text: str) -> str:
-    """At most 1,000 characters, without whatever looks like an e-mail address or a phone number."""
+    """The first 1,000 characters, with anything that looks like an email address or a phone number masked."""
     return _GUEST.sub("[masked]", text[:_LONGEST_TEXT])
 
 
@@ -49,8 +49,10 @@ def _converter() -> cattrs.Converter:
 
 
 class _Lenient:
-    """Structures one class. A field that does not fit is left out if it has a default: to refuse the whole
-    for it would lose what the answer is about."""
+    """Structures one class. A field with a default is left out if its value does not fit.
+
+    To reject the whole answer for such a field would lose the rest of it.
+    """
 
     def __init__(self, converter: cattrs.Converter, kind: type[attrs.AttrsInstance]) -> None:
         attrs.resolve_types(kind)
@@ -80,14 +82,14 @@ class _Lenient:
 
 
 def _failures(value: object) -> _Failures:
-    """A job may have 10,000 of them, which repeat a few texts: kept once, and without guests in them."""
+    """The failures of a job. Up to 10,000 rows repeat a few texts, which are masked and stored once."""
     if not isinstance(value, list | None):
         raise TypeError
     texts: dict[str, str] = {}
     failures = []
     for row in value or ():
         if not isinstance(row, dict) or type(index := row.get("identifier_index")) is not int:
-            continue  # the counts tell that somebody is missing
+            continue  # the counts show that a failure is missing
         kind, error = row.get("identifier_type"), row.get("error")
         if not isinstance(kind, str) or not isinstance(error, str):
             kind = kind if isinstance(kind, str) else ""
@@ -105,7 +107,7 @@ def _text(value: object, _: type) -> str:
 
 
 def _number(value: object, _: type, kind: type[float]) -> float:
-    """A number; null, as Thanx may send for a count that is not known yet, is 0."""
+    """A number. Null is 0, because Thanx may send it for a count that is not known yet."""
     if value is None:
         return kind(0)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -124,13 +126,13 @@ _CONVERTER = _converter()
 
 
 def enveloped(kind: type[T], name: str) -> Callable[[object], T]:
-    """The decoder of an answer that holds a model under a name."""
+    """The decoder for an answer with a model under ``name``."""
 
     def decoder(payload: object) -> T:
         if not isinstance(payload, dict):
             raise TypeError
         value = payload[name]
-        if get_origin(kind) and not isinstance(value, list):  # a text would pass as a list of its letters
+        if get_origin(kind) and not isinstance(value, list):  # a string would pass as a list of its letters
             raise TypeError
         return _CONVERTER.structure(value, kind)
 

@@ -42,7 +42,7 @@ async def test_each_guest_gets_its_own_answer(host: str, tmp_path: Path) -> None
 
 
 async def test_errors_tell_whether_the_guest_may_have_a_reward(host: str, tmp_path: Path) -> None:
-    """A batch that Thanx refuses is a 503, one that broke off after it was sent a 502 that is in doubt."""
+    """A batch that Thanx refuses is a 503, one that breaks off after it was sent a 502 that is in doubt."""
     async with Emulator() as emulator, serving(host, tmp_path, emulator) as (service, http):
         emulator.script(UNAUTHORIZED)
         await service.thank(http, "refused@example.com")
@@ -54,7 +54,7 @@ async def test_errors_tell_whether_the_guest_may_have_a_reward(host: str, tmp_pa
         await service.thank(http, "broken@example.com")
         assert service.answers["broken@example.com"] == (
             502,
-            {"error": "ConnectionFailedError", "in_doubt": True},
+            {"error": "AddTimeoutError", "in_doubt": True},
         )
         emulator.faults = Faults()
         assert await service.thank(http, "fine@example.com") == 202

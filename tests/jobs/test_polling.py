@@ -99,7 +99,7 @@ def simulate(courses: list[Course], spacing: float = 0.2) -> list[Watched]:
     """Poll jobs as the schedule says, a request every ``spacing`` seconds, until all are known to be over."""
     schedule = PollSchedule(THANX_RATE_LIMITS)
     rows = [
-        Watched(row, schedule.track(row.snapshot(row.accepted), row.accepted, accepted=True))
+        Watched(row, schedule.follow(row.snapshot(row.accepted), row.accepted, accepted=True))
         for row in sorted(courses, key=lambda row: row.accepted)
     ]
     waiting = {row: ExitStack() for row in rows}
@@ -116,7 +116,7 @@ def simulate(courses: list[Course], spacing: float = 0.2) -> list[Watched]:
         if row.due <= max(now, min(other.due or 0.0 for other in waiting)):
             now = max(now + spacing, row.due)
             job = row.course.snapshot(now)
-            schedule.seen(row.track, job, now)
+            schedule.observe(row.track, job, now)
             row.polls.append(now)
             row.due = None
             if job.is_finished:

@@ -20,6 +20,14 @@ ISSUED, WRONG_USE = 0, 2
 KILLS = 20
 
 
+async def killed(begun: Command, emulator: Emulator, requests: int, seconds: float) -> int | None:
+    """Kill a command some time after Thanx has had so many requests; its exit status."""
+    await until(lambda: len(emulator.requests) >= requests or not begun.process.is_alive())
+    await asyncio.sleep(seconds)
+    begun.process.kill()
+    return (await begun.ended())[0]
+
+
 async def test_killed_again_and_again(tmp_path: Path) -> None:
     """The same command line, killed at random moments, at last finishes: each guest has one reward."""
     dice, path = random.Random(4), tmp_path / "ledger.sqlite"
@@ -29,10 +37,7 @@ async def test_killed_again_and_again(tmp_path: Path) -> None:
         for _ in range(KILLS):
             wanted = len(emulator.requests) + dice.randrange(1, 5)
             begun = Command(emulator.url, path, *command)
-            await until(lambda: len(emulator.requests) >= wanted or not begun.process.is_alive())
-            await asyncio.sleep(dice.random() * 0.05)
-            begun.process.kill()
-            assert (await begun.ended())[0] == -signal.SIGKILL
+            assert await killed(begun, emulator, wanted, dice.random() * 0.05) == -signal.SIGKILL
         status, text = await Command(emulator.url, path, *command).ended()
         assert status == ISSUED, text
         assert "Continuing run guests.txt-" in text
@@ -54,9 +59,7 @@ async def test_two_processes_at_one_run(tmp_path: Path) -> None:
     command = ["issue", file, *OPTIONS, "--batch-size", "5", "--run-id", "march"]
     async with Emulator(limits=[], speed=FAST) as emulator:
         first = Command(emulator.url, path, *command)
-        await until(lambda: emulator.requests)
-        first.process.kill()
-        await first.ended()
+        await killed(first, emulator, 1, 0)
         both = [Command(emulator.url, path, *command), Command(emulator.url, path, "resume", "march")]
         ends = await asyncio.gather(*(begun.ended() for begun in both))
         assert all(

@@ -31,7 +31,6 @@ from thanx_async import (
 )
 from thanx_async.emulator import Counter, Emulator
 from thanx_async.limiter import _sqlite as _limiter_sqlite
-from thanx_async.limiter._sqlite import SQLiteStore
 
 T = TypeVar("T")
 SHORT = (RateLimit(5, 1.0),)
@@ -42,16 +41,31 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "limits.sqlite3"
 
 
+class Inline:
+    """Does the work at once, in place of a thread; the result comes with the next step of the loop."""
+
+    def __init__(self, name: str) -> None:
+        del name
+
+    def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        try:
+            loop.call_soon(future.set_result, work())
+        except ConfigurationError as error:
+            loop.call_soon(future.set_exception, error)
+        return future
+
+    def stop(self) -> None: ...
+
+
 @contextmanager
 def virtual() -> Iterator[SimpleNamespace]:
     """A wall clock that goes with the loop's virtual time, and transactions that take none of it."""
     clock = SimpleNamespace(epoch=1.7e9)
 
-    async def inline(work: Callable[..., T], *arguments: object) -> T:
-        return work(*arguments)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_limiter_sqlite, "to_thread", SimpleNamespace(run_sync=inline))
+        patch.setattr(_limiter_sqlite, "Worker", Inline)
         patch.setattr(_limiter_sqlite, "wall_clock", lambda: clock.epoch + now())
         yield clock
 
@@ -218,11 +232,13 @@ async def locked(path: Path) -> AsyncIterator[None]:
         connection.execute("ROLLBACK")
 
 
-async def in_transaction(limiter: SQLiteRateLimiter) -> None:
-    """Until its thread is at the file, where it waits for the lock."""
-    store = limiter._queue._store
-    assert isinstance(store, SQLiteStore)
-    await until(store._lock.locked)
+async def in_transaction() -> None:
+    """Until a thread is at the file, where it waits for the lock."""
+
+    def waits() -> bool:
+        return any(frame.f_code.co_name == "transaction" for frame in sys._current_frames().values())
+
+    await until(waits)
 
 
 @pytest.mark.realtime
@@ -233,7 +249,7 @@ async def test_cancelled_during_the_transaction(path: Path) -> None:
     sent: list[float] = []
     async with locked(path):
         task = asyncio.create_task(send(limiter, sent))
-        await in_transaction(limiter)
+        await in_transaction()
         task.cancel()
         await asyncio.sleep(0)
         task.cancel()
@@ -263,7 +279,7 @@ async def test_cancelled_while_recording(path: Path) -> None:
     await began.wait()
     async with locked(path):
         ended.set()
-        await in_transaction(limiter)
+        await in_transaction()
         task.cancel()
         await asyncio.sleep(0)
         assert not task.done()

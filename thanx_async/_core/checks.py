@@ -72,6 +72,11 @@ def kind(name: str, right: bool, what: str, value: object) -> None:
         raise wrong(name, f"must be {what}, not {_shown(value)}")
 
 
+def unpicklable(what: str, instead: str) -> ConfigurationError:
+    """The error that an object cannot be pickled or copied, with what to do instead."""
+    return ConfigurationError(f"{what} cannot be pickled or copied: {instead}")
+
+
 def wrong(name: str, problem: str) -> ConfigurationError:
     """The error that an argument has a problem, which is said in the words that follow its name."""
     return ConfigurationError(Message(Name(name), f" {problem}"), argument=name)

@@ -148,8 +148,25 @@ class BatcherClosedError(ThanxError):
     """
 
 
+class AddTimeoutError(ThanxError):
+    """`AsyncBatcher.add` was not answered within its timeout.
+
+    Unless it is ``in_doubt``, the guest was taken out and certainly not sent. Otherwise the guest is on the
+    way, in the batch with the ``idempotency_key``: wait for `AsyncBatcher.outcome`, and do not add the guest
+    again.
+    """
+
+    def __init__(self, message: str, *, in_doubt: bool, idempotency_key: str | None) -> None:
+        super().__init__(message)
+        self.in_doubt = in_doubt
+        self.idempotency_key = idempotency_key
+
+
 class LedgerError(ThanxError):
-    """The ledger cannot be read or written, or disagrees with what is asked of it."""
+    """The ledger cannot be read or written, or disagrees with what is asked of it.
+
+    It is ``in_doubt`` where a batch that was to be written down may be found in the ledger later, and sent.
+    """
 
 
 class InputChangedError(LedgerError):

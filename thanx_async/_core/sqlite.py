@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
 from time import monotonic, sleep
@@ -35,11 +35,15 @@ class Problem(Enum):
 
 @attrs.frozen
 class Trouble:
-    """A problem with a file: in the words of SQLite or of the system, with SQLite's code if it has one."""
+    """A problem with a file: in the words of SQLite or of the system, with SQLite's code if it has one.
+
+    ``unsure``: what was to be written may be found written all the same once the file is opened again.
+    """
 
     problem: Problem
     detail: str
     code: str = ""
+    unsure: bool = False
 
 
 Failure = Callable[[Trouble], Exception]
@@ -74,17 +78,28 @@ _PROBLEMS = {
 }
 
 
+class _CommitFailedError(Exception):
+    """A transaction failed at its very end, where its changes may have reached the disk: SQLite has taken it
+    back for this process only, and whoever opens the file next may find it done."""
+
+
 @contextmanager
 def explained(failure: Failure) -> Iterator[None]:
     """Turn errors of SQLite and of the disk into those that users get."""
     try:
         yield
+    except _CommitFailedError as error:
+        raise failure(_trouble(error.__cause__, unsure=True)) from error.__cause__
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorname", None) or type(error).__name__
-        found = (problem for start, problem in _PROBLEMS.items() if code.startswith(start))
-        raise failure(Trouble(next(found, Problem.REFUSED), str(error), code)) from error
+        raise failure(_trouble(error)) from error
     except OSError as error:
         raise failure(Trouble(Problem.SYSTEM, error.strerror or str(error))) from error
+
+
+def _trouble(error: BaseException | None, *, unsure: bool = False) -> Trouble:
+    code = getattr(error, "sqlite_errorname", None) or type(error).__name__
+    found = (problem for start, problem in _PROBLEMS.items() if code.startswith(start))
+    return Trouble(next(found, Problem.REFUSED), str(error), code, unsure)
 
 
 @contextmanager
@@ -93,11 +108,21 @@ def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iter
     connection.execute(f"BEGIN {kind}")
     try:
         yield
-        connection.execute("COMMIT")
+        _commit(connection)
     except BaseException:
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # what went wrong before says more
+                connection.execute("ROLLBACK")
         raise
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:  # it was not even begun, since the file is locked
+            raise
+        raise _CommitFailedError from error
 
 
 def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
@@ -118,6 +143,25 @@ def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+_INHERITED: list[sqlite3.Connection] = []
+"""Connections that a parent process has opened: a forked child must not even close them.
+Source: sqlite.org/howtocorrupt.html, 2.6."""
+
+
+def leave_to_parent(connection: sqlite3.Connection | None) -> None:
+    """Keep a connection that a forked child has inherited from being closed there."""
+    if connection is not None:
+        _INHERITED.append(connection)
+
+
+def close(connection: sqlite3.Connection, process: int) -> None:
+    """Close a connection in the process that has opened it, and nowhere else."""
+    if process == os.getpid():
+        connection.close()
+    else:
+        leave_to_parent(connection)
 
 
 def _check(connection: sqlite3.Connection, form: Format, failure: Failure) -> None:

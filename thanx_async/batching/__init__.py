@@ -1,4 +1,4 @@
-"""From any number of guests to batches, jobs and outcomes: reading, cutting, sending, accounting."""
+"""Batching: reads guests from a source, cuts and sends batches, and accounts for each guest's outcome."""
 
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from thanx_async.batching._target import Target
 if TYPE_CHECKING:
     from thanx_async.batching._recorder import Recorder
 else:
-    __getattr__ = lazily(__name__, {"Recorder": "_recorder"})  # those who record nothing need no ledger
+    __getattr__ = lazily(__name__, {"Recorder": "_recorder"})  # a batcher without a ledger does not load it
 
 __all__ = [
     "SERVICE_RUNS",

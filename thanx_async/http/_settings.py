@@ -1,4 +1,4 @@
-"""The checks of what a client is made of, and is given."""
+"""Checks the arguments of `ThanxClient`: base URL, headers, session; reads its environment variables."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ USER_AGENT = f"thanx-async/{__version__}"
 
 
 def checked_url(base_url: str) -> str:
+    """The base URL without trailing slashes. HTTPS is required, except for loopback addresses."""
     try:
         url = URL(checks.text("base_url", base_url))
     except ValueError as error:
@@ -37,12 +38,14 @@ def _is_loopback(host: str) -> bool:
 
 
 def url_of(environment: Environment) -> str:
+    """The base URL of an environment."""
     if not isinstance(environment, Environment):
         raise checks.wrong("environment", "must be Environment.SANDBOX or Environment.PRODUCTION")
     return environment.value
 
 
 def check_parts(session: object, timeout: object, retry: object, limiter: object, hook: object) -> None:
+    """Check the types of a client's parts."""
     if session is not None:
         checks.has("session", session, "an aiohttp.ClientSession", "request", "closed")
     checks.kind("timeout", isinstance(timeout, ClientTimeout), "an aiohttp.ClientTimeout(total=60)", timeout)
@@ -52,7 +55,23 @@ def check_parts(session: object, timeout: object, retry: object, limiter: object
     checks.kind("hook", callable(hook), "callable with a record", hook)
 
 
+def unpicklable() -> ConfigurationError:
+    """The error of a client, or of what belongs to one, that is to be pickled."""
+    return checks.unpicklable(
+        "a client, and what belongs to it,",
+        "make a client in each process, such as ThanxClient.from_env(), and attach to a job by its id with"
+        " client.job(job_id, merchant_id=...)",
+    )
+
+
 def header(name: str, value: str, *, spaces: bool = False) -> str:
+    """The value, checked for use in a header.
+
+    Args:
+        name: the argument that the value was given for.
+        value: printable ASCII text.
+        spaces: allow spaces.
+    """
     checks.text(name, value)
     if not value.isascii() or not value.isprintable() or (not spaces and " " in value):
         raise checks.wrong(name, "has a character that a header may not hold, such as a line end")
@@ -60,6 +79,7 @@ def header(name: str, value: str, *, spaces: bool = False) -> str:
 
 
 def variable(name: str) -> str:
+    """The value of an environment variable that must be set."""
     value = os.environ.get(name)
     if not value:
         raise ConfigurationError(f"the environment variable {name} is not set")
@@ -67,6 +87,7 @@ def variable(name: str) -> str:
 
 
 def environment(name: str) -> Environment:
+    """The environment with this name, from THANX_ENVIRONMENT."""
     try:
         return Environment[name.upper()]
     except KeyError:

@@ -1,4 +1,4 @@
-"""Sending: the session, the only retry loop, and the border where aiohttp's errors become ours."""
+"""The retry loop: each attempt sends the same bytes, in a slot of the limiter, where a 429 is waited out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import ssl
 from collections.abc import Callable, Mapping
 from time import time
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import aiohttp
 import attrs
@@ -21,10 +21,11 @@ from thanx_async._core.errors import (
     ThanxError,
     TransportError,
 )
-from thanx_async._core.tasks import foreign_cancellation, is_being_cancelled
+from thanx_async._core.tasks import Home, foreign_cancellation, is_being_cancelled
 from thanx_async.http import _wire as wire
 from thanx_async.http._aiohttp import once, read, transport_error
 from thanx_async.http._delivery import Delivery, Sending
+from thanx_async.http._settings import unpicklable
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
 from thanx_async.models import IssuanceJob
@@ -33,7 +34,7 @@ from thanx_async.retry import KEYS_LAST, RetryPolicy
 T = TypeVar("T")
 
 _LARGE_BODY = 2**20
-_WORTH_TELLING = 0.001
+_MIN_REPORTED_WAIT = 0.001
 
 
 def _now() -> float:
@@ -42,9 +43,15 @@ def _now() -> float:
 
 @attrs.define
 class _Call(Generic[T]):
-    """One call under way. ``asked``: since when it waits for the rate limits. ``first_sent``: when it first
-    went out with what its doubt is about. ``first_failed``: when an attempt first
-    failed, on the loop's clock. ``answered``: Thanx has done it, whatever happens to the answer."""
+    """One call in progress.
+
+    Attributes:
+        attempt: the number of the current attempt, from 1.
+        asked: when the call started to wait for the rate limits, on the loop's clock.
+        first_sent: when the attempt that is in doubt was first sent, on the wall clock.
+        first_failed: when an attempt first failed, on the loop's clock.
+        answered: Thanx has acted on the request, even if a later step fails.
+    """
 
     request: wire.Request
     decoder: Callable[[object], T]
@@ -56,7 +63,7 @@ class _Call(Generic[T]):
     answered: bool = False
 
     def check_age(self) -> None:
-        """Before an attempt, by the wall clock, which goes on while a machine sleeps."""
+        """Check before an attempt that Thanx still knows the key; the wall clock counts a machine's sleep."""
         if self.first_sent is None or not self.sending.in_doubt:
             self.first_sent = time()
         elif self.request.idempotency_key and time() - self.first_sent > KEYS_LAST:
@@ -91,7 +98,17 @@ class _Call(Generic[T]):
 
 
 class Transport:
-    """Sends requests, each attempt through the limiter, with the very same bytes every time."""
+    """Sends requests, and repeats them with the same bytes until there is an answer.
+
+    Args:
+        base_url: the URL that paths are appended to.
+        headers: sent with every request.
+        session: the caller's session, None to open one.
+        timeout: the timeout of one attempt.
+        retry: decides about repeating a request.
+        limiter: gives each attempt its slot.
+        hook: gets a record of each wait, attempt and retry.
+    """
 
     def __init__(
         self,
@@ -116,28 +133,70 @@ class Transport:
         self._retry = retry
         self._limiter = limiter
         self._hook = hook
+        self._home = Home("the client", "async with ThanxClient(...) as client")
 
-    def open(self) -> None:
-        if self._session is None:
+    def __reduce__(self) -> NoReturn:
+        raise unpicklable()
+
+    def check_loop(self) -> None:
+        """Make sure, before anything happens, that it is not open on another loop."""
+        if self._home.is_open:
+            self._home.check()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is open on a loop that is closed, or in a parent process."""
+        return self._home.is_lost
+
+    async def open(self) -> None:
+        """Begin a block that uses the session; the first one opens it, unless the caller gave one."""
+        lost = self._session if self._home.is_lost else None
+        forked = self._home.is_forked
+        if self._home.enter() and self._owns_session:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            if lost is not None:
+                await _drop(lost, forked=forked)
+
+    async def leave(self) -> None:
+        """End a block; the last one closes what the first has made."""
+        if self._home.is_open and (self._home.is_lost or self._is_last()):
+            await self.close()
+
+    def _is_last(self) -> bool:
+        self._home.check()
+        return self._home.leave()
 
     async def close(self) -> None:
+        """Close the session, whoever still uses it, unless the caller gave it."""
+        forked, lost = self._home.is_forked, self._home.is_lost
+        if self._home.is_open and not lost:
+            self._home.check()
+        self._home.end()
         if self._owns_session and self._session is not None:
             session, self._session = self._session, None
-            await session.close()
+            await (_drop(session, forked=forked) if lost else session.close())
 
     async def deliver(self, request: wire.Request, delivery: Delivery) -> IssuanceJob:
-        """Send an Issue Rewards request, keeping the ``delivery`` accurate at every moment."""
-        return await self._see_through(_Call(request, delivery.accept, delivery), Lane.ISSUE)
+        """Send an Issue Rewards request, and keep ``delivery`` accurate at every moment."""
+        return await self._send_and_explain(_Call(request, delivery.accept, delivery), Lane.ISSUE)
 
     async def call(
         self, request: wire.Request, decoder: Callable[[object], T], *, lane: Lane = Lane.ISSUE
     ) -> T:
-        """Send until there is an answer, or the retry policy gives up."""
-        return await self._see_through(_Call(request, decoder, Sending()), lane)
+        """Send any other request until there is an answer, or until the retry policy gives up.
 
-    async def _see_through(self, call: _Call[T], lane: Lane) -> T:
-        self._usable_session()  # told before it waits in line
+        Args:
+            request: the request.
+            decoder: turns the parsed JSON of a success into the result.
+            lane: the limiter's queue; issuing goes before polling.
+
+        Raises:
+            APIError, TransportError: the error that ended the last attempt.
+        """
+        return await self._send_and_explain(_Call(request, decoder, Sending()), lane)
+
+    async def _send_and_explain(self, call: _Call[T], lane: Lane) -> T:
+        self._usable_session()  # raise before the wait for the rate limits
         try:
             return await self._until_answered(call, lane)
         except ThanxError:
@@ -153,7 +212,7 @@ class Transport:
             try:
                 async with self._limiter.slot(lane) as slot:
                     session = self._usable_session()
-                    self._waited(call, lane)
+                    self._emit_wait(call, lane)
                     call.check_age()
                     return await self._attempt(call, slot, session)
             except RateLimitedError as error:
@@ -169,13 +228,14 @@ class Transport:
             call.asked = _now()
 
     def _usable_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise ConfigurationError(
-                "the client is not open: use it as `async with ThanxClient(...) as client`"
-            )
-        if self._session.closed:
+        if self._owns_session or self._home.is_open:
+            self._home.check()
+        session = self._session
+        if session is None or session.closed:
             raise ConfigurationError("the session given to ThanxClient is closed", argument="session")
-        return self._session
+        if not self._owns_session:
+            _check_loop(session)
+        return session
 
     def _wait(self, call: _Call[T], error: APIError | TransportError) -> float | None:
         if error.in_doubt and not call.request.repeatable:
@@ -183,9 +243,9 @@ class Transport:
         call.first_failed = _now() if call.first_failed is None else call.first_failed
         return self._retry.delay(call.attempt, error, since=_now() - call.first_failed)
 
-    def _waited(self, call: _Call[T], lane: Lane) -> None:
+    def _emit_wait(self, call: _Call[T], lane: Lane) -> None:
         waited = _now() - call.asked
-        if waited > _WORTH_TELLING:
+        if waited > _MIN_REPORTED_WAIT:
             emit(self._hook, WaitRecord(lane.value, waited))
 
     def _emit_retry(self, call: _Call[T], error: Exception, wait: float) -> None:
@@ -239,6 +299,24 @@ class Transport:
                 slot.answered(response.status, response.headers)
                 return await read(response, self._token)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            # The representation of a response's error would show the token.
+            # The repr of a ClientResponseError shows the token.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else error
             raise transport_error(error, url) from cause
+
+
+async def _drop(session: aiohttp.ClientSession, *, forked: bool) -> None:
+    """Let go of a session whose loop does nothing any more, or whose connections a parent process uses."""
+    if forked:
+        session.detach()
+    else:
+        await session.close()
+
+
+def _check_loop(session: aiohttp.ClientSession) -> None:
+    """Raises `ConfigurationError` where a session that was given was made on another loop."""
+    loop = getattr(session, "_loop", None)  # what is public is deprecated
+    if loop is not None and loop is not asyncio.get_running_loop():
+        raise ConfigurationError(
+            "the session given to ThanxClient belongs to another event loop: make one on this loop",
+            argument="session",
+        )

@@ -1,4 +1,4 @@
-"""The API as data: requests to send, and answers turned into models or errors. No I/O."""
+"""The wire format: encodes requests, decodes answers into models, and maps HTTP errors to classes. No I/O."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ID = re.compile(r"(/issuance_jobs|/campaigns|/reward_templates)/(?!issue$)[^/]+
 
 @attrs.frozen
 class Request:
-    """A request, ready to be sent any number of times with the very same bytes."""
+    """A request, ready to be sent any number of times with the same bytes."""
 
     method: str
     path: str
@@ -43,18 +43,18 @@ class Request:
 
     @property
     def endpoint(self) -> str:
-        """The path without ids, of which there are few."""
+        """The path without ids, for records and metrics."""
         return _ID.sub(r"\1/{id}", self.path)
 
     @property
     def repeatable(self) -> bool:
-        """Whether sending it again is harmless even if Thanx has acted on it already."""
+        """Whether sending the request again is harmless even if Thanx has already acted on it."""
         return self.method == "GET" or self.idempotency_key is not None
 
 
 @attrs.frozen
 class Answer:
-    """What came back. ``headers`` are looked up without regard to case."""
+    """An answer of Thanx. ``headers`` are looked up case-insensitively."""
 
     status: int
     headers: Mapping[str, str]
@@ -62,10 +62,10 @@ class Answer:
 
 
 def issue_body(campaign_id: str, merchant_id: str, variant_id: str, values: Sequence[str]) -> bytes:
-    """The body of Issue Rewards for normalised identifiers.
+    """The body of an Issue Rewards request for normalized identifiers.
 
-    Normalised values hold nothing that JSON escapes, so that they can be joined as they are. The whole is
-    put together once: each copy of it would cost as much in fresh memory as the joining does.
+    Normalized values contain nothing that JSON escapes, so they are joined as they are. The body is joined
+    only once: another copy would take as long as the encoding, for fresh memory.
     """
     target = orjson.dumps({"campaign_id": campaign_id, "merchant_id": merchant_id, "variant_id": variant_id})
     parts = [target[:-1], b',"identifiers":[']
@@ -75,9 +75,9 @@ def issue_body(campaign_id: str, merchant_id: str, variant_id: str, values: Sequ
 
 
 def _members(values: Sequence[str]) -> bytes:
-    """The members of ``identifiers``: all as e-mail addresses first, then those with a + as phone numbers.
+    """The elements of ``identifiers``: first all as email addresses, then values with a leading + as phones.
 
-    Every phone number begins with +. Should an e-mail address do so too, each value is written by itself.
+    Every phone number starts with +. If an email address does so too, each value is encoded separately.
     """
     joined = '"},{"type":"email","value":"'.join(values)
     parts = f'{{"type":"email","value":"{joined}"}}'.split('"email","value":"+')
@@ -88,10 +88,12 @@ def _members(values: Sequence[str]) -> bytes:
 
 
 def issue_rewards(body: bytes, idempotency_key: str) -> Request:
+    """The Issue Rewards request with a body of `issue_body`."""
     return Request("POST", "/partner/campaigns/issue", body=body, idempotency_key=idempotency_key)
 
 
 def get_issuance_job(job_id: str, merchant_id: str) -> Request:
+    """The request for a snapshot of a job."""
     return Request(
         "GET",
         f"/partner/issuance_jobs/{checks.segment('job_id', job_id)}",
@@ -100,15 +102,16 @@ def get_issuance_job(job_id: str, merchant_id: str) -> Request:
 
 
 def revoke_issuance_job(job_id: str, merchant_id: str) -> Request:
+    """The request that revokes a job's rewards."""
     body = orjson.dumps({"merchant_id": checks.text("merchant_id", merchant_id)})
     return Request("POST", f"/partner/issuance_jobs/{checks.segment('job_id', job_id)}/revoke", body=body)
 
 
 def decode(answer: Answer, decoder: Callable[[object], T]) -> T:
-    """The model in a success.
+    """Decode the model in a success.
 
     Raises:
-        APIError: a status of 400 or more; its class follows from the status, whatever the body looks like.
+        APIError: a status of 400 or more. The class follows from the status alone, whatever the body holds.
         InvalidResponseError: a success without the model, or a redirect.
     """
     if answer.status >= 400:
@@ -152,7 +155,7 @@ def _content(answer: Answer) -> str:
 
 
 def api_error(answer: Answer) -> APIError:
-    """The error that an answer with a status of 400 or more stands for, its body being whatever it is."""
+    """The error for an answer with a status of 400 or more, whatever its body holds."""
     code, message = _envelope(answer)
     meaning = meaning_of(answer.status)
     kind = meaning.error
@@ -171,7 +174,7 @@ def api_error(answer: Answer) -> APIError:
 
 
 def _envelope(answer: Answer) -> tuple[str | None, str]:
-    """Code and message, as far as there are any."""
+    """The error code and message, if the body has them."""
     try:
         payload = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
@@ -184,7 +187,7 @@ def _envelope(answer: Answer) -> tuple[str | None, str]:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """What ``Retry-After`` asks for, if it is a number of seconds."""
+    """The seconds of a ``Retry-After`` header; None for a date or anything else."""
     text = retry_after.strip()
     return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
@@ -197,7 +200,7 @@ _decode_job = enveloped(IssuanceJob, "issuance_job")
 
 
 def decode_job(payload: object) -> IssuanceJob:
-    """The job, which knows whether Thanx has said how many got a reward."""
+    """Decode a job, and note whether Thanx has counted its rewards."""
     job = _decode_job(payload)
     match payload:
         case {"issuance_job": {"summary": {"success_count": count}}} if job.summary is not None:
@@ -211,7 +214,7 @@ def decode_job(payload: object) -> IssuanceJob:
 
 
 def decoder_of_job(job_id: str) -> Callable[[object], IssuanceJob]:
-    """The decoder of an answer about this job; one about another job is none."""
+    """The decoder for an answer about this job. An answer about another job is rejected."""
 
     def decoder(payload: object) -> IssuanceJob:
         job = decode_job(payload)
@@ -223,4 +226,4 @@ def decoder_of_job(job_id: str) -> Callable[[object], IssuanceJob]:
 
 
 class AnotherJob(ValueError):  # noqa: N818 - named in a message
-    """The answer is about another job than was asked for."""
+    """The answer is about a different job than the request."""

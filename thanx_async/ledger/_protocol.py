@@ -20,9 +20,10 @@ _log = logging.getLogger(__name__)
 class Ledger(Protocol):
     """Where runs are recorded. `SQLiteLedger` is one; a store of your own needs these methods.
 
-    Each method is durable when it returns, raises `LedgerError` when it fails, and runs to its end even if
-    its caller is cancelled meanwhile (the cancellation goes on after that; a cancelled `claim` is given
-    back). A batch's state never goes back: in doubt, accepted, finished.
+    Each method is durable when it returns. It raises `LedgerError` when it fails, one that is ``in_doubt``
+    where a batch may be found recorded later all the same. It runs to its end even if its caller is
+    cancelled meanwhile (the cancellation goes on after that; a cancelled `claim` is given back). A batch's
+    state never goes back: in doubt, accepted, finished.
     """
 
     @property
@@ -61,7 +62,8 @@ class Ledger(Protocol):
     async def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
         """Write down, with its bytes, a batch of a claimed run that is about to be sent.
 
-        Returns what is recorded under its number: the same, or what was there before.
+        Returns what is recorded under its number: the same, or what was there before. After an error that is
+        not in doubt it is certainly not recorded.
         """
 
     async def accept(self, run_id: str, number: int, job_id: str) -> None:

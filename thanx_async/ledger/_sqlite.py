@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
-
-import anyio.to_thread
-from anyio import CapacityLimiter
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
 from thanx_async._batches import BatchOutcome
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError
-from thanx_async._core.tasks import to_its_end
+from thanx_async._core.tasks import Home, to_its_end
+from thanx_async._core.worker import Worker
 from thanx_async.ledger._records import BatchRecord, RunRecord
 from thanx_async.retry import KEYS_LAST
 
@@ -40,6 +37,9 @@ class SQLiteLedger:
     can be read by their owner only. The folder must be on a local disk. Containers that share it need
     different host names, by which processes are told apart.
 
+    It belongs to the event loop on which it was opened, and works on a thread of its own. It can be opened
+    again after it was closed, or after its loop was; blocks may be nested, and the outermost closes it.
+
     Args:
         path: the file; it is made if it does not exist.
         replay_within: seconds after which a batch in doubt is not sent again by itself. Thanx keeps
@@ -56,49 +56,80 @@ class SQLiteLedger:
         self.path = checks.path("path", path)
         self.replay_within = replay_within
         self._store: LedgerFile | None = None
-        self._turn: CapacityLimiter | None = None
+        self._worker = Worker("thanx-ledger")
         self._beat: asyncio.Task[None] | None = None
-        self._lock = threading.Lock()
+        self._ready = asyncio.Event()
+        self._home = Home("the ledger", "async with SQLiteLedger(...) as ledger")
 
     def __repr__(self) -> str:
         return f"<SQLiteLedger {self.path}{'' if self._store else ' (not open)'}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise checks.unpicklable("a ledger", "give each process its path, to open it there")
+
     async def __aenter__(self) -> Self:
-        self._turn = CapacityLimiter(1)
+        lost, forked = self._home.is_lost, self._home.is_forked
+        if not self._home.enter():
+            await self._ready.wait()
+            return self
+        self._ready = asyncio.Event()
         try:
+            if lost:
+                await self._drop(forked=forked)
             await to_its_end(self._open())
         except BaseException:
-            if self._store:
-                await self.__aexit__(None, None, None)
+            await self.aclose()
             raise
+        finally:
+            self._ready.set()
         return self
 
     async def _open(self) -> None:
         from thanx_async.ledger._sqlite_batches import LedgerFile  # who has no ledger has no use for sqlite3
 
-        self._store = await self._in_turn(lambda: LedgerFile(self.path))
-        self._beat = asyncio.create_task(self._renew())
+        self._worker = Worker("thanx-ledger")
+        self._store = await self._worker.do(lambda: LedgerFile(self.path))
+        self._beat = asyncio.create_task(self._renew(self._store))
 
-    async def _renew(self) -> None:
+    async def _renew(self, store: LedgerFile) -> None:
         """Keep the leases of the claimed runs, however long a batch waits to be sent."""
         while True:
             await asyncio.sleep(_BEAT)
             try:
-                await self._do(lambda store: store.runs.renew_all())
+                await to_its_end(self._worker.do(store.runs.renew_all))
             except Exception as error:  # noqa: BLE001 - the next one may succeed
                 _log.warning("leases of runs were not renewed: %s", error)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        store, self._store = self._opened, None
-        await to_its_end(self._close(store))
+        if self._home.is_open and self._home.leave():
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close it, as the end of the outermost ``async with`` does, from whatever loop; it can be opened
+        again. Runs that it has claimed are given back."""
+        forked = self._home.is_forked
+        self._home.end()
+        await self._drop(forked=forked)
+
+    async def _drop(self, *, forked: bool) -> None:
+        store, self._store = self._store, None
+        if store is not None and not forked:
+            await to_its_end(self._close(store))
+        elif store is not None:
+            store.leave_to_parent()
+        else:
+            self._worker.stop()
 
     async def _close(self, store: LedgerFile) -> None:
         try:
             await self._end_beat()
         finally:
-            await self._in_turn(store.close)
+            try:
+                await self._worker.do(store.close)
+            finally:
+                self._worker.stop()
 
     async def _end_beat(self) -> None:
         if self._beat is None:
@@ -153,20 +184,9 @@ class SQLiteLedger:
     async def withdraw(self, run_id: str, number: int) -> None:
         await self._do(lambda store: store.withdraw(run_id, number))
 
-    @property
-    def _opened(self) -> LedgerFile:
-        if self._store is None:
-            raise ConfigurationError("the ledger is not open: use it as `async with SQLiteLedger(...)`")
-        return self._store
-
     async def _do(self, work: Callable[[LedgerFile], T]) -> T:
-        store = self._opened
-        return await to_its_end(self._in_turn(lambda: work(store)))
-
-    async def _in_turn(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(self._alone, work, limiter=self._turn)
-
-    def _alone(self, work: Callable[[], T]) -> T:
-        # Who cancels all tasks of the loop ends the waiting for a thread, and not the thread.
-        with self._lock:
-            return work()
+        self._home.check()
+        store = self._store
+        if store is None:
+            raise ConfigurationError("the ledger is being opened or closed")
+        return await to_its_end(self._worker.do(lambda: work(store)))

@@ -10,6 +10,7 @@ from time import time
 import attrs
 
 from thanx_async._batches import BatchOutcome, Positions, digest_of
+from thanx_async._core import sqlite
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._records import BatchRecord, BatchState
@@ -46,6 +47,11 @@ class LedgerFile:
                 self._db.close()
                 self._bodies.close()
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: the file, its claims and its slots are the parent's."""
+        sqlite.leave_to_parent(self._db)
+        self._bodies.close()
+
     def batches(self, run_id: str) -> list[BatchRecord]:
         with explained(self._path):
             rows = self._db.execute(
@@ -81,7 +87,7 @@ class LedgerFile:
         if len(body) > STRIDE:
             raise LedgerError(f"batch {batch.number} has {len(body):,} bytes, more than {STRIDE:,}")
         batch = attrs.evolve(batch, recorded_at=time())
-        with explained(self._path), transaction(self._db):
+        with explained(self._path, key=batch.key), transaction(self._db):
             self.runs.renew(batch.run_id, batch.recorded_at)
             known = self._batch(batch.run_id, batch.number)
             if known is None:

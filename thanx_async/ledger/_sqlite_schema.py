@@ -69,12 +69,26 @@ def connect(path: Path) -> sqlite3.Connection:
     return sqlite.connect(path, form, lambda trouble: _error(path, trouble))
 
 
-def explained(path: Path) -> AbstractContextManager[None]:
-    """Turn errors of the database and the disk into a `LedgerError` that says what to do."""
-    return sqlite.explained(lambda trouble: _error(path, trouble))
+def explained(path: Path, *, key: str | None = None) -> AbstractContextManager[None]:
+    """Turn errors of the database and the disk into a `LedgerError` that says what to do.
+
+    Args:
+        key: of the batch that is written down. It is in doubt where it may be found in the ledger later.
+    """
+    return sqlite.explained(lambda trouble: _error(path, trouble, key))
 
 
-def _error(path: Path, trouble: Trouble) -> LedgerError:
+def _error(path: Path, trouble: Trouble, key: str | None = None) -> LedgerError:
+    error = LedgerError(_text(path, trouble))
+    if trouble.unsure and key is not None:
+        error.in_doubt, error.idempotency_key = True, key
+        error.add_note(
+            f"In doubt: it may be written down all the same, and sent, with idempotency key {key}."
+        )
+    return error
+
+
+def _text(path: Path, trouble: Trouble) -> str:
     match trouble.problem:
         case Problem.FOREIGN:
             text = f"{path} is not a ledger but some other database; give another path"
@@ -89,4 +103,4 @@ def _error(path: Path, trouble: Trouble) -> LedgerError:
             reason = _REASONS.get(trouble.problem, trouble.detail)
             code = f" ({trouble.code})" if trouble.code else ""
             text = f"the ledger {path} cannot be used: {reason}{code}"
-    return LedgerError(text)
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -20,18 +21,24 @@ class MemoryStore:
     def __init__(self) -> None:
         self.state = LimiterState()
         self._clock = Clock()
+        self._lock = threading.Lock()
 
     def now(self) -> float:
         self._clock.attach()
         return max(self._clock.time(), self.state.clock)
 
+    def look(self, view: Callable[[LimiterState, float], T]) -> T:
+        with self._lock:
+            return view(self.state, self.now())
+
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
         self._clock.attach()
-        return change(self.state, self._clock.catch_up(self.state.clock))
+        with self._lock:
+            return change(self.state, self._clock.catch_up(self.state.clock))
 
 
 class LocalRateLimiter(QueuedLimiter):
-    """Keeps the limits within this process.
+    """Keeps the limits within this process, whose threads may share it, each with an event loop of its own.
 
     Args:
         limits: all that apply, in any order.

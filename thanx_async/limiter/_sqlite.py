@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from anyio import to_thread
 from cattrs.preconf.orjson import make_converter
 
 from thanx_async._core import checks, sqlite
 from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.sqlite import Format, Problem, Trouble, connect, explained, transaction
 from thanx_async._core.tasks import to_its_end
+from thanx_async._core.worker import Worker
 from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit
 from thanx_async.limiter._pacing import Pacing
 from thanx_async.limiter._protocol import LimiterStatus
@@ -47,18 +47,34 @@ class SQLiteStore:
         self.state = LimiterState()
         self._clock = Clock(lambda: wall_clock())
         self._lock = threading.Lock()
+        self._process = 0
+        self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
 
     def now(self) -> float:
         self._clock.attach()
         return max(self._clock.time(), self.state.clock)
 
+    def look(self, view: Callable[[LimiterState, float], T]) -> T:
+        return view(self.state, self.now())
+
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
         self._clock.attach()
-        return await to_its_end(to_thread.run_sync(self._transact, change))
+        return await to_its_end(self._own_worker().do(lambda: self._transact(change)))
+
+    def _own_worker(self) -> Worker:
+        """The thread of this process; in a forked child it is another one, which opens the file anew."""
+        with self._lock:
+            if self._worker is None or self._process != os.getpid():
+                sqlite.leave_to_parent(self._connection)
+                self._connection = None
+                self._process = os.getpid()
+                self._worker = Worker("thanx-limiter")
+                weakref.finalize(self, self._worker.stop)
+            return self._worker
 
     def _transact(self, change: Callable[[LimiterState, float], T]) -> T:
-        with self._lock, explained(self._error):
+        with explained(self._error):
             if self._connection is None:
                 self._connection = self._open()
             connection = self._connection
@@ -78,7 +94,7 @@ class SQLiteStore:
     def _open(self) -> sqlite3.Connection:
         form = Format(_APPLICATION, _MIGRATIONS, durable=False, log_required=False)
         connection = connect(self.path, form, self._error)
-        weakref.finalize(self, connection.close)
+        weakref.finalize(self, sqlite.close, connection, os.getpid())
         return connection
 
     def _error(self, trouble: Trouble) -> ConfigurationError:
@@ -161,5 +177,5 @@ class SQLiteRateLimiter(QueuedLimiter):
 
     async def refresh(self) -> LimiterStatus:
         """Read the file, and tell what all processes have spent."""
-        await self._queue.refresh()
+        await self._queues.refresh()
         return self.status()

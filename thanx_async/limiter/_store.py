@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,9 @@ class Store(Protocol):
     def now(self) -> float:
         """The time of the shared clock in seconds, as far as it is known here."""
 
+    def look(self, view: Callable[[LimiterState, float], T]) -> T:
+        """What ``view`` makes of the state as last seen and of the time, while nobody changes the state."""
+
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
         """Load the state, change it and save it, as one: ``change`` gets the state and the time.
 
@@ -34,7 +38,7 @@ class Store(Protocol):
 
 
 class Clock:
-    """The loop's time, and what it takes for several processes to go by one.
+    """The time of the loops that use a store, and what it takes for several processes to go by one.
 
     Args:
         wall: where to take the time from at first, None for the loop's own. After that only the loop's time
@@ -43,6 +47,7 @@ class Clock:
 
     def __init__(self, wall: Callable[[], float] | None = None) -> None:
         self._wall = wall
+        self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._read: Callable[[], float] = lambda: 0.0
         self._offset = 0.0
@@ -52,9 +57,16 @@ class Clock:
         with suppress(RuntimeError):
             loop = asyncio.get_running_loop()
             if loop is not self._loop:
-                self._loop = loop
-                self._read = _fresh(loop)
-                self._offset = self._wall() - self._read() if self._wall else 0.0
+                self._follow(loop)
+
+    def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Loops that go by the one monotonic clock, as nearly all do, need no new beginning."""
+        read = _fresh(loop)
+        with self._lock:
+            if read != self._read:
+                self._read = read
+                self._offset = self._wall() - read() if self._wall else 0.0
+            self._loop = loop
 
     def time(self) -> float:
         return self._read() + self._offset
@@ -65,8 +77,9 @@ class Clock:
         After a wall clock that was wrong, time goes on from there. What has passed in between is not known,
         but nobody waits longer than a window for it.
         """
-        self._offset += max(0.0, seen - self.time())
-        return max(self.time(), seen)
+        with self._lock:
+            self._offset += max(0.0, seen - self.time())
+            return max(self.time(), seen)
 
 
 def _fresh(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
