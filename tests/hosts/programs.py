@@ -24,9 +24,11 @@ EXIT_AFTER_SIGTERM = {"aiohttp": 0, "fastapi": -15}
 
 def in_batches_of(size: int, host: str) -> str:
     """The service of a host, but a batch waits until it is full, however long its guests take to come."""
-    usual = "ledger=ledger,\n"
+    usual, patience = "ledger=ledger,\n", ", timeout=10)"
     assert usual in SERVICES[host]
-    return SERVICES[host].replace(usual, f"{usual} batch_size={size}, linger=3600,\n")
+    assert patience in SERVICES[host]
+    text = SERVICES[host].replace(usual, f"{usual} batch_size={size}, linger=3600,\n")
+    return text.replace(patience, ", timeout=3600)")
 
 
 class Process:
