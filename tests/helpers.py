@@ -46,6 +46,9 @@ LOST = ScriptedAnswer(fault="reset_after")
 BAD = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "not like this"}}')
 UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
 
+HANGS = 240
+"""Seconds after which a process is taken to hang: far more than it needs beside any other work."""
+
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS: list[str] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 

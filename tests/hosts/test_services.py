@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from tests.helpers import SECRET, UNAUTHORIZED, guests, issuing, polls, sign, until
-from tests.hosts.programs import EXIT_AFTER_SIGTERM, SERVICES, serving
+from tests.hosts.programs import EXIT_AFTER_SIGTERM, SERVICES, in_batches_of, serving
 from thanx_async import SQLiteLedger
 from thanx_async.emulator import Emulator, Faults, JobSpeed, Webhooks
 from thanx_async.ledger import BatchState
@@ -17,22 +17,22 @@ pytestmark = [pytest.mark.realtime, pytest.mark.parametrize("host", SERVICES)]
 
 async def test_each_guest_gets_its_own_answer(host: str, tmp_path: Path) -> None:
     """Concurrent requests share a few calls; each gets its own job, refusal and outcome."""
-    names = [*guests(300), "unknown@example.com"]
+    names = [*guests(299), "unknown@example.com"]
     async with (
         Emulator(speed=JobSpeed(start_delay=0)) as emulator,
-        serving(host, tmp_path, emulator) as (service, http),
+        serving(host, tmp_path, emulator, in_batches_of(100, host)) as (service, http),
     ):
         statuses = await asyncio.gather(*(service.thank(http, name) for name in [*names, "junk"]))
-        assert statuses == [*[202] * 301, 422]
+        assert statuses == [*[202] * 300, 422]
         assert service.answers["junk"][1] == {
             "error": "neither an e-mail address (no @) nor a phone number (has letters)"
         }
-        assert emulator.reward_counts() == dict.fromkeys(guests(300), 1)
-        assert len(issuing(emulator)) < 10
+        assert emulator.reward_counts() == dict.fromkeys(guests(299), 1)
+        assert len(issuing(emulator)) == 3
         jobs = {str(service.answers[name][1]["job"]) for name in names}
         assert len(jobs) == len(issuing(emulator))
         outcomes = await asyncio.gather(*(service.outcome(http, name) for name in names))
-        assert outcomes[:-1] == [{"issued": True, "reason": None}] * 300
+        assert outcomes[:-1] == [{"issued": True, "reason": None}] * 299
         assert outcomes[-1] == {"issued": False, "reason": "User not found"}
         assert len(emulator.requests) <= 3 * len(jobs)
         for stranger in ("stranger@example.com", "junk"):
@@ -74,17 +74,16 @@ async def test_sigterm_under_load(host: str, tmp_path: Path, *, keep_alive: bool
         asyncio.TaskGroup() as group,
     ):
         sent = iter(guests(100_000))
-        while len(issuing(emulator)) < 3:
+        while len(issuing(emulator)) < 3 or len(emulator.reward_counts()) < 100:
             group.create_task(service.thank(http, next(sent)))
             await asyncio.sleep(0.002)
         service.terminate()
         ended = group.create_task(service.ended())
-        while not ended.done():
+        while not (ended.done() and service.unanswered):
             group.create_task(service.thank(http, next(sent)))
             await asyncio.sleep(0.002)
     accepted = service.having(202)
-    assert len(accepted) > 100
-    assert service.unanswered
+    assert len(accepted) >= 100
     assert {*accepted, *service.having(503)} == set(service.answers)
     assert emulator.reward_counts() == dict.fromkeys(accepted, 1)
     assert ended.result() == EXIT_AFTER_SIGTERM[host]
@@ -134,7 +133,7 @@ async def test_faults_under_load(host: str, tmp_path: Path) -> None:
     rewards = emulator.reward_counts()
     assert service.unanswered == []
     accepted = service.having(202)
-    assert len(accepted) > 100
+    assert accepted
     assert all(rewards[guest] == 1 for guest in accepted)
     doubtful = {guest for guest, (_, answer) in service.answers.items() if answer.get("in_doubt")}
     assert set(service.answers) - set(accepted) - doubtful == set(service.having(503))
@@ -146,15 +145,18 @@ async def test_faults_under_load(host: str, tmp_path: Path) -> None:
 async def test_webhooks_make_outcomes_known(host: str, tmp_path: Path) -> None:
     """A signed event ends the wait for an outcome at one poll; a forged one is refused."""
     async with (
-        Emulator(speed=JobSpeed(start_delay=1)) as emulator,
+        Emulator(speed=JobSpeed(start_delay=3600)) as emulator,
         serving(host, tmp_path, emulator) as (service, http),
     ):
         url = f"{service.url}/webhooks/thanx{'/' if host == 'fastapi' else ''}"
         emulator.webhooks = Webhooks(url, SECRET)
+        asked = []
         for guest in guests(8):
             assert await service.thank(http, guest) == 202
+            emulator.advance(3700)
             assert await service.outcome(http, guest) == {"issued": True, "reason": None}
-        assert len(polls(emulator)) <= 8 + 5  # until events have been seen, jobs are polled besides
+            asked.append(len(polls(emulator)))
+        assert asked == list(range(asked[0], asked[0] + 8))  # until one event was seen, jobs are also polled
         body = b'{"event": "reward_batch.completed", "data": {}}'
         for secret, status in ((SECRET, 400), ("forged", 401)):
             headers = {"X-Thanx-Signature": sign(body, secret)}
