@@ -38,12 +38,12 @@ class Home:
     @property
     def is_forked(self) -> bool:
         """Whether it was opened by a parent of this process."""
-        return self.is_open and self._process != os.getpid()
+        return self._loop is not None and self._process != os.getpid()
 
     @property
     def is_lost(self) -> bool:
         """Whether it can only be opened anew: its loop is closed, or is that of a parent process."""
-        return self.is_open and (self.is_forked or (self._loop is not None and self._loop.is_closed()))
+        return self._loop is not None and (self._loop.is_closed() or self.is_forked)
 
     def enter(self) -> bool:
         """A block begins; returns whether it is the first, so that there is something to open.
