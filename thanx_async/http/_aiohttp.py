@@ -127,7 +127,8 @@ def _unsent(error: Exception, what: str) -> ThanxError:
         case TimeoutError():
             return RequestTimeoutError(f"no connection to {what} within the timeout", in_doubt=False)
         case aiohttp.ClientConnectorError():
-            why = _words(error.os_error)
+            # An error of a certificate has no other in releases of aiohttp before 3.13.
+            why = _words(getattr(error, "certificate_error", None) or error.os_error)
             return ConnectionFailedError(f"cannot connect to {what}: {why}", in_doubt=False)
         case aiohttp.ClientHttpProxyError(status=407):
             return ConfigurationError(
