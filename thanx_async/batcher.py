@@ -298,7 +298,9 @@ class AsyncBatcher:
                 if Thanx may have acted on it.
         """
         checks.timeout(timeout)
-        return await self._open_collector.add(normalise(identifier), timeout)
+        reply = self._open_collector.add(normalise(identifier), timeout)
+        del identifier  # tools that record the local variables of errors would record the guest
+        return await reply
 
     async def outcome(self, identifier: object, *, timeout: float | None = None) -> Outcome:
         """Wait for the latest job of a guest who was added, and tell the guest's outcome.

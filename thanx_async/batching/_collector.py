@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextvars import Context
 from uuid import uuid4
 
@@ -93,7 +93,7 @@ class Collector:
         """The guests left without an answer."""
         return CloseReport(tuple(self._unsent), tuple(self._in_doubt))
 
-    async def add(self, value: str, timeout: float | None) -> JobHandle:
+    def add(self, value: str, timeout: float | None) -> Coroutine[object, object, JobHandle]:
         """Wait until Thanx has accepted the guest's batch.
 
         Raises:
@@ -102,7 +102,7 @@ class Collector:
         """
         if self._closing:
             raise closed_error("the batcher is closed: nothing was sent for this guest")
-        return await self._waiting.wait(value, timeout)
+        return self._waiting.wait(value, timeout)
 
     async def outcome_for(self, value: str, *, timeout: float | None) -> Outcome:
         """Wait until the guest's batch is accepted, if it is on the way, and then for its job.
