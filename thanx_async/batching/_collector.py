@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from uuid import uuid4
 
-from thanx_async._batches import Positions
+from thanx_async._batches import SERVICE_RUNS, Positions
 from thanx_async._core.errors import BadRequestError, LedgerError, ThanxError
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
@@ -29,7 +29,6 @@ from thanx_async.batching._waiting_room import (
     twin,
 )
 from thanx_async.jobs import JobHandle
-from thanx_async.ledger import SERVICE_RUNS
 from thanx_async.limiter import LimiterStatus
 
 _log = logging.getLogger("thanx_async.batching")

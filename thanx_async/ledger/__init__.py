@@ -15,7 +15,6 @@ from thanx_async.ledger._protocol import (
     Ledger,
 )
 from thanx_async.ledger._records import (
-    SERVICE_RUNS,
     BatchRecord,
     BatchState,
     RunProgress,
@@ -28,7 +27,6 @@ else:
     __getattr__ = lazily(__name__, {"SQLiteLedger": "_sqlite"})  # who has no file has no use for sqlite3
 
 __all__ = [
-    "SERVICE_RUNS",
     "BatchOutcome",
     "BatchRecord",
     "BatchState",
