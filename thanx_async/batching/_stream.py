@@ -145,11 +145,18 @@ class IssuanceStream:
             self._stop(error)
         finally:
             if self._source is not None:
+                await self._close_source(self._source)
                 with suppress(InputChangedError):  # something else has stopped the run, and nothing is sent
                     self._register(self._account.chunker.feed(self._source.take()))
             self._pumped = True
             self._close_watch()
             self._change.set()
+
+    async def _close_source(self, source: Source) -> None:
+        try:
+            await source.aclose()
+        except Exception as error:  # noqa: BLE001 - whatever the user's source raises ends the run
+            self._stop(error)
 
     async def _read_source(self, source: Source) -> None:
         while not self._stopping and await source.fill():

@@ -9,6 +9,7 @@ import aiohttp
 from yarl import URL
 
 from thanx_async._core.errors import (
+    APIError,
     ConfigurationError,
     ConnectionFailedError,
     InvalidResponseError,
@@ -28,6 +29,9 @@ SURELY_UNSENT = (
 """Errors that come before a connection is made."""
 
 _ERRORS = 400
+_START = 200
+_LARGEST = 2**24
+"""Bytes of an answer, decoded. One of 10,000 failures with long reasons fits."""
 _SECRET = 8
 
 
@@ -49,11 +53,13 @@ def once() -> aiohttp.ClientMiddlewareType:
 
 
 async def read(response: aiohttp.ClientResponse, token: str) -> wire.Answer:
-    """The whole answer; a refusal that repeats the token does so no longer."""
+    """The whole answer; where it repeats the token, it does so no longer."""
     received = bytearray()
     try:
         async for chunk in response.content.iter_any():
             received += chunk
+            if len(received) > _LARGEST:
+                raise _too_large(response, _without(bytes(received[:_START]), token))
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         if response.status >= _ERRORS:
             raise wire.api_error(wire.Answer(response.status, response.headers, b"")) from error
@@ -62,12 +68,25 @@ async def read(response: aiohttp.ClientResponse, token: str) -> wire.Answer:
         raise InvalidResponseError(
             f"HTTP {response.status}: the answer broke off after {len(received)} bytes",
             status=response.status,
-            body_start=bytes(received[:200]),
+            body_start=_without(bytes(received[:_START]), token),
         ) from error
-    body = bytes(received)
-    if response.status >= _ERRORS and len(token) >= _SECRET:  # what is shorter may be part of any word
-        body = body.replace(token.encode(), b"[masked]")
-    return wire.Answer(response.status, response.headers, body)
+    return wire.Answer(response.status, response.headers, _without(bytes(received), token))
+
+
+def _without(body: bytes, token: str) -> bytes:
+    """The body without the token; a very short one may be part of any word."""
+    return body.replace(token.encode(), b"[masked]") if len(token) >= _SECRET else body
+
+
+def _too_large(response: aiohttp.ClientResponse, start: bytes) -> APIError | InvalidResponseError:
+    """The rest is not read: a server may send gigabytes, or a few bytes that become gigabytes."""
+    if response.status >= _ERRORS:
+        return wire.api_error(wire.Answer(response.status, response.headers, b""))
+    return InvalidResponseError(
+        f"HTTP {response.status}: the answer has more than {_LARGEST:,} bytes",
+        status=response.status,
+        body_start=start,
+    )
 
 
 class Upload(io.BytesIO):

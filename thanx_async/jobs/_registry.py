@@ -44,6 +44,8 @@ class JobRegistry:
         poller = self._pollers.get(job_id)
         if poller is None:
             signs = self._early.pop(job_id, None) or WebhookSigns()
+            if signs.over:
+                self._service.schedule.heard()
             poller = self._pollers[job_id] = JobPoller(job_id, merchant_id, self._service, signs)
         return poller
 
@@ -60,8 +62,8 @@ class JobRegistry:
             signs.add(event.identifier.index)
         else:
             signs.over = True
-            self._service.schedule.heard()
-            if poller:
+            if poller:  # events of other workers' jobs tell nothing of how many of one's own come
+                self._service.schedule.heard()
                 poller.hint()
         if len(self._early) > _EARLY:
             self._early.popitem(last=False)

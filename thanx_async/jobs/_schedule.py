@@ -21,7 +21,8 @@ _SLOW = 60.0
 _SHARE = 0.25
 _MARGIN = 0.03
 _GROWTH = 0.1
-_MISSED = 3
+_TRUSTED = 3
+_OVERDUE = 5.0
 
 
 class PollSchedule:
@@ -38,7 +39,7 @@ class PollSchedule:
         self._unknown: OrderedDict[JobCourse, None] = OrderedDict()
         self._speeds = JobSpeeds(self._wake)
         self._next_scout = -math.inf
-        self._missed = _MISSED
+        self._heard = 0
 
     def track(self, job: IssuanceJob, now: float, *, accepted: bool) -> JobCourse:
         """Begin to follow a job, with the answer that accepted it or with a first look."""
@@ -64,8 +65,9 @@ class PollSchedule:
         slowest = max(_SLOW, fair)
         expected = self._speeds.expected(course)
         cautious = _GROWTH * (course.looked - (course.since if course.hinted is None else course.hinted))
-        if self._missed < _MISSED and course.hinted is None:
-            return max(course.looked, expected or 0.0) + slowest
+        if self._heard >= _TRUSTED and course.hinted is None:
+            overdue = slowest if expected is None else max(_OVERDUE, _GROWTH * (expected - course.since))
+            return max(course.looked, expected or 0.0) + min(slowest, overdue)
         if (
             course.revoking
             or self._stalls(course, expected)
@@ -108,8 +110,8 @@ class PollSchedule:
             return
         self._speeds.seen(course, job, now)
         if job.is_finished and course.hinted is None:
-            self._missed += 1
-            if self._missed == _MISSED:
+            trusted, self._heard = self._heard >= _TRUSTED, 0
+            if trusted:
                 self._wake()
         elif not job.is_finished and (course.done <= 0 or course.vain) and course in self._unknown:
             if course.done <= 0:
@@ -118,10 +120,11 @@ class PollSchedule:
             self._wake()
 
     def heard(self) -> None:
-        """A webhook came. As long as they do, polls only make sure."""
-        if self._missed >= _MISSED:
+        """A webhook told of one of these jobs. Once several have in a row, polls only make sure; a job that
+        ends without one ends that."""
+        self._heard += 1
+        if self._heard == _TRUSTED:
             self._wake()
-        self._missed = 0
 
     def hint(self, course: JobCourse, now: float) -> None:
         """A webhook tells that the job is over, so it is looked at soon, again and again if need be."""

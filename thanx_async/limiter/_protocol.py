@@ -51,6 +51,7 @@ class LimiterStatus:
         refused: answers with status 429 so far.
         waiting: requests of this process in the queue.
         latency: the 90th percentile of this process's recent round trips in seconds, None before the first.
+        no_answer_for: seconds since Thanx last answered, in an outage; None outside of one.
     """
 
     windows: tuple[WindowStatus, ...]
@@ -60,9 +61,12 @@ class LimiterStatus:
     refused: int
     waiting: int
     latency: float | None
+    no_answer_for: float | None = None
 
     def __str__(self) -> str:
         text = ", ".join(map(str, self.windows))
+        if self.no_answer_for is not None:
+            text += f"; no answer from Thanx for {self.no_answer_for:.0f} s"
         if self.held_for:
             text += f"; next in {self.held_for:.1f} s after {self.reason}"
         return f"{text}; {self.waiting:,} waiting, {self.refused:,} refused"

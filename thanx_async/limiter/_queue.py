@@ -91,6 +91,9 @@ class LoopQueues:
             refused=state.refusal.count,
             waiting=waiting,
             latency=round_trips[int(0.9 * (len(round_trips) - 1))] if round_trips else None,
+            no_answer_for=None
+            if state.refusal.away_since is None
+            else max(0.0, now - state.refusal.away_since),
         )
 
     async def record(self, change: Callable[[LimiterState, float], None]) -> None:

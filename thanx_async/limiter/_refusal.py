@@ -42,7 +42,7 @@ def refused(refusal: Refusal, booking: Booking, answer: LimiterAnswer, boundary:
     if not refusal.failures and refusal.resumed is not None and booking.sent < refusal.resumed:
         return
     refusal.failures += 1
-    refusal.outage = False
+    refusal.outage, refusal.away_since = False, None
     if (asked := _asked(answer)) is not None:
         refusal.until = answer.time + asked
     else:
@@ -66,6 +66,7 @@ def unanswered(
         return
     refusal.failures += 1
     refusal.outage = True
+    refusal.away_since = booking.sent if refusal.away_since is None else refusal.away_since
     asked = None if answer is None else _asked(answer)
     if asked is not None:
         refusal.until = now + min(asked, _LONGEST_ASKED_IN_OUTAGE)
@@ -80,7 +81,7 @@ def passed(refusal: Refusal, booking: Booking) -> None:
     """An answer that shows Thanx at work. The pause is over if it is the probe's, or that of an outage."""
     if refusal.failures and (refusal.outage or booking.token == refusal.probe):
         refusal.failures, refusal.until, refusal.resumed = 0, None, booking.sent
-        refusal.outage = False
+        refusal.outage, refusal.away_since = False, None
 
 
 def _hold(failures: int, answer: LimiterAnswer, boundary: float, draw: float) -> float:

@@ -108,6 +108,7 @@ class Refusal:
         count: how many 429 there were in all.
         failures: how many in a row; 0 while nobody pauses.
         outage: the last of them was a 5xx or no answer at all.
+        away_since: when an outage began.
         until: when the next request, the probe, may go.
         probe: the token of the probe that is under way.
         resumed: when the probe was sent that got through last.
@@ -115,6 +116,7 @@ class Refusal:
 
     count: int = 0
     outage: bool = False
+    away_since: float | None = None
     failures: int = 0
     until: float | None = None
     probe: int | None = None
@@ -154,7 +156,8 @@ class LimiterState:
     def is_sound(self) -> bool:
         """Whether it can have come about by sending, so that it is safe to go by."""
         past = self.clock + _AHEAD
-        moments = [self.last, self.adjusted, self.refusal.until, self.refusal.resumed]
+        pause = self.refusal
+        moments = [self.last, self.adjusted, pause.until, pause.resumed, pause.away_since]
         moments += [time for flight in self.flights.values() for time in (flight.sent, flight.lease)]
         return (
             0 <= self.clock < _LATEST
@@ -164,7 +167,7 @@ class LimiterState:
             and all(window.is_sound(past) for window in self.windows)
             and 0 <= self.trust <= 1
             and 0 <= self.margin <= _MOST_MARGIN
-            and min(self.round_trips, self.passed_over, self.refusal.count, self.refusal.failures) >= 0
+            and min(self.round_trips, self.passed_over, pause.count, pause.failures) >= 0
             and (self.least_round_trip is None or 0 <= self.least_round_trip <= _AHEAD)
         )
 
