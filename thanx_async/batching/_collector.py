@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Iterator
 from contextvars import Context
 from uuid import uuid4
 
-from thanx_async._batches import Positions
+from thanx_async._batches import SERVICE_RUNS, Positions
 from thanx_async._core.errors import AddTimeoutError, BadRequestError, LedgerError, ThanxError
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
@@ -32,7 +32,6 @@ from thanx_async.batching._waiting_room import (
     tell_in_slices,
 )
 from thanx_async.jobs import JobHandle
-from thanx_async.ledger import SERVICE_RUNS
 
 _log = logging.getLogger("thanx_async.batching")
 
