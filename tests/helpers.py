@@ -40,6 +40,8 @@ OPTIONS = ["--campaign", TARGET["campaign_id"], "--merchant", MERCHANT, "--varia
 
 FAST = JobSpeed(identifiers_per_second=1e6, start_delay=0.01, revoke_seconds=0.01)
 ONCE = RetryPolicy(max_attempts=1)
+LONG = 120
+"""Seconds after which a process counts as hanging, however busy the machine is."""
 
 USUAL = ScriptedAnswer()
 LOST = ScriptedAnswer(fault="reset_after")

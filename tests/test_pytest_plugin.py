@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import TARGET, batcher, program
+from tests.helpers import LONG, TARGET, batcher, program
 from thanx_async import ThanxClient, pytest_plugin
 from thanx_async.emulator import Emulator, Faults, JobSpeed
 
+PLUGINS = ["-p", "no:cacheprovider", "-p", "no:looptime_plugin"]  # the latter leaves loops unclosed
 WARNINGS = ["-W", "error", "-W", "ignore::pytest.PytestDeprecationWarning"]
 MARKED = """
 import pytest
@@ -34,10 +35,10 @@ async def test_issue(thanx_client, thanx_emulator):
 def project(folder: Path, test: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run pytest in a project of its own, with nothing but what is installed."""
     (folder / "test_project.py").write_text(test)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *WARNINGS, *options]
+    command = [sys.executable, "-m", "pytest", "-q", *PLUGINS, *WARNINGS, *options]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=100
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=LONG
     )
 
 
@@ -94,7 +95,7 @@ def test_on_a_loop_that_tests_share(tmp_path: Path) -> None:
     assert "2 passed" in done.stdout
 
 
-@pytest.mark.parametrize("options", [["-p", "no:asyncio", "-p", "no:looptime_plugin"], []])
+@pytest.mark.parametrize("options", [["-p", "no:asyncio"], []])
 def test_under_the_plugin_of_anyio(tmp_path: Path, options: list[str]) -> None:
     """With and without pytest-asyncio beside it; on trio the test is skipped."""
     (tmp_path / "conftest.py").write_text(
@@ -123,7 +124,7 @@ def test_imports(pytestconfig):
     assert pytestconfig.pluginmanager.hasplugin("thanx_async")
     assert not {name.partition(".")[0] for name in sys.modules} & {"thanx_async", "aiohttp", "cattrs"}
 """
-    done = project(tmp_path, test, "-p", "no:looptime_plugin")  # which asks for a loop, and is warned
+    done = project(tmp_path, test)
     assert done.returncode == 0, done.stdout
 
 

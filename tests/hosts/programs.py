@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 import aiohttp
 
-from tests.helpers import SECRET, environment, program
+from tests.helpers import LONG, SECRET, environment, program
 from thanx_async.emulator import Emulator
 
 SERVICES = {"aiohttp": program("async def shut_down"), "fastapi": program("uvicorn.run")}
@@ -65,16 +66,36 @@ class Process:
 
     async def ended(self) -> int:
         """The exit code."""
-        return await asyncio.to_thread(self.popen.wait, 60)
+        return await asyncio.to_thread(self.popen.wait, LONG)
+
+
+HASTY = "retry=__import__('thanx_async').RetryPolicy(base_delay=0.05)"
+
+
+def with_options(host: str, options: str) -> str:
+    """A service whose client has other options than the README's."""
+    return SERVICES[host].replace("from_env(", f"from_env({options}, ")
+
+
+def free_port() -> int:
+    """A free port that no outgoing connection takes meanwhile: systems give those higher ones."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def most_calls(seconds: float) -> float:
+    """How many batches that are not full may go in a time: each waits 0.25 s after its first guest."""
+    return 1 + seconds / 0.25
 
 
 class Service(Process):
     """A service and how to talk to it; ``answers`` are those that came, by guest."""
 
     def __init__(self, host: str, folder: Path, emulator: Emulator, text: str | None = None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.host = host
         self.url = f"http://127.0.0.1:{self.port}"
         self.answers: dict[str, tuple[int, Mapping[str, object]]] = {}

@@ -6,8 +6,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.helpers import SECRET, UNAUTHORIZED, guests, issuing, polls, sign, until
-from tests.hosts.programs import EXIT_AFTER_SIGTERM, SERVICES, serving
+from tests.helpers import SECRET, UNAUTHORIZED, guests, issuing, now, polls, sign, until
+from tests.hosts.programs import EXIT_AFTER_SIGTERM, HASTY, SERVICES, most_calls, serving, with_options
 from thanx_async import SQLiteLedger
 from thanx_async.emulator import Emulator, Faults, JobSpeed, Webhooks
 from thanx_async.ledger import BatchState
@@ -22,13 +22,14 @@ async def test_each_guest_gets_its_own_answer(host: str, tmp_path: Path) -> None
         Emulator(speed=JobSpeed(start_delay=0)) as emulator,
         serving(host, tmp_path, emulator) as (service, http),
     ):
+        begun = now()
         statuses = await asyncio.gather(*(service.thank(http, name) for name in [*names, "junk"]))
         assert statuses == [*[202] * 301, 422]
         assert service.answers["junk"][1] == {
             "error": "neither an e-mail address (no @) nor a phone number (has letters)"
         }
         assert emulator.reward_counts() == dict.fromkeys(guests(300), 1)
-        assert len(issuing(emulator)) < 10
+        assert len(issuing(emulator)) <= most_calls(now() - begun)
         jobs = {str(service.answers[name][1]["job"]) for name in names}
         assert len(jobs) == len(issuing(emulator))
         outcomes = await asyncio.gather(*(service.outcome(http, name) for name in names))
@@ -43,7 +44,8 @@ async def test_each_guest_gets_its_own_answer(host: str, tmp_path: Path) -> None
 
 async def test_errors_tell_whether_the_guest_may_have_a_reward(host: str, tmp_path: Path) -> None:
     """A batch that Thanx refuses is a 503, one that broke off after it was sent a 502 that is in doubt."""
-    async with Emulator() as emulator, serving(host, tmp_path, emulator) as (service, http):
+    text = with_options(host, HASTY)
+    async with Emulator() as emulator, serving(host, tmp_path, emulator, text) as (service, http):
         emulator.script(UNAUTHORIZED)
         await service.thank(http, "refused@example.com")
         assert service.answers["refused@example.com"] == (
@@ -74,17 +76,16 @@ async def test_sigterm_under_load(host: str, tmp_path: Path, *, keep_alive: bool
         asyncio.TaskGroup() as group,
     ):
         sent = iter(guests(100_000))
-        while len(issuing(emulator)) < 3:
+        while len(issuing(emulator)) < 3 or len(emulator.reward_counts()) <= 100:
             group.create_task(service.thank(http, next(sent)))
             await asyncio.sleep(0.002)
         service.terminate()
         ended = group.create_task(service.ended())
-        while not ended.done():
+        while not (ended.done() and service.unanswered):
             group.create_task(service.thank(http, next(sent)))
             await asyncio.sleep(0.002)
     accepted = service.having(202)
     assert len(accepted) > 100
-    assert service.unanswered
     assert {*accepted, *service.having(503)} == set(service.answers)
     assert emulator.reward_counts() == dict.fromkeys(accepted, 1)
     assert ended.result() == EXIT_AFTER_SIGTERM[host]
@@ -117,9 +118,7 @@ async def test_callers_who_hang_up(host: str, tmp_path: Path) -> None:
 
 async def test_faults_under_load(host: str, tmp_path: Path) -> None:
     """Whatever breaks between the service and Thanx, nobody who was accepted has no reward or two."""
-    impatient = SERVICES[host].replace(
-        "from_env(", "from_env(timeout=__import__('aiohttp').ClientTimeout(total=1), "
-    )
+    impatient = with_options(host, f"{HASTY}, timeout=__import__('aiohttp').ClientTimeout(total=1)")
     faults = Faults(
         seed=2, reset_before=0.1, reset_after=0.2, truncated=0.1, html_502=0.1, error_500=0.1, answer_lost=0.1
     )
@@ -128,13 +127,14 @@ async def test_faults_under_load(host: str, tmp_path: Path) -> None:
         serving(host, tmp_path, emulator, impatient) as (service, http),
         asyncio.TaskGroup() as group,
     ):
-        for guest in guests(600):
+        for number, guest in enumerate(guests(100_000)):
+            if number >= 600 and len(service.having(202)) > 100:
+                break
             group.create_task(service.thank(http, guest))
             await asyncio.sleep(0.005)
     rewards = emulator.reward_counts()
     assert service.unanswered == []
     accepted = service.having(202)
-    assert len(accepted) > 100
     assert all(rewards[guest] == 1 for guest in accepted)
     doubtful = {guest for guest, (_, answer) in service.answers.items() if answer.get("in_doubt")}
     assert set(service.answers) - set(accepted) - doubtful == set(service.having(503))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import guests, until
-from tests.hosts.programs import WORKER, Process
+from tests.helpers import guests, now, until
+from tests.hosts.programs import WORKER, Process, most_calls
 from thanx_async.emulator import Emulator, Faults
 
 pytestmark = pytest.mark.realtime
@@ -67,6 +67,7 @@ async def test_the_program_as_it_stands(tmp_path: Path) -> None:
 
 async def test_many_messages_become_few_calls(tmp_path: Path) -> None:
     """A backlog goes out in large batches, junk does not stop it, and everything is acknowledged."""
+    begun = now()
     async with Emulator() as emulator:
         with worker(tmp_path, emulator, 25_000, endless=False) as process:
             await until(lambda: len(emulator.reward_counts()) >= 25_000)
@@ -77,7 +78,7 @@ async def test_many_messages_become_few_calls(tmp_path: Path) -> None:
     assert json.loads(report) == {"given": 25_000, "open": 0, "left": []}
     assert "not a guest: neither an e-mail address" in process.out
     assert emulator.reward_counts() == dict.fromkeys(guests(25_000), 1)
-    assert len(emulator.requests) < 10
+    assert len(emulator.requests) <= 2 + most_calls(now() - begun)
 
 
 async def test_sigterm_under_load(tmp_path: Path) -> None:
