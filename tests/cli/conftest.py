@@ -18,7 +18,7 @@ def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+def served(soon: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A quick emulator to which the environment points, for one request after the other."""
     in_turn = partial(SQLiteRateLimiter, limits=[RateLimit(1, 0.01)])
     monkeypatch.setattr("thanx_async.cli._client.SQLiteRateLimiter", in_turn)

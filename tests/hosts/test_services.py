@@ -146,7 +146,7 @@ async def test_faults_under_load(host: str, tmp_path: Path) -> None:
 async def test_webhooks_make_outcomes_known(host: str, tmp_path: Path) -> None:
     """A signed event ends the wait for an outcome at one poll; a forged one is refused."""
     async with (
-        Emulator(speed=JobSpeed(start_delay=1)) as emulator,
+        Emulator(speed=JobSpeed(start_delay=0.3)) as emulator,
         serving(host, tmp_path, emulator) as (service, http),
     ):
         url = f"{service.url}/webhooks/thanx{'/' if host == 'fastapi' else ''}"
