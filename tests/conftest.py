@@ -56,7 +56,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the real clock nobody waits a second for the first look at a job of a hundredth."""
     usual = PollSchedule.due
     monkeypatch.setattr(
-        PollSchedule, "due", lambda self, course: min(usual(self, course), course.looked + 0.02)
+        PollSchedule, "due", lambda self, course: min(usual(self, course), course.polled_at + 0.02)
     )
 
 

@@ -40,13 +40,13 @@ OPTIONS = ["--campaign", TARGET["campaign_id"], "--merchant", MERCHANT, "--varia
 
 FAST = JobSpeed(identifiers_per_second=1e6, start_delay=0.01, revoke_seconds=0.01)
 ONCE = RetryPolicy(max_attempts=1)
-LONG = 120
-"""Seconds after which a process counts as hanging, however busy the machine is."""
-
 USUAL = ScriptedAnswer()
 LOST = ScriptedAnswer(fault="reset_after")
 BAD = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "not like this"}}')
 UNAUTHORIZED = ScriptedAnswer(401, b'{"error": {"code": "AUTHENTICATION_GENERIC", "message": "no"}}')
+
+HANGS = 240
+"""Seconds after which a process is taken to hang: far more than it needs beside any other work."""
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS: list[str] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)

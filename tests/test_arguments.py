@@ -63,8 +63,9 @@ WRONG: Mapping[Make, Mapping[str, list[object]]] = {
     },
     Guard: dict.fromkeys(("max_rewards", "canary", "max_failure_rate"), NUMBERS),
     RetryPolicy: {
-        **dict.fromkeys(("max_attempts", "base_delay", "jitter"), NUMBERS),
-        "max_delay": NUMBERS[:-1],
+        **dict.fromkeys(("base_delay", "jitter"), NUMBERS),
+        **dict.fromkeys(("max_delay", "patience"), NUMBERS[:-1]),
+        "max_attempts": [value for value in NUMBERS if value is not None],
     },
     rate_limit_with: dict.fromkeys(("requests", "seconds"), NUMBERS),
     LocalRateLimiter: {"limits": PARTS},

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thanx_async import Identifier, IdentifierType, InvalidIdentifierError
+from thanx_async.batching._chunker import Chunker
 from thanx_async.identifiers import normalise, normalise_all
 
 EMAIL, PHONE = IdentifierType.EMAIL, IdentifierType.PHONE
@@ -36,7 +37,8 @@ def test_parses(item: object, kind: IdentifierType, value: str) -> None:
         ("jane", "neither an e-mail address"),
         ("4155551234", "no + and country code"),
         ("+0155551234", "country code begins with 0"),
-        ("+1415", "8 to 15 digits"),
+        ("+1415", "10 more digits"),
+        ("+4930", "8 to 15 digits"),
         ("+44 (0)20 7946 0958", "trunk prefix"),
         (("phone", "+1415555x234"), "neither digits nor separators"),
         ("a b@x.com", "white space"),
@@ -112,3 +114,81 @@ def test_many_are_normalised_like_each(items: list[object]) -> None:
             assert index not in refused
         except InvalidIdentifierError as error:
             assert (value, refused[index]) == ("", error.reason)  # noqa: PT017 - either way is checked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+14155551234.0",
+        "+14155551234/5",
+        "+4512345678\t12",
+        "+14155551234 50",
+        "+1 415 555 123",
+        "+44 020 7946 0958",
+        "+49 (0)30 123456",
+        "+49 030 123456",
+        "KELVIN\u212a@x.com",
+    ],
+)
+def test_nobody_becomes_somebody_else(text: str) -> None:
+    """What would be another guest with a part left out or changed is refused, alone and in company."""
+    with pytest.raises(InvalidIdentifierError):
+        normalise(text)
+    values, refused = normalise_all(["a@x.com", text, "+14155551234"])
+    assert (values[0], values[2], list(refused)) == ("a@x.com", "+14155551234", [1])
+
+
+@pytest.mark.parametrize(("text", "value"), [("'a@x.com", "a@x.com"), ("'+14155551234", "+14155551234")])
+def test_a_spreadsheets_mark_of_text_is_no_part_of_the_guest(text: str, value: str) -> None:
+    """An apostrophe before a value is what spreadsheets write to keep it as text."""
+    assert normalise(text) == value
+    assert normalise_all([text, value])[0] == [value, value]
+
+
+@pytest.mark.parametrize(
+    "text", ["+49 30/123456", "+33 1.23.45.67.89", "+1 (415) 555-1234", "+39 06 6982", "+44 20 7946 0958"]
+)
+def test_numbers_as_people_write_them(text: str) -> None:
+    """Separators within a number, and a 0 that is a part of it, are no reason to refuse it."""
+    assert normalise(text) == "+" + "".join(filter(str.isdigit, text))
+
+
+class Nasty(str):
+    """A text that lies about itself."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        raise RuntimeError
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    def lower(self) -> str:
+        raise RuntimeError
+
+
+class Silent:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [10**5000, Silent(), {"value": Silent()}, ("email", 10**5000), float("nan")],
+    ids=["long", "silent", "mapping", "pair", "nan"],
+)
+def test_junk_objects_are_rejected(junk: object) -> None:
+    """An object that cannot even be shown is a rejected item, and harms no neighbor."""
+    chunker = Chunker(10)
+    chunks = chunker.feed(["a@x.com", junk, "b@x.com"]) + chunker.flush()
+    assert [chunk.values for chunk in chunks] == [["a@x.com", "b@x.com"]]
+    assert [row.position for row in chunker.rejected] == [1]
+
+
+def test_a_text_that_lies_is_read_as_what_it_holds() -> None:
+    """Of a subclass of str only the characters count."""
+    chunker = Chunker(10)
+    chunks = chunker.feed([Nasty("A@x.com"), "a@x.com"]) + chunker.flush()
+    assert [chunk.values for chunk in chunks] == [["a@x.com"]]
+    assert type(chunks[0].values[0]) is str

@@ -27,13 +27,13 @@ async def test_requests_waits_and_retries(emulator: Emulator) -> None:
         await handle.refresh()
     requests = [record for record in records if isinstance(record, RequestRecord)]
     assert [(row.method, row.endpoint, row.attempt, row.status, row.error) for row in requests] == [
-        ("POST", "/partner/campaigns/issue", 1, 502, "InvalidResponseError"),
+        ("POST", "/partner/campaigns/issue", 1, 502, "ServerError"),
         ("POST", "/partner/campaigns/issue", 2, 202, None),
         ("GET", "/partner/issuance_jobs/{id}", 1, 200, None),
     ]
     assert [row.idempotency_key for row in requests] == ["k1", "k1", None]
     retries = [record for record in records if isinstance(record, RetryRecord)]
-    assert retries == [RetryRecord("POST", "/partner/campaigns/issue", 1, 0.5, "InvalidResponseError", "k1")]
+    assert retries == [RetryRecord("POST", "/partner/campaigns/issue", 1, 0.5, "ServerError", "k1")]
     waits = [record for record in records if isinstance(record, WaitRecord)]
     assert [row.lane for row in waits] == ["poll"]
     assert 0 < waits[0].seconds <= 0.2

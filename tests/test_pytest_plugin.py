@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import LONG, TARGET, batcher, program
+from tests.helpers import HANGS, TARGET, batcher, program
 from thanx_async import ThanxClient, pytest_plugin
 from thanx_async.emulator import Emulator, Faults, JobSpeed
 
-PLUGINS = ["-p", "no:cacheprovider", "-p", "no:looptime_plugin"]  # the latter leaves loops unclosed
 WARNINGS = ["-W", "error", "-W", "ignore::pytest.PytestDeprecationWarning"]
+OURS = ["-p", "no:looptime_plugin", "-p", "no:randomly"]
+"""Plugins of this suite; looptime's look at the current loop makes one that nobody closes."""
 MARKED = """
 import pytest
 
@@ -33,12 +34,14 @@ async def test_issue(thanx_client, thanx_emulator):
 
 
 def project(folder: Path, test: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest in a project of its own, with nothing but what is installed."""
+    """Run pytest in a project of its own, with nothing but what a user has installed."""
     (folder / "test_project.py").write_text(test)
-    command = [sys.executable, "-m", "pytest", "-q", *PLUGINS, *WARNINGS, *options]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *OURS, *WARNINGS, *options]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST"))
+    }
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=LONG
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=HANGS
     )
 
 

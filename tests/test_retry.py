@@ -1,3 +1,5 @@
+from math import inf
+
 import pytest
 
 from thanx_async import ConfigurationError, RetryPolicy, errors
@@ -11,9 +13,9 @@ BROKEN = errors.ConnectionFailedError("x")
         (BROKEN, True),
         (errors.RequestTimeoutError("x"), True),
         (errors.ServerError(503, None, "x"), True),
-        (errors.InvalidResponseError("x", status=502, body_start=b""), True),
+        *((errors.APIError(status, None, "x"), True) for status in (408, 409, 421, 425, 499)),
+        *((errors.APIError(status, None, "x"), False) for status in (402, 413, 415, 418)),
         (errors.InvalidResponseError("x", status=202, body_start=b""), True),
-        (errors.InvalidResponseError("x", status=404, body_start=b""), False),
         (errors.InvalidResponseError("x", status=302, body_start=b""), False),
         (errors.BadRequestError(400, None, "x"), False),
         (errors.AuthenticationError(401, None, "x"), False),
@@ -28,6 +30,20 @@ def test_backoff_grows_to_its_bound_and_ends() -> None:
     """Waits double up to the longest, and attempts are counted."""
     policy = RetryPolicy(max_attempts=6, base_delay=1, max_delay=5, jitter=0)
     assert [policy.delay(attempt, BROKEN) for attempt in range(1, 7)] == [1, 2, 4, 5, 5, None]
+
+
+def test_patience_is_counted_in_seconds() -> None:
+    """Attempts go on until the time is over, and the last wait ends with it."""
+    policy = RetryPolicy(jitter=0)
+    assert [policy.delay(99, BROKEN, since=since) for since in (0, 299, 300)] == [30, 1, None]
+    assert RetryPolicy(patience=inf, jitter=0).delay(99, BROKEN, since=1e6) == 30
+
+
+def test_a_longer_wait_is_honored() -> None:
+    """``Retry-After`` lengthens the wait, and never shortens it."""
+    policy = RetryPolicy(jitter=0)
+    asked = [errors.ServerError(503, None, "x", retry_after=seconds) for seconds in (0.0, 20.0)]
+    assert [policy.delay(3, error) for error in asked] == [2, 20]
 
 
 def test_jitter_takes_its_share() -> None:
@@ -45,10 +61,11 @@ def test_jitter_takes_its_share() -> None:
         lambda: RetryPolicy(base_delay=-1),
         lambda: RetryPolicy(base_delay=9, max_delay=1),
         lambda: RetryPolicy(jitter=2),
+        lambda: RetryPolicy(patience=-1),
     ],
 )
 def test_impossible_policies_are_refused(make: object) -> None:
     """A policy that makes no sense is a configuration error that names its field."""
     assert callable(make)
-    with pytest.raises(ConfigurationError, match=r"max_attempts|base_delay|jitter"):
+    with pytest.raises(ConfigurationError, match=r"max_attempts|base_delay|jitter|patience"):
         make()

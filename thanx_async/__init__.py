@@ -1,4 +1,4 @@
-"""Issue Thanx loyalty rewards in bulk from asyncio: every guest exactly once, every fate known."""
+"""Issue Thanx loyalty rewards in bulk from asyncio: each guest exactly once, and every outcome known."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from thanx_async.client import ThanxClient
     from thanx_async.errors import (
+        AddTimeoutError,
         APIError,
         AuthenticationError,
         BadRequestError,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 __all__ = [
     "THANX_RATE_LIMITS",
     "APIError",
+    "AddTimeoutError",
     "AsyncBatcher",
     "AuthenticationError",
     "BadRequestError",
@@ -143,7 +145,7 @@ __all__ = [
 ]
 
 _HOMES = (
-    "_core.errors",  # `errors` has the same, and loads the rooms of two more
+    "_core.errors",  # before `errors`, which loads more modules
     "models",
     "identifiers",
     "retry",
@@ -159,7 +161,7 @@ _HOMES = (
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        """Import what is asked for when it is asked for: `thanx-async --help` has no use for aiohttp."""
+        """Import a public name on first use: `thanx-async --help` does not load aiohttp."""
         if name in _HOMES:
             return import_module(f"thanx_async.{name}")
         if name in __all__:

@@ -19,7 +19,7 @@ def main() -> None:
         sys.stdout.flush()
     except OSError:  # the reader has gone
         discard_output()
-    if threading.active_count() > 1:
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         os._exit(status)  # a thread that still reads standard input would block the exit
     sys.exit(status)
 

@@ -1,4 +1,4 @@
-"""What a batch is to whoever sends it, records it or reports on it: places, key, digest, outcome."""
+"""The facts of a batch that sender, ledger and reports share: idempotency key, digest, positions, outcome."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from thanx_async.models import IssuanceFailure, IssuanceJob, counted
 
 
 def batch_key(run_id: str, number: int) -> str:
-    """The idempotency key of a run's batch: the same for the same run and number, whatever the content."""
+    """The idempotency key of a run's batch, derived from run and number, whatever the content."""
     return str(uuid5(NAMESPACE_URL, f"thanx-async:{run_id}:{number}"))
 
 
 def digest_of(body: bytes) -> bytes:
-    """What identifies a request's bytes once they are deleted."""
+    """The SHA-256 of a request's body, which identifies the body after it is deleted."""
     return hashlib.sha256(body).digest()
 
 
 @attrs.frozen
 class Positions:
-    """The places in the input of a batch's identifiers, in order.
+    """The positions in the input of a batch's identifiers, in order.
 
-    Held as the first place and, for each place skipped since, how many identifiers came before it: a
-    batch without gaps costs nothing, however large it is.
+    Stored as the first position and, for each skipped position, the number of identifiers before it. So a
+    batch without gaps takes no memory, whatever its size.
     """
 
     first: int
@@ -50,20 +50,22 @@ class Positions:
 
     @property
     def last(self) -> int:
+        """The position of the last identifier."""
         return self[self.count - 1]
 
     def index(self, position: int) -> int:
-        """Which of the identifiers stands at a place that is one of theirs."""
-        place = position - self.first
+        """The index of the identifier at one of these positions; the inverse of ``positions[index]``."""
+        offset = position - self.first
         skips = range(len(self._gaps))
-        return place - bisect_left(skips, place, key=lambda number: self._gaps[number] + number)
+        return offset - bisect_left(skips, offset, key=lambda number: self._gaps[number] + number)
 
     def packed(self) -> bytes:
-        """The gaps as bytes, two for each place skipped, the same on every machine."""
+        """The gaps as bytes, two for each skipped position, the same on every machine."""
         return _little_endian(array("H", self._gaps)).tobytes()
 
     @classmethod
     def unpacked(cls, first: int, count: int, data: bytes) -> Positions:
+        """The positions from the bytes of `packed`."""
         gaps = array("H")
         gaps.frombytes(data)
         return cls(first, count, array("L", _little_endian(gaps)))
@@ -77,9 +79,12 @@ def _little_endian(numbers: array[int]) -> array[int]:
 
 @attrs.frozen
 class BatchOutcome:
-    """How a batch ended: the state of its job, how many got a reward, and who did not and why.
+    """The final outcome of a batch.
 
-    ``failures`` are pairs of the place within the batch, from 0, and the reason.
+    Attributes:
+        state: the final state of the job, or ``refused``.
+        issued: the number of rewards.
+        failures: the guests without a reward, as pairs of the index in the batch, from 0, and the reason.
     """
 
     state: str
@@ -87,6 +92,7 @@ class BatchOutcome:
     failures: tuple[tuple[int, str], ...] = attrs.field(default=(), repr=counted)
 
     def packed(self) -> bytes:
+        """The outcome as JSON, with each reason only once."""
         reasons: dict[str, list[int]] = {}
         for index, reason in self.failures:
             reasons.setdefault(reason, []).append(index)
@@ -94,13 +100,14 @@ class BatchOutcome:
 
     @classmethod
     def unpacked(cls, data: bytes) -> BatchOutcome:
+        """The outcome from the bytes of `packed`."""
         fields = orjson.loads(data)
-        pairs = ((index, reason) for reason, rows in fields["failures"].items() for index in rows)
+        pairs = ((index, reason) for reason, indices in fields["failures"].items() for index in indices)
         return cls(fields["state"], fields["issued"], tuple(sorted(pairs)))
 
 
 def outcome_of(job: IssuanceJob, count: int) -> list[tuple[int, str]] | None:
-    """The failures by index; None where Thanx's numbers leave open who got a reward."""
+    """The failures of a finished job, by index; None if its counts leave open who got a reward."""
     failures: tuple[IssuanceFailure, ...] = job.summary.failures if job.summary else ()
     reasons = {row.identifier_index: row.error for row in failures}
     if job.state == "revoked":

@@ -1,4 +1,4 @@
-"""Models out of parsed JSON. What Thanx may add is ignored, and what does not fit is an error."""
+"""Decodes parsed JSON into models: required fields must fit, and optional fields are left out if not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar, get_origin
 
+import attrs
 import cattrs
+import cattrs.gen
+from attrs import NOTHING
 
 from thanx_async.models import IssuanceFailure
 
@@ -16,12 +19,21 @@ T = TypeVar("T")
 
 _Failures = tuple[IssuanceFailure, ...]
 
-_GUEST = re.compile(r"[^\s\"'<>:;,(][^\s\"<>:;,(]*@[^\s\"'<>:;,)]+|\+?\d[\d ().-]{5,}\d")
+MISFITS = cattrs.BaseValidationError, KeyError, TypeError, ValueError, OverflowError, RecursionError
+"""The exceptions of decoders for values that do not fit."""
+
+_LONGEST_TEXT = 1_000
+_NO_REASON = "no reason given"
+_AT = r"(?:@|%40|&#0*64;|&#[xX]0*40;|&commat;)"
+_SEPARATOR = r"[ ().\-/\u00a0\u2010-\u2015\u202f]"
+_GUEST = re.compile(
+    rf"[^\s\"'<>:;,(@]{{1,100}}{_AT}[^\s\"'<>:;,)]{{1,255}}|\+?\d(?:{_SEPARATOR}{{0,3}}\d){{6,20}}"
+)
 
 
 def masked(text: str) -> str:
-    """The text without whatever looks like an e-mail address or a phone number."""
-    return _GUEST.sub("[masked]", text)
+    """The first 1,000 characters, with anything that looks like an email address or a phone number masked."""
+    return _GUEST.sub("[masked]", text[:_LONGEST_TEXT])
 
 
 def _converter() -> cattrs.Converter:
@@ -32,19 +44,56 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook_func(lambda kind: kind == _Failures, lambda value, _: _failures(value))
     converter.register_structure_hook(int, partial(_number, kind=int))
     converter.register_structure_hook(float, partial(_number, kind=float))
+    converter.register_structure_hook_factory(attrs.has, lambda kind: _Lenient(converter, kind))
     return converter
 
 
+class _Lenient:
+    """Structures one class. A field with a default is left out if its value does not fit.
+
+    To reject the whole answer for such a field would lose the rest of it.
+    """
+
+    def __init__(self, converter: cattrs.Converter, kind: type[attrs.AttrsInstance]) -> None:
+        attrs.resolve_types(kind)
+        self._strict = cattrs.gen.make_dict_structure_fn(kind, converter, _cattrs_detailed_validation=False)
+        self._converter = converter
+        self._kind = kind
+        self._fields = {field.name: field for field in attrs.fields(kind)}
+
+    def __call__(self, value: dict[str, object], _: object) -> object:
+        if not isinstance(value, dict):
+            raise TypeError
+        try:
+            return self._strict(value, self._kind)
+        except MISFITS:
+            fitting: dict[str, object] = {}
+            for name in self._fields.keys() & value.keys():
+                self._fit(name, value[name], fitting)
+            return self._kind(**fitting)
+
+    def _fit(self, name: str, value: object, fitting: dict[str, object]) -> None:
+        field = self._fields[name]
+        try:
+            fitting[name] = self._converter.structure(value, field.type or object)
+        except MISFITS:
+            if field.default is NOTHING:
+                raise
+
+
 def _failures(value: object) -> _Failures:
-    """A job may have 10,000 of them, which repeat a few texts: kept once, and without guests in them."""
+    """The failures of a job. Up to 10,000 rows repeat a few texts, which are masked and stored once."""
     if not isinstance(value, list | None):
         raise TypeError
     texts: dict[str, str] = {}
     failures = []
     for row in value or ():
-        index, kind, error = row["identifier_index"], row["identifier_type"], row["error"]
-        if type(index) is not int or not isinstance(kind, str) or not isinstance(error, str):
-            raise TypeError
+        if not isinstance(row, dict) or type(index := row.get("identifier_index")) is not int:
+            continue  # the counts show that a failure is missing
+        kind, error = row.get("identifier_type"), row.get("error")
+        if not isinstance(kind, str) or not isinstance(error, str):
+            kind = kind if isinstance(kind, str) else ""
+            error = error if isinstance(error, str) else _NO_REASON
         for text in {kind, error}.difference(texts):
             texts[text] = masked(text)
         failures.append(IssuanceFailure(index, texts[kind], texts[error]))
@@ -58,7 +107,7 @@ def _text(value: object, _: type) -> str:
 
 
 def _number(value: object, _: type, kind: type[float]) -> float:
-    """A number; null, as Thanx may send for a count that is not known yet, is 0."""
+    """A number. Null is 0, because Thanx may send it for a count that is not known yet."""
     if value is None:
         return kind(0)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -77,13 +126,13 @@ _CONVERTER = _converter()
 
 
 def enveloped(kind: type[T], name: str) -> Callable[[object], T]:
-    """The decoder of an answer that holds a model under a name."""
+    """The decoder for an answer with a model under ``name``."""
 
     def decoder(payload: object) -> T:
         if not isinstance(payload, dict):
             raise TypeError
         value = payload[name]
-        if get_origin(kind) and not isinstance(value, list):  # a text would pass as a list of its letters
+        if get_origin(kind) and not isinstance(value, list):  # a string would pass as a list of its letters
             raise TypeError
         return _CONVERTER.structure(value, kind)
 

@@ -1,4 +1,4 @@
-"""Any number of guests, in batches: read, cut, sent side by side within the rate limits, accounted for."""
+"""`AsyncBatcher`: issues rewards to any number of guests, in batches, with `issue`, `stream` or `add`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from uuid import uuid4
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, LedgerError, ServerError, TransportError
+from thanx_async._core.tasks import Home
 from thanx_async.batching import (
-    SERVICE_RUNS,
     BatchError,
     BatchInDoubt,
     BatchRange,
@@ -38,11 +38,12 @@ from thanx_async.batching import (
 from thanx_async.client import ThanxClient, internals
 from thanx_async.identifiers import MAX_BATCH, normalise
 from thanx_async.jobs import JobHandle
+from thanx_async.ledger import SERVICE_RUNS
 from thanx_async.models import check_target
 
 if TYPE_CHECKING:
     from thanx_async.batching import Recorder
-    from thanx_async.ledger import Ledger
+    from thanx_async.ledger import SERVICE_RUNS, Ledger
 
 __all__ = [
     "AsyncBatcher",
@@ -66,24 +67,29 @@ _log = logging.getLogger("thanx_async.batching")
 
 
 class AsyncBatcher:
-    """Issues one reward to each of any number of guests: those of an input with `issue`, or, opened with
-    ``async with``, those whom concurrent callers `add`.
+    """Issues one reward to each of any number of guests.
+
+    `issue` and `stream` take the guests of an input. `add` takes guests one by one from concurrent callers,
+    while the batcher is open: ``async with batcher``.
 
     Args:
         client: an open client.
         campaign_id, merchant_id, variant_id: what to issue. Source: Issue Rewards reference page.
         batch_size: identifiers in a request, 1 to 10,000.
-        max_concurrency: requests at once; by default as many as the rate limits and the measured latency
+        max_concurrency: requests in flight; by default as many as the rate limits and the measured latency
             call for, 2 to 32.
-        deduplicate: give each guest of a run one reward only; this costs about 110 bytes a guest, until the
-            input has ended.
-        keep_values: name the guests in the report's rows; without it only positions are kept.
-        guard: how many rewards at most, and how many failures are too many, for each run of `issue`.
-        ledger: an open ledger, in which each batch is recorded before it is sent: the same run can be
-            started again after a crash, and goes on where it was.
+        deduplicate: issue each guest of a run only one reward. This takes about 110 bytes for each guest,
+            until the input has ended.
+        keep_values: name the guests in the report's rows. Without it, rows have only positions.
+        guard: limits the rewards and the failures of each run of `issue` and `stream`.
+        ledger: an open ledger, where each batch is recorded before it is sent. After a crash the same run can
+            be started again, and continues where it stopped.
         linger: seconds for which the first guest of a batch waits in `add` for others.
-        max_waiting: guests who may wait in `add` to be sent; further callers wait for a place, in order.
-        on_progress: called with the run whenever its account has changed.
+        max_waiting: guests who can wait in `add` to be sent. Further callers wait for a place, in order.
+        on_progress: called with the run after each change.
+
+    Raises:
+        ConfigurationError: an argument is unusable; the message tells which one, and why.
     """
 
     def __init__(
@@ -117,7 +123,7 @@ class AsyncBatcher:
         self._linger = linger
         self._max_waiting = max_waiting
         self._on_progress = on_progress
-        self._recorder = None if ledger is None else self._recording_in(ledger, target)
+        self._recorder = None if ledger is None else self._make_recorder(ledger, target)
         self._sender = BatchSender(
             target,
             transport,
@@ -127,6 +133,7 @@ class AsyncBatcher:
             max_concurrency=max_concurrency,
             keep_values=keep_values,
         )
+        self._home = Home("the batcher", "async with AsyncBatcher(...) as batcher")
         self._collector: Collector | None = None
 
     def __repr__(self) -> str:
@@ -135,37 +142,37 @@ class AsyncBatcher:
 
     @property
     def concurrency(self) -> int:
-        """Requests that may be under way at once: the rate times the latency (Little's law), and one more."""
+        """Requests allowed in flight: by default the rate times the latency (Little's law), plus one."""
         return self._sender.concurrency
 
     async def issue(self, identifiers: Identifiers, *, run_id: str | None = None) -> IssuanceRun:
-        """Send everything; returns once Thanx has accepted every batch. Then ``await run.wait()``.
+        """Send all guests of an input, until Thanx has accepted every batch. Then ``await run.wait()``.
 
         Args:
-            identifiers: any iterable or async iterable of what `Identifier.parse` takes. Items that are no
-                identifiers become ``rejected`` rows.
-            run_id: makes the idempotency keys repeatable: the same input under the same ``run_id`` is not
-                issued twice for as long as Thanx keeps its keys. With a ledger the run goes on where it
-                was: what was accepted is not sent again, and what is in doubt is sent with the same key
-                and bytes.
+            identifiers: any iterable or async iterable of values that `Identifier.parse` takes. Invalid items
+                become ``rejected`` rows.
+            run_id: makes the idempotency keys repeatable; a new one by default. The same input under the same
+                ``run_id`` is not issued twice as long as Thanx keeps its keys. With a ledger, the run
+                continues where it stopped: accepted batches are not sent again, and batches in doubt are sent
+                with the same key and bytes.
 
         Raises:
-            InputChangedError: the ledger has this run with another input; nothing was sent.
-            LedgerError: the ledger has this run with other settings, or another process is at it; nothing
-                was sent.
-            BatchError: the run stopped; its ``run`` knows the fate of everything that was read, and its
-                cause is what stopped it.
+            InputChangedError: the ledger has this run with another input. Nothing was sent.
+            LedgerError: the ledger has this run with other settings, or another process is issuing it.
+                Nothing was sent.
+            BatchError: the run stopped. Its ``run`` knows the fate of every item read so far, and its
+                ``__cause__`` is the error that stopped the run.
         """
-        return await _seen_through(self.stream(identifiers, run_id=run_id))
+        return await _run_to_end(self.stream(identifiers, run_id=run_id))
 
     def stream(self, identifiers: Identifiers, *, run_id: str | None = None) -> IssuanceStream:
-        """Like `issue`, with the handles as they are accepted, in input order::
+        """Like `issue`, but yield each job handle once Thanx accepts its batch, in input order::
 
             async with batcher.stream(source) as handles:
                 async for handle in handles: ...
 
-        A slow consumer slows the reading. Leaving the block stops the run: nothing more is sent, and
-        requests under way are finished. ``handles.run`` is the account at every moment.
+        A slow consumer applies backpressure to the input. Leaving the block stops the run: no more batches
+        are sent, and requests in flight finish. ``handles.run`` is accurate at every moment.
         """
         _check_run_id(run_id)
         account = RunAccount(run_id or uuid4().hex, self._chunker())
@@ -183,40 +190,43 @@ class AsyncBatcher:
         return stream
 
     async def resume(self, run_id: str, *, replay: bool = True) -> IssuanceRun:
-        """Take up a run from the ledger alone, without its input.
+        """Continue a run from the ledger alone, without its input.
 
-        What is in doubt is sent again with the same key and bytes, and the handles are those of all
-        recorded batches. What was not recorded, because the run stopped before, needs the input: `issue`.
-        The account holds the recorded batches only, and its rows have no values.
+        Batches in doubt are sent again, with the same key and bytes. The returned run holds all recorded
+        batches, but its rows have no identifiers. If the run stopped before all of its input was recorded,
+        the rest needs the input: call `issue`.
 
         Args:
-            replay: without it nothing is sent; what is in doubt is only reported.
+            run_id: the id of the run.
+            replay: send batches in doubt. Without it nothing is sent, and they are only reported.
 
         Raises:
-            LedgerError: the run is unknown, issues something else, or another process is at it.
+            LedgerError: the run is unknown, issues something else, or another process is issuing it.
             BatchError: as for `issue`.
         """
-        return await self._take_up(run_id, replay=replay)
+        return await self._continue(run_id, replay=replay)
 
-    async def _take_up(self, run_id: str, *, replay: bool = True, decided: bool = True) -> IssuanceRun:
+    async def _continue(
+        self, run_id: str, *, replay: bool = True, only_in_doubt: bool = False
+    ) -> IssuanceRun:
         if self._recorder is None:
             raise ConfigurationError(
                 "to resume a run, AsyncBatcher needs the ledger that it is recorded in", argument="ledger"
             )
         account = RunAccount(run_id, self._chunker())
-        recall = partial(self._recorder.recall, replay=replay, decided=decided)
-        guard = self.guard if decided else Guard()
-        return await _seen_through(self._stream(account, None, guard, recall))
+        recall = partial(self._recorder.recall, replay=replay, only_in_doubt=only_in_doubt)
+        guard = Guard() if only_in_doubt else self.guard
+        return await _run_to_end(self._stream(account, None, guard, recall))
 
     async def plan(self, identifiers: Identifiers) -> IssuancePlan:
-        """Read and check the input without sending anything."""
+        """Read and check the input without a request. Returns what a run would send."""
         return await planned(Source(identifiers), self._chunker(), self._client.limiter.limits)
 
     def _chunker(self) -> Chunker:
         return Chunker(self._batch_size, deduplicate=self._deduplicate, keep_values=self._keep_values)
 
-    def _recording_in(self, ledger: Ledger, target: Target) -> Recorder:
-        from thanx_async.batching import Recorder  # what records is not loaded for those who do not
+    def _make_recorder(self, ledger: Ledger, target: Target) -> Recorder:
+        from thanx_async.batching import Recorder  # not loaded without a ledger
         from thanx_async.ledger import RunRecord
 
         settings = RunRecord(
@@ -233,8 +243,10 @@ class AsyncBatcher:
         return Recorder(ledger, settings, target, keep_values=self._keep_values)
 
     async def __aenter__(self) -> Self:
-        if self._collector is not None and not self._collector.is_closed:
+        if self._collector is not None and not self._collector.is_closed and not self._home.is_lost:
             raise ConfigurationError("the batcher is open already: share it, or make another one")
+        self._home.end()
+        self._home.enter()
         self._collector = Collector(
             self._sender, size=self._batch_size, linger=self._linger, max_waiting=self._max_waiting
         )
@@ -243,8 +255,8 @@ class AsyncBatcher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close, as `aclose` does. On a cancellation nothing more is sent."""
-        collector = self._opened
+        """Close like `aclose`. After a cancellation nothing more is sent."""
+        collector = self._open_collector
         if error is None or isinstance(error, Exception):
             await collector.aclose(None)
         else:
@@ -252,71 +264,93 @@ class AsyncBatcher:
             error.add_note(f"micro-batches: {collector.report}")
 
     @property
-    def _opened(self) -> Collector:
-        if self._collector is None:
-            raise ConfigurationError(
-                "the batcher is not open: use it as `async with AsyncBatcher(...) as batcher`"
-            )
+    def _open_collector(self) -> Collector:
+        self._home.check()
+        assert self._collector is not None  # noqa: S101 - it is made where the home is entered
         return self._collector
 
-    async def add(self, identifier: object) -> JobHandle:
-        """Issue a reward to one guest; returns the job of its batch once Thanx has accepted it.
+    async def add(self, identifier: object, *, timeout: float | None = None) -> JobHandle:
+        """Issue a reward to one guest. Returns the job of the guest's batch once Thanx has accepted it.
 
-        Guests of concurrent callers go out together. A guest who is added again while waiting is sent once,
-        and both callers get the handle; once its batch is on its way, a further ``add`` is a further reward.
-        Cancelling takes the guest out, unless somebody else has added it too or its batch is on its way.
-        Waits while ``max_waiting`` guests wait.
+        Guests of concurrent callers share a batch. A guest who is added twice while waiting is sent once, and
+        both callers get the handle. Once the guest's batch is cut, another ``add`` is another reward.
+
+        Cancelling takes the guest out, unless another caller has added the same guest or the batch is cut. A
+        note on the cancellation, which is the cause of the `TimeoutError` of ``asyncio.timeout``, tells
+        whether the guest was taken out or may get the reward, and with which idempotency key.
+        While ``max_waiting`` guests are waiting, further callers wait for a place.
+
+        Call it on the event loop on which the batcher was opened; from another thread as
+        ``asyncio.run_coroutine_threadsafe(batcher.add(guest), loop).result()``.
 
         Args:
-            identifier: what `Identifier.parse` takes.
+            identifier: a value that `Identifier.parse` takes.
+            timeout: in seconds; None for as long as it takes.
 
         Raises:
-            InvalidIdentifierError: at once; nobody else is concerned.
-            BadRequestError: Thanx refused the batch. Where it blames a single value, the others are sent
+            AddTimeoutError: there was no answer in time; ``in_doubt`` tells whether the guest may get the
+                reward.
+            InvalidIdentifierError: the identifier is invalid. It does not affect other callers.
+            BadRequestError: Thanx refused the batch. If it blames a single value, the other guests are sent
                 without it.
             BatcherClosedError: the batcher was closed; ``in_doubt`` tells whether the guest was sent.
-            ThanxError: what the batch ended in, ``in_doubt`` with its ``idempotency_key`` if it was sent.
+            ThanxError: the error that ended the batch, ``in_doubt`` and with the batch's ``idempotency_key``
+                if Thanx may have acted on it.
         """
-        return await self._opened.add(normalise(identifier))
+        checks.timeout(timeout)
+        return await self._open_collector.add(normalise(identifier), timeout)
 
     async def outcome(self, identifier: object, *, timeout: float | None = None) -> Outcome:
-        """Wait for the job of a guest whose `add` has returned, the latest one, and tell how it went.
+        """Wait for the latest job of a guest who was added, and tell the guest's outcome.
 
-        The last ``max_waiting`` accepted guests are remembered, of at most 10,000 batches. All who ask about
-        one job share its polls.
+        A guest who is still on the way is waited for, whatever has become of the caller of `add`.
+
+        The batcher remembers the last ``max_waiting`` accepted guests, in at most 10,000 batches. All callers
+        who wait for a job share its polls.
 
         Args:
-            timeout: seconds, None for as long as it takes.
+            identifier: a value that `Identifier.parse` takes.
+            timeout: in seconds; None for as long as it takes.
 
         Raises:
-            ConfigurationError: no such guest is remembered.
-            JobTimeoutError, ThanxError: as from `JobHandle.wait`; ask again.
+            ConfigurationError: the guest is not remembered.
+            AddTimeoutError: the guest is still on the way; call again.
+            JobTimeoutError: the job is still running; call again.
+            ThanxError: Thanx refused a poll, such as with a 401 or a 404. Outages are waited out.
         """
         checks.timeout(timeout)
-        return await self._opened.outcomes.of(normalise(identifier), timeout=timeout)
+        return await self._open_collector.outcome_for(normalise(identifier), timeout=timeout)
 
     async def aclose(self, *, timeout: float | None = None) -> CloseReport:
-        """Take no more guests, send those who wait, without lingering, and wait for the answers.
+        """Stop taking guests, send everyone still waiting without lingering, and wait for the answers.
 
         Args:
-            timeout: seconds, 0 for none, after which nothing more is sent and what is under way is broken
-                off: the callers get a `BatcherClosedError`, which is ``in_doubt`` for those who were sent.
-        """
-        checks.timeout(timeout)
-        return await self._opened.aclose(timeout)
-
-    async def recover(self) -> list[IssuanceRun]:
-        """Send again, with the same keys and bytes, what earlier openings of a batcher for this campaign left
-        in doubt in the ledger: after a crash, for one. Call it at the start of a service.
-
-        Runs of other processes that are alive are left alone, and so is what has been in doubt for longer
-        than the ledger's ``replay_within``. Whatever is left, and why, is logged as a warning; it stays in
-        doubt in the ledger, and can be recovered later. A process that died in another container, or on a
-        machine that has another name by now, counts as alive for 5 minutes.
+            timeout: in seconds; None for as long as it takes, 0 for no wait. After it nothing more is sent,
+                and requests in flight are cancelled. Their callers get a `BatcherClosedError`, which is
+                ``in_doubt`` for guests who were sent.
 
         Returns:
-            The runs that were taken up, as far as they were in doubt: ``run.in_doubt`` is what still is, and
-            ``run.error`` what stopped it. Without an answer from Thanx the first of them is the last.
+            The guests left without an answer.
+        """
+        checks.timeout(timeout)
+        return await self._open_collector.aclose(timeout)
+
+    async def recover(self) -> list[IssuanceRun]:
+        """Send the batches of `add` that earlier processes left in doubt, with the same keys and bytes.
+
+        Call this when a service starts. It covers batches in the ledger with the same campaign, merchant and
+        variant. Batches that this batcher itself leaves in doubt while it is open are sent again once Thanx
+        answers; `recover` tries them at once.
+
+        Runs of processes that are still alive are left alone, and so are batches that have been in doubt for
+        longer than the ledger's ``replay_within``. A warning in the log tells which batches stay in doubt,
+        and why; they can be recovered later. A process that died in another container, or on a machine that
+        has since been renamed, counts as alive for 5 minutes.
+
+        Returns:
+            The recovered runs, with only the batches that were in doubt. ``run.in_doubt`` holds the batches
+            that still are, and ``run.error`` the error that stopped the run. If Thanx does not answer, the
+            first such run is the last one.
 
         Raises:
             ConfigurationError: the batcher has no ledger.
@@ -327,12 +361,14 @@ class AsyncBatcher:
                 "to recover, AsyncBatcher needs the ledger that its batches are recorded in",
                 argument="ledger",
             )
+        if self._collector is not None and not self._collector.is_closed:
+            await self._open_collector.settle_doubts()
         runs = []
         for run_id in await self._recorder.left_in_doubt(SERVICE_RUNS):
             try:
-                run = await self._take_up(run_id, decided=False)
+                run = await self._continue(run_id, only_in_doubt=True)
             except LedgerError as error:
-                _log.warning("run %s was not taken up: %s", run_id, error)
+                _log.warning("run %s was not recovered: %s", run_id, error)
                 continue
             except BatchError as error:
                 run = error.run
@@ -345,7 +381,7 @@ class AsyncBatcher:
         return runs
 
 
-async def _seen_through(stream: IssuanceStream) -> IssuanceRun:
+async def _run_to_end(stream: IssuanceStream) -> IssuanceRun:
     async with stream as handles:
         async for _ in handles:
             pass

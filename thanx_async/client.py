@@ -1,11 +1,11 @@
-"""The client: one short method for each endpoint."""
+"""`ThanxClient`: one short method for each endpoint of the Thanx Partner API."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, NoReturn, Self, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 import aiohttp
@@ -20,6 +20,7 @@ from thanx_async.http import (
     checked_url,
     environment,
     header,
+    unpicklable,
     url_of,
     variable,
     wire,
@@ -65,21 +66,24 @@ class ClientOptions(TypedDict, total=False):
 class ThanxClient:
     """A connection to the Thanx Partner API, used as ``async with ThanxClient(...) as client``.
 
+    It belongs to the event loop on which it was opened. It can be opened again after it was closed, or after
+    its loop was; blocks may be nested, and the outermost closes it.
+
     Args:
-        client_id, access_token: the credential, from Thanx.
-        environment: the sandbox, unless said otherwise.
-        base_url: overrides the environment; HTTPS, or a loopback address.
+        client_id, access_token: the credential from Thanx.
+        environment: sandbox or production; the sandbox by default.
+        base_url: overrides the environment. HTTPS, or a loopback address.
         user_agent: names the partner, as ``{partner}/1.0.0``, so that Thanx can find its requests.
-        session: a session of yours, which stays open; its own TLS settings are not used, since
-            certificates are always checked (set SSL_CERT_FILE to trust a private authority).
-        timeout: limits of one attempt.
-        retry: how often, and after what waits, a request is sent again.
-        limiter: spends the rate limits of the credential; a `LocalRateLimiter` of its own by default.
-            Clients with the same credential must share one.
-        hook: gets a record of each request, wait, retry, batch and job; by default they are logged.
+        session: your own session, which the client does not close. Its TLS settings are not used, because
+            certificates are always verified; set SSL_CERT_FILE to trust a private authority.
+        timeout: the timeout of one attempt.
+        retry: how often, and after which delays, a request is sent again.
+        limiter: keeps the rate limits of the credential; a new `LocalRateLimiter` by default. Clients with
+            the same credential must share a limiter.
+        hook: gets a record of each request, wait, retry, batch and job. By default they are logged.
 
     Raises:
-        ConfigurationError: an argument is unusable; the message says which and why.
+        ConfigurationError: an argument is unusable; the message tells which one, and why.
     """
 
     def __init__(
@@ -101,30 +105,27 @@ class ThanxClient:
         self.client_id = client_id
         self.limiter: RateLimiter = LocalRateLimiter() if limiter is None else limiter
         self.hook = hook
-        headers = {
-            "Authorization": f"Bearer {header('access_token', access_token)}",
-            "X-ClientId": header("client_id", client_id),
-            "Accept-Version": wire.API_VERSION,
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "User-Agent": header("user_agent", user_agent, spaces=True),
-        }
         self._transport = Transport(
             self.base_url,
-            headers,
+            _headers(client_id, access_token, user_agent),
             session=session,
             timeout=timeout,
             retry=retry,
             limiter=self.limiter,
             hook=hook,
         )
-        self._jobs_service = JobService(self._transport, self.limiter, hook)
-        self._jobs = JobRegistry(self._jobs_service)
+        self._job_service = JobService(self._transport, self.limiter, hook)
+        self._jobs = JobRegistry(self._job_service)
 
     @classmethod
     def from_env(cls, **overrides: Unpack[ClientOptions]) -> Self:
-        """Make a client from THANX_CLIENT_ID, THANX_ACCESS_TOKEN and, optionally, THANX_USER_AGENT, and
+        """Make a client from environment variables.
+
+        THANX_CLIENT_ID and THANX_ACCESS_TOKEN are required. THANX_USER_AGENT is optional, and so is
         THANX_BASE_URL or THANX_ENVIRONMENT (``sandbox``, the default, or ``production``).
+
+        Args:
+            overrides: arguments of `ThanxClient`, which replace the variables.
 
         Raises:
             ConfigurationError: a variable is missing or wrong; the message names it.
@@ -143,14 +144,27 @@ class ThanxClient:
     def __repr__(self) -> str:
         return f"<ThanxClient {self.base_url} {self.limiter!r}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise unpicklable()
+
     async def __aenter__(self) -> Self:
-        self._transport.open()
+        if self._transport.session.is_lost:
+            self._jobs.begin_anew()
+        await self._transport.session.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._transport.close()
+        await self._transport.session.leave()
+
+    async def aclose(self) -> None:
+        """Close it, as the end of the outermost ``async with`` does; it can be opened again.
+
+        For hosts that have hooks for start and end in place of a block: ``await client.__aenter__()`` in the
+        one, and ``await client.aclose()`` in the other.
+        """
+        await self._transport.session.close()
 
     async def issue_rewards(
         self,
@@ -161,17 +175,24 @@ class ThanxClient:
         identifiers: Iterable[object],
         idempotency_key: str | None = None,
     ) -> JobHandle:
-        """Issue one request's worth of rewards: 1 to 10,000 identifiers, as `Identifier.parse` takes them.
+        """Issue rewards to 1 to 10,000 guests in one request.
 
-        They are sent as given, in this order; `AsyncBatcher` takes any number and drops duplicates.
-        Without an ``idempotency_key`` one is made. After an error that is ``in_doubt``, call again with the
-        error's ``idempotency_key`` and the same identifiers: Thanx then answers as the first time, and
-        issues nothing twice.
+        Identifiers are sent as given, in the same order. `AsyncBatcher` takes any number of guests, and drops
+        duplicates.
+
+        After an error that is ``in_doubt``, call again with the error's ``idempotency_key`` and the same
+        identifiers. Thanx then repeats its first answer, and issues nothing twice.
+
+        Args:
+            campaign_id, merchant_id, variant_id: what to issue. Source: Issue Rewards reference page.
+            identifiers: values that `Identifier.parse` takes.
+            idempotency_key: identifies the request; a new one by default.
 
         Raises:
-            InvalidIdentifierError: with the position; nothing was sent.
-            ConfigurationError: no identifiers, or too many; nothing was sent.
-            APIError, TransportError: what the last attempt ended in.
+            InvalidIdentifierError: an identifier is invalid; the message tells its position. Nothing was
+                sent.
+            ConfigurationError: there are no identifiers, or too many. Nothing was sent.
+            APIError, TransportError: the error that ended the last attempt.
         """
         check_target(campaign_id, merchant_id, variant_id)
         values = checked_values(identifiers)
@@ -182,33 +203,43 @@ class ThanxClient:
         return self._jobs.accepted(job, merchant_id=merchant_id, total=len(values))
 
     async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob:
-        """A snapshot of a job; like everything that only looks, it waits its turn behind issuing."""
-        return await self._jobs_service.look(job_id, merchant_id)
+        """Fetch a snapshot of a job. Like every request that only reads, it waits behind issuing."""
+        return await self._job_service.look(job_id, merchant_id)
 
     async def revoke_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob:
-        """Take back the rewards of a completed or failed job.
+        """Revoke the rewards of a completed or failed job.
 
-        It has no idempotency key, so it is sent again only after a refusal or when it certainly did not
-        arrive. After another error, look at the job's state before you repeat it.
+        The request has no idempotency key, so it is sent again only after a refusal, or if it certainly did
+        not arrive. After any other error, check the job's state before you repeat the call.
+
+        Raises:
+            UnprocessableError: the job is still running, or is revoked already.
+            APIError, TransportError: the error that ended the last attempt.
         """
-        return await self._jobs_service.revoke(job_id, merchant_id)
+        return await self._job_service.revoke(job_id, merchant_id)
 
     def job(self, job_id: str, *, merchant_id: str) -> JobHandle:
-        """Attach to a job by its id; no request is made."""
+        """Attach to a job by its id, without a request."""
         checks.text("job_id", job_id)
         checks.text("merchant_id", merchant_id)
         return self._jobs.handle(job_id, merchant_id)
 
     def notify(self, event: Event) -> None:
-        """Tell of a webhook's event, on the event loop: who waits for its job looks at it at once. Events
-        may come twice, late, or before the job's handle exists; once they come, polls only make sure."""
-        from thanx_async.webhooks import Event  # loaded by who made the event
+        """Pass a webhook event to the client, so that callers who wait for its job poll it at once.
+
+        Call this on the event loop. Events may come twice, late, or before the job has a handle. While events
+        keep arriving, polls are only a fallback.
+
+        Args:
+            event: the event from `webhooks.verify`.
+        """
+        from thanx_async.webhooks import Event  # the caller has loaded it already
 
         checks.kind("event", isinstance(event, Event), "an event, from webhooks.verify", event)
         self._jobs.notify(event)
 
     def list_campaigns(self, *, merchant_id: str) -> AsyncIterator[Campaign]:
-        """All campaigns of a merchant; one request for every hundred."""
+        """Iterate over all campaigns of a merchant; one request for every hundred."""
         return catalogue.pages(
             "/partner/campaigns",
             merchant_id,
@@ -216,17 +247,20 @@ class ThanxClient:
         )
 
     async def get_campaign(self, campaign_id: str) -> Campaign:
-        """One campaign with its variants."""
+        """Fetch a campaign with its variants."""
         return await self._get(catalogue.campaign(campaign_id), catalogue.decode_campaign)
 
     async def create_campaign(self, campaign: NewCampaign) -> Campaign:
-        """Create a campaign. It has no idempotency key: after an error that is ``in_doubt``, list the
-        campaigns before you repeat it."""
+        """Create a campaign.
+
+        The request has no idempotency key: after an error that is ``in_doubt``, list the campaigns before
+        you repeat the call.
+        """
         checks.kind("campaign", isinstance(campaign, NewCampaign), "a NewCampaign", campaign)
         return await self._transport.call(catalogue.create_campaign(campaign), catalogue.decode_campaign)
 
     def list_reward_templates(self, *, merchant_id: str) -> AsyncIterator[RewardTemplate]:
-        """All reward templates of a merchant; one request for every hundred."""
+        """Iterate over all reward templates of a merchant; one request for every hundred."""
         return catalogue.pages(
             "/partner/reward_templates",
             merchant_id,
@@ -234,21 +268,32 @@ class ThanxClient:
         )
 
     async def get_reward_template(self, template_id: str, *, merchant_id: str) -> RewardTemplate:
-        """One reward template."""
+        """Fetch a reward template."""
         return await self._get(catalogue.template(template_id, merchant_id), catalogue.decode_template)
 
     async def list_merchants(self) -> list[Merchant]:
-        """The merchants that the credential may act for."""
+        """Fetch the merchants that the credential can act for."""
         return await self._get(catalogue.merchants(), catalogue.decode_merchants)
 
     async def get_scopes(self) -> frozenset[str]:
-        """What the credential may do; issuing needs ``rewards.issue``."""
+        """Fetch the scopes of the credential. Issuing needs ``rewards.issue``."""
         return await self._get(catalogue.scopes(), catalogue.decode_scopes)
 
     async def _get(self, request: wire.Request, decoder: Callable[[object], T]) -> T:
         return await self._transport.call(request, decoder, lane=Lane.POLL)
 
 
+def _headers(client_id: str, access_token: str, user_agent: str) -> dict[str, str]:
+    return {
+        "Authorization": f"Bearer {header('access_token', access_token)}",
+        "X-ClientId": header("client_id", client_id),
+        "Accept-Version": wire.API_VERSION,
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "User-Agent": header("user_agent", user_agent, spaces=True),
+    }
+
+
 def internals(client: ThanxClient) -> tuple[Transport, JobRegistry]:
-    """For `AsyncBatcher`, which stands above the client and shares its way to Thanx and its polls."""
-    return client._transport, client._jobs  # noqa: SLF001 - of its own module
+    """The client's transport and job registry, for `AsyncBatcher`."""
+    return client._transport, client._jobs  # noqa: SLF001 - the class is in this module

@@ -1,12 +1,12 @@
-"""Everything that this library raises on its own account.
+"""The tree of all errors that this library raises.
 
     ThanxError
-    ├── ConfigurationError              wrong use, found before anything is sent
-    ├── InvalidIdentifierError          not an e-mail address and not a phone number
+    ├── ConfigurationError              a usage error, found before anything is sent
+    ├── InvalidIdentifierError          neither an email address nor a phone number
     ├── TransportError                  no usable answer: Thanx may or may not have acted
     │   ├── ConnectionFailedError
     │   ├── RequestTimeoutError
-    │   └── InvalidResponseError        an answer, but not one of Thanx's
+    │   └── InvalidResponseError        an answer that does not follow Thanx's API
     ├── APIError                        Thanx answered with an error
     │   ├── BadRequestError             400
     │   ├── AuthenticationError         401
@@ -16,20 +16,22 @@
     │   │   └── IdempotencyConflictError
     │   ├── RateLimitedError            429
     │   └── ServerError                 5xx
-    ├── JobTimeoutError                 the job lives on
-    ├── BatchError                      a run that stopped; `.run` knows every fate
-    ├── GuardError                      a guard rail stopped the run
-    ├── BatcherClosedError              a guest who was added too late
-    ├── LedgerError
-    │   └── InputChangedError           a run started again with another input
-    └── WebhookError
-        └── SignatureError
+    ├── JobTimeoutError                 the job is still running at Thanx
+    ├── BatchError                      a run stopped early; `.run` knows the fate of every identifier
+    ├── GuardError                      the guard stopped the run
+    ├── BatcherClosedError              the batcher closed before Thanx answered for the guest
+    ├── AddTimeoutError                 add() was not answered in time
+    ├── LedgerError                     the ledger failed, or does not allow what was asked
+    │   └── InputChangedError           a run was started again with another input
+    └── WebhookError                    not a valid Thanx event
+        └── SignatureError              not signed by Thanx
 
-Messages hold positions, counts, codes and job ids; never a token, a secret or a guest's value.
-Errors survive pickling, with all their fields.
+Messages contain positions, counts, codes and job ids, but never a token, a secret or a guest's identifier.
+Errors keep all their fields when pickled.
 """
 
 from thanx_async._core.errors import (
+    AddTimeoutError,
     APIError,
     AuthenticationError,
     BadRequestError,
@@ -58,6 +60,7 @@ from thanx_async.jobs import JobTimeoutError
 
 __all__ = [
     "APIError",
+    "AddTimeoutError",
     "AuthenticationError",
     "BadRequestError",
     "BatchError",

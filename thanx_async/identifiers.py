@@ -19,7 +19,15 @@ _ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]"
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _EMAIL = re.compile(rf"(?=[^@]{{1,64}}@){_ATOM}++(?:\.{_ATOM}++)*+@(?:{_LABEL}\.)+(?!\d+\Z){_LABEL}")
 MAX_EMAIL = 254
-_PHONE = re.compile(r"\+[1-9]\d{7,14}", re.ASCII)
+# Countries whose national numbers are dialed with a 0 that is no part of the number abroad.
+_TRUNK_COUNTRIES = (
+    "27|31|32|33|353|358|40|41|43|44|46|49|60|61|62|63|64|66|81|82|84|90|91|92|94|972|971|966|20"
+)
+_TRUNK = re.compile(rf"\+(?:{_TRUNK_COUNTRIES})0")
+_PHONE_DIGITS = rf"\+(?:1[0-9]{{10}}+|(?!(?:{_TRUNK_COUNTRIES})0)[2-9][0-9]{{7,14}}+)"
+_PHONE = re.compile(_PHONE_DIGITS)
+_TAIL = re.compile(r"[./]\s*\d\Z|[^\S \u00a0\u2000-\u200a\u202f]")
+_SPREADSHEET_TEXT = "'"
 _SEPARATOR = r"\s().\-/\u00a0\u2010-\u2015\u202f"
 _SEPARATORS = re.compile(rf"[{_SEPARATOR}]+")
 _DIALLED = re.compile(rf"[{_SEPARATOR}+0-9]*")
@@ -30,7 +38,7 @@ _PLAIN_LABEL = r"[a-z0-9][a-z0-9-]{0,40}+(?<!-)\."
 _PLAIN_EMAIL = (
     rf"{_ATOM}{{1,32}}+(?:\.{_ATOM}{{1,15}}+){{0,2}}+@{_PLAIN_LABEL}(?:{_PLAIN_LABEL}){{0,2}}+[a-z]{{1,40}}+"
 )
-_PLAIN_LINES = re.compile(rf"(?:\+[1-9][0-9]{{7,14}}+\n|{_PLAIN_EMAIL}\n)*+")
+_PLAIN_LINES = re.compile(rf"(?:{_PHONE_DIGITS}\n|(?!')(?:{_PLAIN_EMAIL})\n)*+")
 
 
 @attrs.frozen
@@ -71,10 +79,11 @@ def is_single(item: object) -> bool:
 def normalise(item: object) -> str:
     """The normalized value of an item that `Identifier.parse` accepts."""
     if isinstance(item, str):
-        return _from_text(item)
+        return _from_text(str.__str__(item))
     kind, value = _typed(item)
     if not isinstance(value, str):
         raise InvalidIdentifierError(f"the value must be text, not {_kind(value)}")
+    value = str.__str__(value)
     match kind:
         case IdentifierType.EMAIL:
             return _email(value)
@@ -93,12 +102,16 @@ def normalise_all(items: Sequence[object]) -> tuple[list[str], dict[int, str]]:
         joined = _lines(texts)
     except TypeError:
         return _normalise_each(items)
+    if set(map(type, texts)) != {str}:  # a subclass may compare, hash or lower as it likes
+        return _normalise_each(items)
     if joined.count("\n") == len(texts) and _PLAIN_LINES.fullmatch(joined):
         return texts, {}
-    texts = [text.strip().lower() for text in texts]
+    texts = [text.strip() for text in texts]
     joined = _lines(texts)
-    if joined.count("\n") != len(texts):
+    if joined.count("\n") != len(texts) or not joined.isascii():
         return _normalise_each(items)
+    joined = joined.lower()
+    texts = joined[:-1].split("\n")
     return _normalise_odd(items, texts, joined)
 
 
@@ -133,7 +146,9 @@ def _normalise_one(item: object, index: int, refused: dict[int, str]) -> str:
         return normalise(item)
     except InvalidIdentifierError as error:
         refused[index] = error.reason
-        return ""
+    except Exception as error:  # noqa: BLE001 - of a stranger's object
+        refused[index] = f"cannot be read ({type(error).__name__})"
+    return ""
 
 
 def checked_values(identifiers: object) -> list[str]:
@@ -168,7 +183,12 @@ def raw_value(item: object) -> str:
         _, value = _typed(item)
     except InvalidIdentifierError:
         value = item
-    return str(value)[:320]
+    except Exception:  # noqa: BLE001 - of a stranger's object
+        return f"<{type(item).__name__}>"
+    try:
+        return str(value)[:320]
+    except Exception:  # noqa: BLE001 - likewise
+        return f"<{type(value).__name__}>"
 
 
 def _typed(item: object) -> tuple[object, object]:
@@ -197,7 +217,8 @@ def _from_text(text: str) -> str:
 
 
 def _email(text: str) -> str:
-    value = text.strip().lower()
+    stripped = text.strip().removeprefix(_SPREADSHEET_TEXT)
+    value = stripped.lower() if stripped.isascii() else stripped  # the KELVIN SIGN would become a k
     if len(value) <= MAX_EMAIL and _EMAIL.fullmatch(value):
         return value
     raise InvalidIdentifierError(_email_fault(value))
@@ -227,6 +248,9 @@ def _phone(text: str) -> str:
         raise InvalidIdentifierError("empty")
     if _TRUNK_ZERO.search(text):
         raise InvalidIdentifierError('the phone number has a trunk prefix "(0)", which E.164 leaves out')
+    text = text.strip().removeprefix(_SPREADSHEET_TEXT)
+    if _TAIL.search(text):
+        raise InvalidIdentifierError("the phone number is followed by something else")
     value = _SEPARATORS.sub("", text)
     if _PHONE.fullmatch(value):
         return value
@@ -241,4 +265,8 @@ def _phone_fault(value: str) -> str:
         return "the phone number has no + and country code, such as +14155551234"
     if digits.startswith("0"):
         return "the phone number's country code begins with 0"
+    if digits.startswith("1"):
+        return "a phone number with the country code 1 must have 10 more digits"
+    if _TRUNK.match(value):
+        return "the phone number has a 0 after the country code, which E.164 leaves out"
     return "the phone number must have 8 to 15 digits after the +"

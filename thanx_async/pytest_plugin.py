@@ -75,7 +75,7 @@ def _new_client(url: str) -> ThanxClient:
         "access-token",
         base_url=url,
         limiter=LocalRateLimiter([RateLimit(10_000, 1)]),
-        retry=RetryPolicy(base_delay=0.01, max_delay=0.1),
+        retry=RetryPolicy(max_attempts=5, base_delay=0.01, max_delay=0.1),
     )
 
 

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TypeVar
 from unittest import mock
 
@@ -73,18 +72,30 @@ async def _two_processes(first: Contest, second: Contest, arrive: Arrive, beginn
     return tally
 
 
+class _Inline:
+    """Does the work at once, in place of a thread."""
+
+    def __init__(self, name: str) -> None:
+        del name
+
+    def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        loop.call_soon(future.set_result, work())
+        return future
+
+    def stop(self) -> None: ...
+
+
 @contextmanager
 def _virtual_file() -> Iterator[None]:
     """A wall clock that goes with the loop's, and transactions that take no time."""
-
-    async def inline(work: Callable[..., T], *arguments: object) -> T:
-        return work(*arguments)
 
     def loop_time() -> float:
         return asyncio.get_running_loop().time()
 
     with (
-        mock.patch.object(_limiter_sqlite, "to_thread", SimpleNamespace(run_sync=inline)),
+        mock.patch.object(_limiter_sqlite, "Worker", _Inline),
         mock.patch.object(_limiter_sqlite, "wall_clock", loop_time),
     ):
         yield

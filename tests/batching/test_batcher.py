@@ -1,5 +1,6 @@
 import asyncio
 import pickle
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import orjson
@@ -23,6 +24,7 @@ from thanx_async import (
     NotFoundError,
     RateLimit,
     RetryPolicy,
+    ServerError,
     ThanxClient,
     ThanxError,
 )
@@ -149,7 +151,7 @@ async def test_lost_answers_are_in_doubt(emulator: Emulator, faults: Faults) -> 
     async with ThanxClient("c", "t", base_url=emulator.url, retry=ONCE) as client:
         with pytest.raises(BatchError) as caught:
             await batcher(client).issue(guests(100), run_id="march")
-        assert isinstance(caught.value.__cause__, InvalidResponseError | ConnectionFailedError)
+        assert isinstance(caught.value.__cause__, ServerError | InvalidResponseError | ConnectionFailedError)
         assert caught.value.in_doubt
         run = caught.value.run
         assert run.in_doubt[0].first == 0
@@ -590,3 +592,72 @@ def test_the_account_always_adds_up(items: list[object], answers: list[ScriptedA
     totals: list[bool] = []
     asyncio.run(check())
     assert all(totals)
+
+
+async def test_an_end_is_an_end(emulator: Emulator, client: ThanxClient) -> None:
+    """An iterator that has ended is not asked again: one that reads a queue would wait for ever."""
+
+    class Once:
+        def __init__(self) -> None:
+            self.left = guests(3)
+
+        def __iter__(self) -> Iterator[str]:
+            return self
+
+        def __next__(self) -> str:
+            if not self.left:
+                assert self.left is not None, "asked again"
+                self.left = None  # type: ignore[assignment]  # a second StopIteration would be an error
+                raise StopIteration
+            return self.left.pop(0)
+
+    run = await AsyncBatcher(client, **TARGET).issue(Once())
+    assert (await run.wait()).issued == 3
+
+
+async def test_sources_are_closed(emulator: Emulator, client: ThanxClient) -> None:
+    """A generator is closed when its run stops, and not some day."""
+    closed = []
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            for guest in guests(100_000):
+                yield guest
+        finally:
+            closed.append("async")
+
+    def also_endless() -> Iterator[str]:
+        try:
+            yield from guests(100_000)
+        finally:
+            closed.append("sync")
+
+    for source in (endless(), also_endless()):
+        async with AsyncBatcher(client, **TARGET, batch_size=10).stream(source) as handles:
+            await anext(aiter(handles))
+    assert closed == ["async", "sync"]
+
+
+async def test_a_slow_source_gives_the_loop_back_after_each_item(client: ThanxClient) -> None:
+    """However long one item takes, the loop has its turn before the next."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    def slow() -> Iterator[str]:
+        for guest in guests(20):
+            until = time.perf_counter() + 0.01
+            while time.perf_counter() < until:
+                pass
+            seen.append(turns)
+            yield guest
+
+    seen: list[int] = []
+    counting = asyncio.create_task(count())
+    await AsyncBatcher(client, **TARGET).plan(slow())
+    counting.cancel()
+    assert len(set(seen)) >= len(seen) - 1

@@ -1,9 +1,8 @@
-import weakref
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers import guests
 from thanx_async._batches import Positions
 from thanx_async.batching._chunker import Chunk, Chunker
 from thanx_async.errors import InvalidIdentifierError
@@ -16,12 +15,6 @@ ITEMS = st.one_of(
     ),
     st.integers(0, 50).map(lambda number: f"guest{number}@example.com"),
 )
-
-
-class Guest(str):
-    """A text of which it can be told whether anybody still holds it."""
-
-    __slots__ = ("__weakref__",)
 
 
 def cut(items: list[object], size: int, step: int, *, deduplicate: bool) -> tuple[Chunker, list[Chunk]]:
@@ -83,16 +76,15 @@ def test_values_are_kept_only_when_asked() -> None:
 
 def test_what_finds_duplicates_is_freed_in_steps() -> None:
     """After the input a run holds no value that it does not report, and is let go of a part at a time."""
-    kept = [Guest(f"guest{number}@example.com") for number in range(1000)]
-    references = [weakref.ref(guest) for guest in kept]
     chunker = Chunker(keep_values=False)
-    chunker.feed(kept)
+    chunker.feed(guests(1000))
     chunker.flush()
-    kept.clear()
-    alive = [sum(reference() is not None for reference in references) for _ in chunker.free()]
-    assert alive == sorted(alive, reverse=True)
-    assert len(set(alive)) > 10
-    assert alive[-1] == 0
+    seen = chunker._seen
+    assert seen is not None
+    left = [len(seen) for _ in chunker.free()]
+    assert left == sorted(set(left), reverse=True)
+    assert len(left) > 10
+    assert left[-1] == 0
     assert chunker.feed([]) == []
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
 import pytest
@@ -395,3 +395,27 @@ def test_on_uvloop() -> None:
 
     with uvloop_runner() as runner:
         runner.run(main())
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda batcher: batcher.add("a@example.com"),
+        lambda batcher: batcher.outcome("a@example.com"),
+        lambda batcher: batcher.aclose(),
+        lambda batcher: batcher.__aenter__(),
+        lambda batcher: batcher.issue(["a@example.com"]),
+    ],
+    ids=["add", "outcome", "aclose", "open", "issue"],
+)
+async def test_another_loop_is_refused_before_anything_happens(
+    emulator: Emulator, client: ThanxClient, use: Callable[[AsyncBatcher], Coroutine[object, object, object]]
+) -> None:
+    """From the loop of another thread nothing can be used, and the message says how to hand a call over."""
+    async with AsyncBatcher(client, **TARGET) as batcher:
+        with pytest.raises(ConfigurationError, match=r"run_coroutine_threadsafe|is open already"):
+            await asyncio.to_thread(asyncio.run, use(batcher))
+        loop = asyncio.get_running_loop()
+        handed = asyncio.run_coroutine_threadsafe(batcher.add("b@example.com"), loop)
+        assert (await asyncio.wrap_future(handed)).total == 1
+    assert emulator.reward_counts() == {"b@example.com": 1}

@@ -1,6 +1,8 @@
 """Guests who come one by one, when things go wrong and when it ends."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from traceback import walk_tb
 
 import aiohttp
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from tests.batching.limiters import Leaving
 from tests.helpers import BAD, LOST, ONCE, TARGET, UNAUTHORIZED, USUAL, guests, on_virtual_time, until
 from thanx_async import (
+    AddTimeoutError,
     APIError,
     AsyncBatcher,
     AuthenticationError,
@@ -34,7 +37,7 @@ from thanx_async.batching._waiting_room import Guest, tell_in_slices
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.emulator.answers import Refused
 from thanx_async.errors import LedgerError
-from thanx_async.limiter import Lane
+from thanx_async.limiter import Lane, Slot
 
 
 def start(batcher: AsyncBatcher, names: list[str]) -> list[asyncio.Task[JobHandle]]:
@@ -288,7 +291,7 @@ async def test_cancelling_the_sending_leaves_a_true_report(emulator: Emulator, c
         tasks = start(batcher, guests(8))
         await until(lambda: emulator.requests, pause=0)
         assert batcher._collector
-        batcher._collector._pump.cancel()
+        batcher._collector._worker.cancel()
         assert [error.in_doubt for error in await failures(tasks)] == [True] * 5 + [False] * 3
         report = await batcher.aclose()
     assert report.unsent == tuple(guests(3, start=5))
@@ -587,3 +590,98 @@ async def test_closing_takes_what_is_left_of_a_deadline(
     assert (report.unsent == ("a@example.com",), emulator.jobs_accepted) in [(True, 0), (False, 1)]
     assert emulator.jobs_accepted == (timeout > 0)
     await batcher.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "outer timeout", "timeout"])
+@pytest.mark.parametrize("sent", [False, True])
+async def test_whoever_stops_waiting_is_told_the_fate(
+    emulator: Emulator, client: ThanxClient, how: str, *, sent: bool
+) -> None:
+    """A caller who stops waiting learns whether the guest may still get the reward, and with which key."""
+    emulator.faults = Faults(delay=100)
+    async with AsyncBatcher(client, **TARGET, linger=0.25 if sent else 50) as batcher:
+
+        async def stop_waiting() -> BaseException:
+            try:
+                async with asyncio.timeout(2 if how == "outer timeout" else None):
+                    await batcher.add("a@example.com", timeout=2 if how == "timeout" else None)
+            except (TimeoutError, asyncio.CancelledError, ThanxError) as error:
+                return error
+            raise AssertionError
+
+        adding = asyncio.create_task(stop_waiting())
+        if how == "cancelled":
+            await asyncio.sleep(2)
+            adding.cancel()
+        error = await adding
+        if isinstance(error, AddTimeoutError):
+            fate = str(error)
+            assert error.in_doubt == sent
+            assert error.idempotency_key == (emulator.requests[0].idempotency_key if sent else None)
+        else:
+            told = error.__cause__ if isinstance(error, TimeoutError) else error
+            assert told is not None
+            (fate,) = told.__notes__
+        assert isinstance(error, AddTimeoutError) == (how == "timeout")
+        if sent:
+            assert f"idempotency key {emulator.requests[0].idempotency_key}" in fate
+        else:
+            assert "nothing was sent for this guest" in fate
+        emulator.faults = Faults()
+    assert emulator.reward_counts() == ({"a@example.com": 1} if sent else {})
+
+
+async def test_a_guest_whom_two_have_added_stays(client: ThanxClient, emulator: Emulator) -> None:
+    """One of two callers who stops waiting is told that the guest may still get the reward."""
+    async with AsyncBatcher(client, **TARGET, linger=5) as batcher:
+        other = asyncio.create_task(batcher.add("a@example.com"))
+        with pytest.raises(AddTimeoutError, match="another caller has added the same guest") as caught:
+            await batcher.add("a@example.com", timeout=1)
+        assert caught.value.in_doubt
+        assert (await other).total == 1
+    assert emulator.reward_counts() == {"a@example.com": 1}
+
+
+async def test_the_outcome_of_a_guest_on_the_way(client: ThanxClient, emulator: Emulator) -> None:
+    """After a timeout the guest's outcome can be waited for, also while the batch is not yet answered."""
+    emulator.faults = Faults(delay=10)
+    async with AsyncBatcher(client, **TARGET) as batcher:
+        with pytest.raises(AddTimeoutError):
+            await batcher.add("a@example.com", timeout=2)
+        with pytest.raises(AddTimeoutError, match="still on the way"):
+            await batcher.outcome("a@example.com", timeout=1)
+        emulator.faults = Faults()
+        assert (await batcher.outcome("a@example.com")).issued
+    assert emulator.reward_counts() == {"a@example.com": 1}
+
+
+async def test_asking_for_an_outcome_keeps_no_guest(client: ThanxClient, emulator: Emulator) -> None:
+    """A guest whose caller has gone is taken out although somebody asks for the outcome, and that is told."""
+    async with AsyncBatcher(client, **TARGET, linger=50) as batcher:
+        adding = asyncio.create_task(batcher.add("a@example.com", timeout=2))
+        await asyncio.sleep(1)
+        asking = asyncio.create_task(batcher.outcome("a@example.com"))
+        with pytest.raises(AddTimeoutError):
+            await adding
+        with pytest.raises(BatcherClosedError, match="taken out before being sent"):
+            await asking
+    assert emulator.requests == []
+
+
+async def test_batches_belong_to_no_callers_context(client: ThanxClient) -> None:
+    """Context variables of whoever opened the batcher are not those of every batch."""
+    trace = ContextVar("trace", default="none")
+    seen = []
+    trace.set("of the opener")
+
+    class Looking(LocalRateLimiter):
+        def slot(self, lane: Lane = Lane.ISSUE) -> AbstractAsyncContextManager[Slot]:
+            seen.append(trace.get())
+            return super().slot(lane)
+
+    async with (
+        ThanxClient("c", "t", base_url=client.base_url, limiter=Looking()) as other,
+        AsyncBatcher(other, **TARGET) as batcher,
+    ):
+        await batcher.add("a@example.com")
+    assert seen == ["none"]

@@ -2,8 +2,13 @@
 
 import csv
 import io
+import os
+import signal
 import stat
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -273,15 +278,36 @@ def test_a_wrong_campaign(served: Emulator, tmp_path: Path, capsys: pytest.Captu
     assert "unsent: certainly not issued: 2 more batches, to position 69, 20 guests" in printed.out
 
 
+@contextmanager
+def interrupted_after(happened: Callable[[], bool]) -> Iterator[None]:
+    """Press Ctrl-C once this has happened."""
+
+    def press() -> None:
+        while not happened() and not done.wait(0.01):
+            pass
+        if not done.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    done = threading.Event()
+    finger = threading.Thread(target=press)
+    finger.start()
+    try:
+        yield
+    finally:
+        done.set()
+        finger.join()
+
+
 def test_doubt_is_reported_with_its_key(
     served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A 502 page leaves the batch in doubt; the same command with the same run id settles it."""
+    """Stopped while Thanx gives no answer, a run reports its batch in doubt; the same command settles it."""
     served.faults = Faults(html_502=1)
     command = ["issue", written(tmp_path / "a.txt", *guests(5)), *OPTIONS, "--run-id", "march"]
-    assert run(command) == 3
+    with interrupted_after(lambda: len(served.requests) >= 2):
+        assert run(command) == 3
     printed = capsys.readouterr()
-    assert "HTTP 502 (Bad Gateway)" in printed.err
+    assert "stopped as asked" in printed.err
     assert counts(printed.out)["in doubt"] == 5
     assert served.requests[0].idempotency_key is not None
     assert served.requests[0].idempotency_key in printed.out

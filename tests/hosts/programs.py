@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import socket
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
 import aiohttp
 
-from tests.helpers import LONG, SECRET, environment, program
+from tests.helpers import HANGS, SECRET, environment, program, until
 from thanx_async.emulator import Emulator
 
 SERVICES = {"aiohttp": program("async def shut_down"), "fastapi": program("uvicorn.run")}
 WORKER = program("async def receive")
 EXIT_AFTER_SIGTERM = {"aiohttp": 0, "fastapi": -15}
 """aiohttp ends as if nothing had happened; uvicorn raises the signal again once everything is closed."""
+
+
+def in_batches_of(size: int, host: str) -> str:
+    """The service of a host, but a batch waits until it is full, however long its guests take to come."""
+    usual, patience = "ledger=ledger,\n", ", timeout=10)"
+    assert usual in SERVICES[host]
+    assert patience in SERVICES[host]
+    text = SERVICES[host].replace(usual, f"{usual} batch_size={size}, linger=3600,\n")
+    return text.replace(patience, ", timeout=3600)")
 
 
 class Process:
@@ -33,7 +41,7 @@ class Process:
             self.popen = subprocess.Popen(
                 [sys.executable, "-W", "error", "program.py"],
                 cwd=folder,
-                env=environment(emulator.url, THANX_WEBHOOK_SECRET=SECRET, **variables),
+                env=environment(emulator.url, THANX_WEBHOOK_SECRET=SECRET, PYTHONUNBUFFERED="1", **variables),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -66,53 +74,32 @@ class Process:
 
     async def ended(self) -> int:
         """The exit code."""
-        return await asyncio.to_thread(self.popen.wait, LONG)
-
-
-HASTY = "retry=__import__('thanx_async').RetryPolicy(base_delay=0.05)"
-
-
-def with_options(host: str, options: str) -> str:
-    """A service whose client has other options than the README's."""
-    return SERVICES[host].replace("from_env(", f"from_env({options}, ")
-
-
-def free_port() -> int:
-    """A free port that no outgoing connection takes meanwhile: systems give those higher ones."""
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def most_calls(seconds: float) -> float:
-    """How many batches that are not full may go in a time: each waits 0.25 s after its first guest."""
-    return 1 + seconds / 0.25
+        return await asyncio.to_thread(self.popen.wait, HANGS)
 
 
 class Service(Process):
     """A service and how to talk to it; ``answers`` are those that came, by guest."""
 
     def __init__(self, host: str, folder: Path, emulator: Emulator, text: str | None = None) -> None:
-        self.port = free_port()
         self.host = host
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port = 0
         self.answers: dict[str, tuple[int, Mapping[str, object]]] = {}
         self.unanswered: list[str] = []
-        super().__init__(text or SERVICES[host], folder, emulator, PORT=str(self.port))
+        super().__init__(text or SERVICES[host], folder, emulator, PORT="0")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     async def listening(self) -> None:
-        while self.popen.poll() is None:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            except OSError:
-                await asyncio.sleep(0.05)
-                continue
-            writer.close()
-            await writer.wait_closed()
-            return
-        raise AssertionError(self.err)
+        """Until it has told which port it was given."""
+        await until(lambda: self.popen.poll() is not None or self._told_port())
+        told = self._told_port()
+        assert told, self.err
+        self.port = int(told[1])
+
+    def _told_port(self) -> re.Match[str] | None:
+        return re.search(r"running on http://127\.0\.0\.1:(\d+)\s", self.out + self.err, re.IGNORECASE)
 
     async def thank(self, http: aiohttp.ClientSession, guest: str) -> int | None:
         """Ask for a reward; the status, None where the connection ended without an answer."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.helpers import SECRET, UNAUTHORIZED, guests, issuing, now, polls, sign, until
-from tests.hosts.programs import EXIT_AFTER_SIGTERM, HASTY, SERVICES, most_calls, serving, with_options
+from tests.helpers import SECRET, UNAUTHORIZED, guests, issuing, polls, sign, until
+from tests.hosts.programs import EXIT_AFTER_SIGTERM, SERVICES, in_batches_of, serving
 from thanx_async import SQLiteLedger
 from thanx_async.emulator import Emulator, Faults, JobSpeed, Webhooks
 from thanx_async.ledger import BatchState
@@ -17,23 +17,22 @@ pytestmark = [pytest.mark.realtime, pytest.mark.parametrize("host", SERVICES)]
 
 async def test_each_guest_gets_its_own_answer(host: str, tmp_path: Path) -> None:
     """Concurrent requests share a few calls; each gets its own job, refusal and outcome."""
-    names = [*guests(300), "unknown@example.com"]
+    names = [*guests(299), "unknown@example.com"]
     async with (
         Emulator(speed=JobSpeed(start_delay=0)) as emulator,
-        serving(host, tmp_path, emulator) as (service, http),
+        serving(host, tmp_path, emulator, in_batches_of(100, host)) as (service, http),
     ):
-        begun = now()
         statuses = await asyncio.gather(*(service.thank(http, name) for name in [*names, "junk"]))
-        assert statuses == [*[202] * 301, 422]
+        assert statuses == [*[202] * 300, 422]
         assert service.answers["junk"][1] == {
             "error": "neither an e-mail address (no @) nor a phone number (has letters)"
         }
-        assert emulator.reward_counts() == dict.fromkeys(guests(300), 1)
-        assert len(issuing(emulator)) <= most_calls(now() - begun)
+        assert emulator.reward_counts() == dict.fromkeys(guests(299), 1)
+        assert len(issuing(emulator)) == 3
         jobs = {str(service.answers[name][1]["job"]) for name in names}
         assert len(jobs) == len(issuing(emulator))
         outcomes = await asyncio.gather(*(service.outcome(http, name) for name in names))
-        assert outcomes[:-1] == [{"issued": True, "reason": None}] * 300
+        assert outcomes[:-1] == [{"issued": True, "reason": None}] * 299
         assert outcomes[-1] == {"issued": False, "reason": "User not found"}
         assert len(emulator.requests) <= 3 * len(jobs)
         for stranger in ("stranger@example.com", "junk"):
@@ -43,9 +42,8 @@ async def test_each_guest_gets_its_own_answer(host: str, tmp_path: Path) -> None
 
 
 async def test_errors_tell_whether_the_guest_may_have_a_reward(host: str, tmp_path: Path) -> None:
-    """A batch that Thanx refuses is a 503, one that broke off after it was sent a 502 that is in doubt."""
-    text = with_options(host, HASTY)
-    async with Emulator() as emulator, serving(host, tmp_path, emulator, text) as (service, http):
+    """A batch that Thanx refuses is a 503, one that breaks off after it was sent a 502 that is in doubt."""
+    async with Emulator() as emulator, serving(host, tmp_path, emulator) as (service, http):
         emulator.script(UNAUTHORIZED)
         await service.thank(http, "refused@example.com")
         assert service.answers["refused@example.com"] == (
@@ -56,7 +54,7 @@ async def test_errors_tell_whether_the_guest_may_have_a_reward(host: str, tmp_pa
         await service.thank(http, "broken@example.com")
         assert service.answers["broken@example.com"] == (
             502,
-            {"error": "ConnectionFailedError", "in_doubt": True},
+            {"error": "AddTimeoutError", "in_doubt": True},
         )
         emulator.faults = Faults()
         assert await service.thank(http, "fine@example.com") == 202
@@ -76,7 +74,7 @@ async def test_sigterm_under_load(host: str, tmp_path: Path, *, keep_alive: bool
         asyncio.TaskGroup() as group,
     ):
         sent = iter(guests(100_000))
-        while len(issuing(emulator)) < 3 or len(emulator.reward_counts()) <= 100:
+        while len(issuing(emulator)) < 3 or len(emulator.reward_counts()) < 100:
             group.create_task(service.thank(http, next(sent)))
             await asyncio.sleep(0.002)
         service.terminate()
@@ -85,7 +83,7 @@ async def test_sigterm_under_load(host: str, tmp_path: Path, *, keep_alive: bool
             group.create_task(service.thank(http, next(sent)))
             await asyncio.sleep(0.002)
     accepted = service.having(202)
-    assert len(accepted) > 100
+    assert len(accepted) >= 100
     assert {*accepted, *service.having(503)} == set(service.answers)
     assert emulator.reward_counts() == dict.fromkeys(accepted, 1)
     assert ended.result() == EXIT_AFTER_SIGTERM[host]
@@ -118,7 +116,9 @@ async def test_callers_who_hang_up(host: str, tmp_path: Path) -> None:
 
 async def test_faults_under_load(host: str, tmp_path: Path) -> None:
     """Whatever breaks between the service and Thanx, nobody who was accepted has no reward or two."""
-    impatient = with_options(host, f"{HASTY}, timeout=__import__('aiohttp').ClientTimeout(total=1)")
+    impatient = SERVICES[host].replace(
+        "from_env(", "from_env(timeout=__import__('aiohttp').ClientTimeout(total=1), "
+    )
     faults = Faults(
         seed=2, reset_before=0.1, reset_after=0.2, truncated=0.1, html_502=0.1, error_500=0.1, answer_lost=0.1
     )
@@ -127,14 +127,13 @@ async def test_faults_under_load(host: str, tmp_path: Path) -> None:
         serving(host, tmp_path, emulator, impatient) as (service, http),
         asyncio.TaskGroup() as group,
     ):
-        for number, guest in enumerate(guests(100_000)):
-            if number >= 600 and len(service.having(202)) > 100:
-                break
+        for guest in guests(600):
             group.create_task(service.thank(http, guest))
             await asyncio.sleep(0.005)
     rewards = emulator.reward_counts()
     assert service.unanswered == []
     accepted = service.having(202)
+    assert accepted
     assert all(rewards[guest] == 1 for guest in accepted)
     doubtful = {guest for guest, (_, answer) in service.answers.items() if answer.get("in_doubt")}
     assert set(service.answers) - set(accepted) - doubtful == set(service.having(503))
@@ -146,15 +145,18 @@ async def test_faults_under_load(host: str, tmp_path: Path) -> None:
 async def test_webhooks_make_outcomes_known(host: str, tmp_path: Path) -> None:
     """A signed event ends the wait for an outcome at one poll; a forged one is refused."""
     async with (
-        Emulator(speed=JobSpeed(start_delay=0.3)) as emulator,
+        Emulator(speed=JobSpeed(start_delay=3600)) as emulator,
         serving(host, tmp_path, emulator) as (service, http),
     ):
         url = f"{service.url}/webhooks/thanx{'/' if host == 'fastapi' else ''}"
         emulator.webhooks = Webhooks(url, SECRET)
+        asked = []
         for guest in guests(8):
             assert await service.thank(http, guest) == 202
+            emulator.advance(3700)
             assert await service.outcome(http, guest) == {"issued": True, "reason": None}
-        assert len(polls(emulator)) <= 8 + 5  # until events have been seen, jobs are polled besides
+            asked.append(len(polls(emulator)))
+        assert asked == list(range(asked[0], asked[0] + 8))  # until one event was seen, jobs are also polled
         body = b'{"event": "reward_batch.completed", "data": {}}'
         for secret, status in ((SECRET, 400), ("forged", 401)):
             headers = {"X-Thanx-Signature": sign(body, secret)}

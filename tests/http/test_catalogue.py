@@ -70,7 +70,7 @@ async def test_templates_merchants_and_scopes(emulator: Emulator, client: ThanxC
     assert await client.get_reward_template("tmpl002", merchant_id=MERCHANT) == templates[1]
     assert [row.id for row in await client.list_merchants()] == [MERCHANT]
     assert await client.get_scopes() == {"rewards.issue"}
-    emulator.script(*[ScriptedAnswer(200, b'{"scopes": "all"}')] * 5)
+    emulator.script(*[ScriptedAnswer(200, b'{"scopes": "all"}')] * 50)
     with pytest.raises(InvalidResponseError, match="unexpected shape"):
         await client.get_scopes()
 

@@ -83,7 +83,7 @@ async def test_attaching_by_id(emulator: Emulator, client: ThanxClient) -> None:
     assert len(emulator.requests) == before
     assert (await handle.refresh()).id == made.id
     other = client.job("nope", merchant_id=MERCHANT)
-    assert (other.job, repr(other)) == (None, "<JobHandle nope: not looked at>")
+    assert (other.job, repr(other)) == (None, "<JobHandle nope: not polled yet>")
     with pytest.raises(NotFoundError):
         await other
 

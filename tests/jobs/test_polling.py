@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from tests.helpers import MERCHANT, ONCE, TARGET, batcher, guests, issue, polls, until
 from thanx_async import (
     THANX_RATE_LIMITS,
+    AuthenticationError,
     JobHandle,
     JobTimeoutError,
     LocalRateLimiter,
     NotFoundError,
     RateLimit,
-    ServerError,
     ThanxClient,
 )
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, ScriptedAnswer
@@ -99,7 +99,7 @@ def simulate(courses: list[Course], spacing: float = 0.2) -> list[Watched]:
     """Poll jobs as the schedule says, a request every ``spacing`` seconds, until all are known to be over."""
     schedule = PollSchedule(THANX_RATE_LIMITS)
     rows = [
-        Watched(row, schedule.track(row.snapshot(row.accepted), row.accepted, accepted=True))
+        Watched(row, schedule.follow(row.snapshot(row.accepted), row.accepted, accepted=True))
         for row in sorted(courses, key=lambda row: row.accepted)
     ]
     waiting = {row: ExitStack() for row in rows}
@@ -116,7 +116,7 @@ def simulate(courses: list[Course], spacing: float = 0.2) -> list[Watched]:
         if row.due <= max(now, min(other.due or 0.0 for other in waiting)):
             now = max(now + spacing, row.due)
             job = row.course.snapshot(now)
-            schedule.seen(row.track, job, now)
+            schedule.observe(row.track, job, now)
             row.polls.append(now)
             row.due = None
             if job.is_finished:
@@ -319,16 +319,30 @@ async def test_a_plan_counts_a_poll_for_each_job() -> None:
     assert plan.least_duration == pytest.approx(60 + 9 * 0.5)
 
 
-async def test_a_failed_poll_is_shared_and_forgotten() -> None:
-    """Who waited for a poll that failed gets its error, after one request; who waits later polls anew."""
+@pytest.mark.parametrize("status", [400, 408, 418, 500, 502, 503])
+async def test_a_failed_poll_ends_no_waiting(status: int) -> None:
+    """Whoever waits for a job goes on waiting where a poll gets no usable answer, at growing intervals."""
     async with (
         Emulator(speed=SLOW) as emulator,
         ThanxClient("c", "t", base_url=emulator.url, retry=ONCE) as client,
     ):
         handle = await issue(client, 10)
-        emulator.script(ERROR)
+        emulator.script(*[ScriptedAnswer(status)] * 4)
+        jobs = await asyncio.gather(*(handle.wait() for _ in range(5)))
+        assert {job.state for job in jobs} == {"completed"}
+        assert 5 <= len(polls(emulator)) <= 8
+
+
+async def test_a_poll_that_is_refused_is_shared_and_forgotten() -> None:
+    """Whoever waited for a job that is refused gets the error, after one request; later callers poll anew."""
+    async with (
+        Emulator(speed=SLOW) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url, retry=ONCE) as client,
+    ):
+        handle = await issue(client, 10)
+        emulator.script(ScriptedAnswer(401))
         errors = await asyncio.gather(*(handle.wait() for _ in range(5)), return_exceptions=True)
-        assert [type(error) for error in errors] == [ServerError] * 5
+        assert [type(error) for error in errors] == [AuthenticationError] * 5
         assert len(polls(emulator)) == 1
         assert (await handle).state == "completed"
 

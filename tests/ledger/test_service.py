@@ -18,9 +18,11 @@ from thanx_async import (
     IdempotencyConflictError,
     JobHandle,
     LedgerError,
+    RetryPolicy,
     ServerError,
     SQLiteLedger,
     ThanxClient,
+    ThanxError,
 )
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.ledger import BatchState
@@ -257,4 +259,49 @@ async def test_a_batch_that_was_not_issued(
         assert [error.status for error in errors if isinstance(error, APIError)] == [status] * 3
         await batcher.add("a@example.com")
     assert await AsyncBatcher(client, **TARGET, ledger=ledger).recover() == []
+    assert emulator.reward_counts() == {"a@example.com": 1}
+
+
+@pytest.mark.parametrize("traffic", [False, True])
+async def test_what_a_living_service_left_in_doubt_settles_itself(
+    emulator: Emulator, ledger: SQLiteLedger, *, traffic: bool
+) -> None:
+    """Once Thanx answers again, a batch in doubt is sent again with its key, with or without traffic."""
+    retry = RetryPolicy(max_attempts=2, base_delay=0.01)
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, retry=retry) as client,
+        AsyncBatcher(client, **TARGET, ledger=ledger, linger=0.01) as batcher,
+    ):
+        emulator.faults = Faults(reset_after=1)
+        with pytest.raises(ThanxError) as caught:
+            await batcher.add("a@example.com")
+        assert caught.value.in_doubt
+        emulator.faults = Faults()
+        if traffic:
+            await batcher.add("b@example.com")
+        else:
+            assert await batcher.recover() == []
+        while await ledger.in_doubt():
+            await asyncio.sleep(0.01)
+        assert (await batcher.outcome("a@example.com")).issued
+        report = await batcher.aclose()
+        assert report.in_doubt == ()
+    assert set(emulator.reward_counts().values()) == {1}
+    assert len({row.idempotency_key for row in emulator.requests if row.idempotency_key}) == 1 + traffic
+
+
+async def test_a_doubt_that_lasts_is_reported_at_the_end(emulator: Emulator, ledger: SQLiteLedger) -> None:
+    """A batch that is still in doubt when the batcher closes is in its report and in the ledger, once."""
+    retry = RetryPolicy(max_attempts=1)
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, retry=retry) as client,
+        AsyncBatcher(client, **TARGET, ledger=ledger, linger=0.01) as batcher,
+    ):
+        emulator.faults = Faults(html_504=1)
+        with pytest.raises(ThanxError) as caught:
+            await batcher.add("a@example.com")
+        await batcher.recover()
+        report = await batcher.aclose()
+    assert [doubt.idempotency_key for doubt in report.in_doubt] == [caught.value.idempotency_key]
+    assert [record.key for record in await ledger.in_doubt()] == [caught.value.idempotency_key]
     assert emulator.reward_counts() == {"a@example.com": 1}

@@ -432,6 +432,14 @@ async def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: p
         assert await ledger.run("march") is not None
 
 
+async def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    """A path that the system allows is a path, whatever its bytes are."""
+    path = tmp_path / os.fsdecode(b"caf\xe9.sqlite")
+    async with SQLiteLedger(path) as ledger:
+        await ledger.claim(RUN)
+    assert path.exists()
+
+
 async def test_wrong_use(path: Path) -> None:
     """A ledger must be opened, and an impossible time is refused."""
     ledger = SQLiteLedger(path)

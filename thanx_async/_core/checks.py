@@ -1,4 +1,4 @@
-"""Checks of arguments: each error names the argument, and says what it must be."""
+"""Argument checks: each raises a `ConfigurationError` that names the argument and what it must be."""
 
 from __future__ import annotations
 
@@ -13,16 +13,26 @@ from thanx_async._core.messages import Message, Name
 
 
 def text(name: str, value: object) -> str:
-    """Text that is not empty."""
+    """A non-empty string that can be sent and stored unchanged."""
     if not isinstance(value, str):
         raise wrong(name, f"must be text, not {type(value).__name__}")
     if not value:
         raise wrong(name, "is empty")
+    if "\0" in value or not _is_unicode(value):
+        raise wrong(name, "has a character that is no text, a NUL or half of a surrogate pair")
     return value
 
 
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def segment(name: str, value: object) -> str:
-    """Text as one segment of a URL's path."""
+    """A non-empty string, quoted as one segment of a URL path."""
     return quote(text(name, value), safe="")
 
 
@@ -35,7 +45,7 @@ def number(
     whole: bool = False,
     endless: bool = False,
 ) -> None:
-    """A number within bounds, infinite only where it may be ``endless``."""
+    """A number within bounds; infinity only if ``endless``."""
     fits = _is_number(value) and least <= value <= most and (endless or value != inf)
     if not fits or (whole and not isinstance(value, int)):
         bounds = ("" if least == -inf else f" from {least:,}") + ("" if most == inf else f" to {most:,}")
@@ -43,42 +53,54 @@ def number(
 
 
 def flags(**values: object) -> None:
-    """Truth values; a text such as "no" would be taken for true."""
+    """Booleans; a string such as "no" would count as true."""
     for name, value in values.items():
         kind(name, isinstance(value, bool), "True or False", value)
 
 
 def timeout(value: object) -> None:
-    """Seconds, or None; also what is left of a time that is over."""
+    """A timeout in seconds, or None; it may be negative, if computed from a deadline."""
     if value is not None:
         number("timeout", value, -inf, endless=True)
 
 
 def path(name: str, value: object) -> Path:
-    """A path of a file."""
-    if not isinstance(value, os.PathLike):
-        return Path(text(name, value))
-    return Path(value)
+    """A file path. It may hold bytes that are not UTF-8, as Python decodes them."""
+    given = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(given, str) or not given:
+        given = text(name, given)
+    try:
+        encoded = os.fsencode(given)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise wrong(name, "has a character that no path can have")
+    return Path(given)
 
 
 def has(name: str, value: object, what: str, *attributes: str) -> None:
-    """Anything that has what is used of it."""
+    """An object that has these attributes."""
     kind(name, all(hasattr(value, attribute) for attribute in attributes), what, value)
 
 
 def kind(name: str, right: bool, what: str, value: object) -> None:
-    """What was found right or wrong, and what it must be."""
+    """Raise unless ``right``; ``what`` says what the argument must be."""
     if not right:
         raise wrong(name, f"must be {what}, not {_shown(value)}")
 
 
+def unpicklable(what: str, instead: str) -> ConfigurationError:
+    """The error that an object cannot be pickled or copied, with what to do instead."""
+    return ConfigurationError(f"{what} cannot be pickled or copied: {instead}")
+
+
 def wrong(name: str, problem: str) -> ConfigurationError:
-    """The error that an argument has a problem, which is said in the words that follow its name."""
+    """The error for an argument; ``problem`` follows the argument's name in the message."""
     return ConfigurationError(Message(Name(name), f" {problem}"), argument=name)
 
 
 def _shown(value: object) -> str:
-    """Numbers as they are, and of all else the type: texts may be guests or secrets."""
+    """A number as it is, otherwise the type only: strings may be personal data or secrets."""
     return f"{value:,}" if _is_number(value) else type(value).__name__
 
 

@@ -1,16 +1,16 @@
-"""The errors that hold plain values. Those that hold an object of a room live in that room.
+"""Errors that carry plain values. An error that carries another object is defined beside that object.
 
-Users import all of them from `thanx_async.errors`, where the tree is drawn.
+Users import all errors from `thanx_async.errors`, which shows the tree.
 """
 
 from __future__ import annotations
 
 
 class ThanxError(Exception):
-    """The root of the tree.
+    """The base class of all errors.
 
-    ``in_doubt`` is True where Thanx may have acted on the request although no success came back: an Issue
-    Rewards request must then be repeated with the same ``idempotency_key`` and the same bytes.
+    ``in_doubt`` is True if Thanx may have acted on the request, although no success was received. Repeat an
+    Issue Rewards request then only with the same ``idempotency_key`` and the same identifiers.
     """
 
     in_doubt: bool = False
@@ -40,7 +40,7 @@ class ConfigurationError(ThanxError):
 
 
 class InvalidIdentifierError(ThanxError):
-    """The input is no identifier; ``reason`` says why without repeating it."""
+    """The input is not an identifier. ``reason`` says why, without the input."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -48,7 +48,7 @@ class InvalidIdentifierError(ThanxError):
 
 
 class TransportError(ThanxError):
-    """No usable answer came back."""
+    """No usable answer arrived."""
 
     def __init__(self, message: str, *, in_doubt: bool = True) -> None:
         super().__init__(message)
@@ -64,14 +64,14 @@ class RequestTimeoutError(TransportError):
 
 
 class InvalidResponseError(TransportError):
-    """An answer that Thanx's API does not give: HTML, nothing, half of a JSON text, another shape.
+    """A success or redirect that is not documented: HTML, an empty or truncated body, unexpected JSON.
 
     ``status`` is the HTTP status and ``body_start`` the first bytes of the answer. They stay out of the
     message, since an answer may repeat what was sent.
     """
 
     def __init__(self, message: str, *, status: int, body_start: bytes) -> None:
-        super().__init__(message, in_doubt=not 300 <= status < 500)
+        super().__init__(message)
         self.status = status
         self.body_start = body_start
 
@@ -81,14 +81,28 @@ class APIError(ThanxError):
 
     ``status`` is the HTTP status, ``code`` the stable error code (None when the answer had none) and
     ``message`` Thanx's text, in which whatever looks like an e-mail address or a phone number is masked.
+    ``retry_after`` is how many seconds the answer asks to wait, and ``request_id`` its ``X-Request-Id``;
+    both are None where it says nothing of the kind.
     Source: docs.thanx.com, consumer/usage/errors.
     """
 
-    def __init__(self, status: int, code: str | None, message: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str | None,
+        message: str,
+        *,
+        in_doubt: bool = False,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
         super().__init__(f"HTTP {status} {code or 'without an error code'}: {message}")
         self.status = status
         self.code = code
         self.message = message
+        self.in_doubt = in_doubt
+        self.retry_after = retry_after
+        self.request_id = request_id
 
 
 class BadRequestError(APIError):
@@ -108,7 +122,7 @@ class NotFoundError(APIError):
 
 
 class UnprocessableError(APIError):
-    """422: understood and refused, such as the revocation of a job that still runs."""
+    """422: the request is valid but not allowed, such as revoking a job that is still running."""
 
 
 class IdempotencyConflictError(UnprocessableError):
@@ -116,13 +130,11 @@ class IdempotencyConflictError(UnprocessableError):
 
 
 class RateLimitedError(APIError):
-    """429: the client waits such an answer out by itself, so callers do not normally meet it."""
+    """429: the client waits and retries by itself, so callers rarely see this error."""
 
 
 class ServerError(APIError):
-    """5xx: an Issue Rewards request that ends so is in doubt."""
-
-    in_doubt = True
+    """5xx: an Issue Rewards request is in doubt after it."""
 
 
 class GuardError(ThanxError):
@@ -130,18 +142,35 @@ class GuardError(ThanxError):
 
 
 class BatcherClosedError(ThanxError):
-    """The batcher closed before Thanx had answered for this guest, or was closed already.
+    """The batcher was closed before Thanx answered for this guest.
 
-    Unless it is ``in_doubt``, the guest was certainly not sent.
+    If it is not ``in_doubt``, the guest was certainly not sent.
     """
 
 
+class AddTimeoutError(ThanxError):
+    """`AsyncBatcher.add` was not answered within its timeout.
+
+    Unless it is ``in_doubt``, the guest was taken out and certainly not sent. Otherwise the guest is on the
+    way, in the batch with the ``idempotency_key``: wait for `AsyncBatcher.outcome`, and do not add the guest
+    again.
+    """
+
+    def __init__(self, message: str, *, in_doubt: bool, idempotency_key: str | None) -> None:
+        super().__init__(message)
+        self.in_doubt = in_doubt
+        self.idempotency_key = idempotency_key
+
+
 class LedgerError(ThanxError):
-    """The ledger cannot be read or written, or disagrees with what is asked of it."""
+    """The ledger cannot be read or written, or does not allow the operation.
+
+    It is ``in_doubt`` if a batch may have been recorded although writing failed, and so may be sent later.
+    """
 
 
 class InputChangedError(LedgerError):
-    """The input is not what this run was started with. Nothing was sent.
+    """The input differs from the one that the run was started with. Nothing was sent.
 
     ``batch`` is the number of the first batch that differs, from 0; ``first`` and ``last`` are its
     positions in the input as recorded.
@@ -155,7 +184,7 @@ class InputChangedError(LedgerError):
 
 
 class WebhookError(ThanxError):
-    """A webhook request that is no valid Thanx event."""
+    """A webhook request is not a valid Thanx event."""
 
 
 class SignatureError(WebhookError):

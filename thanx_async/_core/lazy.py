@@ -1,4 +1,4 @@
-"""Packages that import what is asked for when it is asked for."""
+"""Lazy imports: a package's ``__getattr__`` that imports a name on first use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from importlib import import_module
 
 
 def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """The ``__getattr__`` of a package, some of whose names cost an import that not everybody needs.
+    """Make the ``__getattr__`` of a package that imports some of its names only on first use.
 
     Args:
-        homes: the module within the package for each such name.
+        package: the package's ``__name__``.
+        homes: the module within the package that defines each such name.
     """
 
     def find(name: str) -> object:

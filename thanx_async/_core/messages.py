@@ -1,4 +1,4 @@
-"""Messages that mark the names of arguments, so that another surface can show names of its own."""
+"""Messages that mark argument names, so that a command line can show its options instead."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Self
 
 
 class Name(str):
-    """The name of an argument, as a part of a `Message`."""
+    """An argument name within a `Message`."""
 
     __slots__ = ()
 
 
 class Message(str):
-    """A message made of parts: texts, the names of arguments, and other messages."""
+    """A message made of strings, argument names and other messages."""
 
     parts: tuple[str, ...]
 
@@ -25,10 +25,10 @@ class Message(str):
         return self
 
     def join(self, messages: Iterable[str], /) -> Message:
-        """As `str.join`, which would lose the marks."""
+        """Like `str.join`, but keeps the marks."""
         parts = [part for message in messages for part in (self, message)]
         return Message(*parts[1:])
 
     def renamed(self, names: Mapping[str, str]) -> str:
-        """The message with other names for arguments; an argument without one keeps its own."""
+        """The message with its argument names replaced; names that are not in ``names`` stay."""
         return "".join(names.get(part, part) if isinstance(part, Name) else part for part in self.parts)

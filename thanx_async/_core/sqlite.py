@@ -1,19 +1,24 @@
-"""SQLite files of our own: opened safely, migrated, changed in transactions, their troubles explained."""
+"""SQLite files: safe opening, permissions, migrations, transactions, and errors explained."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum, auto
+from errno import EACCES, EINVAL, EISDIR
 from pathlib import Path
+from threading import Lock
 from time import monotonic, sleep
 
 import attrs
 
 BUSY = 30.0
 """Seconds to wait for another process that has locked a file."""
+
+_PRIVATE = 0o600
 
 
 class Problem(Enum):
@@ -35,11 +40,17 @@ class Problem(Enum):
 
 @attrs.frozen
 class Trouble:
-    """A problem with a file: in the words of SQLite or of the system, with SQLite's code if it has one."""
+    """A problem with a file, in the words of SQLite or the system.
+
+    Attributes:
+        code: SQLite's error code, if there is one.
+        unsure: the changes may turn out to be written once the file is opened again.
+    """
 
     problem: Problem
     detail: str
     code: str = ""
+    unsure: bool = False
 
 
 Failure = Callable[[Trouble], Exception]
@@ -48,13 +59,13 @@ Failure = Callable[[Trouble], Exception]
 
 @attrs.frozen
 class Format:
-    """The files of one kind.
+    """A kind of file.
 
     Args:
-        application_id: marks the files. Source: sqlite.org, PRAGMA application_id.
-        migrations: what leads from each version of the schema, from 0, to the next.
-        durable: a transaction that has ended survives a power failure, not only the end of the process.
-        log_required: without a write-ahead log the file is refused; otherwise it is used as it is.
+        application_id: identifies the files. Source: sqlite.org, PRAGMA application_id.
+        migrations: the SQL that leads from each version of the schema, from 0, to the next.
+        durable: a finished transaction survives a power failure, not only a crash of the process.
+        log_required: refuse the file if it cannot have a write-ahead log.
     """
 
     application_id: int
@@ -74,44 +85,67 @@ _PROBLEMS = {
 }
 
 
+class _CommitFailedError(Exception):
+    """A transaction failed at its very end, where its changes may have reached the disk: SQLite has taken it
+    back for this process only, and whoever opens the file next may find it done."""
+
+
 @contextmanager
 def explained(failure: Failure) -> Iterator[None]:
-    """Turn errors of SQLite and of the disk into those that users get."""
+    """Turn errors of SQLite and the disk into the errors that ``failure`` makes."""
     try:
         yield
+    except _CommitFailedError as error:
+        raise failure(_trouble(error.__cause__, unsure=True)) from error.__cause__
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorname", None) or type(error).__name__
-        found = (problem for start, problem in _PROBLEMS.items() if code.startswith(start))
-        raise failure(Trouble(next(found, Problem.REFUSED), str(error), code)) from error
+        raise failure(_trouble(error)) from error
     except OSError as error:
         raise failure(Trouble(Problem.SYSTEM, error.strerror or str(error))) from error
 
 
+def _trouble(error: BaseException | None, *, unsure: bool = False) -> Trouble:
+    code = getattr(error, "sqlite_errorname", None) or type(error).__name__
+    found = (problem for start, problem in _PROBLEMS.items() if code.startswith(start))
+    return Trouble(next(found, Problem.REFUSED), str(error), code, unsure)
+
+
 @contextmanager
 def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """All or nothing, alone among all processes; one that is DEFERRED only reads, and sees one state."""
+    """A transaction. IMMEDIATE excludes other writers; DEFERRED is for reading one consistent state."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield
-        connection.execute("COMMIT")
+        _commit(connection)
     except BaseException:
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # the first error says more
+                connection.execute("ROLLBACK")
         raise
 
 
-def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
-    """Open a file, or make it, for use by one thread at a time; only its owner can read it.
+def _commit(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:  # the commit did not start: the file is locked
+            raise
+        raise _CommitFailedError from error
 
-    A file that is not of this kind is refused, and stays as it is.
+
+def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
+    """Open or create a file, for use by one thread at a time. Only its owner can read it.
+
+    A file of another kind is refused, and not changed.
     """
     with explained(failure):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+        _make_sure_of(path)
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
             _check(connection, form, failure)
-            path.chmod(0o600)
+            make_private(path)
             _use_log(connection, form, failure)
+            for beside in ("-wal", "-shm"):
+                make_private(path.with_name(path.name + beside))
             connection.execute(f"PRAGMA synchronous = {'FULL' if form.durable else 'NORMAL'}")
             _migrate(connection, form)
         except BaseException:
@@ -120,8 +154,61 @@ def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
     return connection
 
 
+def _make_sure_of(path: Path) -> None:
+    """Create the file if it is missing. Anything that is not a writable regular file is refused.
+
+    An existing file is not opened: closing it would release the locks that other connections of this process
+    hold on it. Source: sqlite.org/howtocorrupt.html, 2.2.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    try:
+        os.close(os.open(path, flags, 0o600))
+    except FileExistsError:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR)) from None
+        if not stat.S_ISREG(mode):
+            raise OSError(EINVAL, "Not a regular file") from None
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(EACCES, os.strerror(EACCES)) from None
+
+
+def make_private(path: Path) -> None:
+    """Restrict an existing file to its owner."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) != _PRIVATE:
+        path.chmod(_PRIVATE)
+
+
+_INHERITED: list[sqlite3.Connection] = []
+"""Connections that a parent process has opened: a forked child must not even close them.
+Source: sqlite.org/howtocorrupt.html, 2.6."""
+
+
+def leave_to_parent(connection: sqlite3.Connection | None) -> None:
+    """Keep a forked child from closing an inherited connection."""
+    if connection is not None:
+        _INHERITED.append(connection)
+
+
+def close_idle(connection: sqlite3.Connection, in_use: Lock, process: int) -> None:
+    """Close a connection, but only in the process that opened it, and only if no thread is using it.
+
+    A transaction may be waiting for another process, and the end of this process does not wait for it.
+    """
+    if process != os.getpid():
+        leave_to_parent(connection)
+    elif in_use.acquire(blocking=False):
+        connection.close()
+
+
 def _check(connection: sqlite3.Connection, form: Format, failure: Failure) -> None:
-    with transaction(connection, "DEFERRED"):  # at one moment, since another process may be making the file
+    with transaction(
+        connection, "DEFERRED"
+    ):  # one consistent state: another process may be creating the file
         application = _pragma(connection, "application_id")
         version = _pragma(connection, "user_version")
         tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -132,7 +219,7 @@ def _check(connection: sqlite3.Connection, form: Format, failure: Failure) -> No
 
 
 def _use_log(connection: sqlite3.Connection, form: Format, failure: Failure) -> None:
-    """Switch to the write-ahead log; SQLite itself does not wait for others who do so at the same time."""
+    """Switch to the write-ahead log. SQLite does not wait for another process that does the same."""
     until = monotonic() + BUSY
     while True:
         try:

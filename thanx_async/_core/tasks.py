@@ -1,20 +1,95 @@
-"""Cancellations: work that runs to its end all the same, and those that are nobody's wish."""
+"""What asyncio lacks: objects bound to an event loop, uninterruptible work, and foreign cancellations."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+import os
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from math import inf
 from typing import TypeVar
 
-from thanx_async._core.errors import ThanxError
+from thanx_async._core.errors import ConfigurationError, ThanxError
 
 T = TypeVar("T")
 
 
-async def to_its_end(work: Coroutine[object, object, T]) -> T:
-    """The result of the work, or, once the work is over, the cancellation that came meanwhile.
+class Home:
+    """The event loop that an object was opened on, and the number of open ``async with`` blocks.
+
+    Args:
+        what: the object's name in messages, such as "the client".
+        opening: the code that opens the object, for messages.
+    """
+
+    def __init__(self, what: str, opening: str) -> None:
+        self._what = what
+        self._opening = opening
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+        self._blocks = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the object is open."""
+        return self._blocks > 0
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether a parent of this process opened the object."""
+        return self._loop is not None and self._process != os.getpid()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the object must be opened again: its loop is closed, or belongs to a parent process."""
+        return self._loop is not None and (self._loop.is_closed() or self.is_forked)
+
+    def enter(self) -> bool:
+        """Enter a block. Returns whether it is the first one, which opens the object.
+
+        Raises:
+            ConfigurationError: the object is open on another loop.
+        """
+        if self.is_open and not self.is_lost:
+            self.check()
+        else:
+            self._loop, self._process, self._blocks = asyncio.get_running_loop(), os.getpid(), 0
+        self._blocks += 1
+        return self._blocks == 1
+
+    def leave(self) -> bool:
+        """Leave a block. Returns whether it was the last one, which closes the object."""
+        self._blocks = max(0, self._blocks - 1)
+        return not self._blocks
+
+    def end(self) -> None:
+        """The object is closed, whatever blocks are still open."""
+        self._loop, self._blocks = None, 0
+
+    def check(self) -> None:
+        """Make sure that the object is open on the running loop.
+
+        Raises:
+            ConfigurationError: the object is not open, or is open on another loop or in another process.
+        """
+        if not self.is_open:
+            raise ConfigurationError(f"{self._what} is not open: use it as `{self._opening}`")
+        if self._loop is not asyncio.get_running_loop() or self.is_forked:
+            raise ConfigurationError(f"{self._what} {self._why_not()}")
+
+    def _why_not(self) -> str:
+        if self.is_forked:
+            return "was opened before this process was forked: open another one here"
+        if self.is_lost:
+            return f"belongs to an event loop that is closed: open it again, as `{self._opening}`"
+        return (
+            "is open on another event loop and belongs to it: use another one here, or hand the call over"
+            " with asyncio.run_coroutine_threadsafe(call, loop)"
+        )
+
+
+async def to_its_end(work: Awaitable[T]) -> T:
+    """The result of the work. A cancellation is raised only after the work has ended.
 
     For short work whose effect would otherwise be unknown, such as a commit in a worker thread.
     """
@@ -33,22 +108,22 @@ async def to_its_end(work: Coroutine[object, object, T]) -> T:
 
 
 def is_being_cancelled() -> bool:
-    """Whether somebody cancels the running task, and not only something that it waits for."""
+    """Whether the running task itself is being cancelled, rather than something that it awaits."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
 def foreign_cancellation(of: str) -> ThanxError:
-    """What a cancellation is that nobody wished for this task."""
+    """The error for a cancellation that was not meant for this task."""
     return ThanxError(f"something that {of} waits for was cancelled")
 
 
 @contextmanager
 def only_own_cancellation(of: str) -> Iterator[None]:
-    """Where only something that is waited for was cancelled, that is an error like any other.
+    """Turn the cancellation of something that is awaited into an error; it would end the task silently.
 
     Raises:
-        ThanxError: in place of such a cancellation, which would end the task without a word.
+        ThanxError: something that the task awaits was cancelled.
     """
     try:
         yield
@@ -63,7 +138,7 @@ RESOLUTION = 1e-6
 
 
 async def changed(change: asyncio.Event, wait: float | None) -> None:
-    """Return when something has changed, or after ``wait`` seconds (None, infinity: only then)."""
+    """Wait for the event, at most ``wait`` seconds; None or infinity for no limit."""
     try:
         async with asyncio.timeout(None if wait is None or wait == inf else max(wait, RESOLUTION)):
             await change.wait()

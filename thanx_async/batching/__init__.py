@@ -1,11 +1,11 @@
-"""From any number of guests to batches, jobs and outcomes: reading, cutting, sending, accounting."""
+"""Batching: reads guests from a source, cuts and sends batches, and accounts for each guest's outcome."""
 
 from typing import TYPE_CHECKING
 
 from thanx_async._core.lazy import lazily
 from thanx_async.batching._account import RunAccount
 from thanx_async.batching._chunker import Chunker
-from thanx_async.batching._collector import SERVICE_RUNS, Collector
+from thanx_async.batching._collector import Collector
 from thanx_async.batching._guard import Guard
 from thanx_async.batching._outcomes import Outcome
 from thanx_async.batching._plan import IssuancePlan, planned
@@ -27,10 +27,9 @@ from thanx_async.batching._target import Target
 if TYPE_CHECKING:
     from thanx_async.batching._recorder import Recorder
 else:
-    __getattr__ = lazily(__name__, {"Recorder": "_recorder"})  # those who record nothing need no ledger
+    __getattr__ = lazily(__name__, {"Recorder": "_recorder"})  # a batcher without a ledger does not load it
 
 __all__ = [
-    "SERVICE_RUNS",
     "BatchError",
     "BatchInDoubt",
     "BatchRange",

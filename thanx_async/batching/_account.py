@@ -1,4 +1,4 @@
-"""The books of a run: its batches, the rest of its input, and its ledger; what users see is `IssuanceRun`."""
+"""The state behind an `IssuanceRun`: batches, pending input, ledger; follows the jobs, makes the report."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _RECORD_EVERY = 5.0
 
 
 class RunAccount:
-    """What is known of a run at every moment, and of it written down.
+    """The current state of a run, and its records in the ledger.
 
     Attributes:
-        chunker: what was read of the input, and what of it waits for the rest of its batch.
-        batches: all that were cut, by number.
-        error: what stopped the run, None otherwise.
+        chunker: holds the input read so far, including identifiers of the next batch.
+        batches: all batches cut so far, by number.
+        error: the error that stopped the run, None otherwise.
     """
 
     def __init__(self, run_id: str, chunker: Chunker) -> None:
@@ -36,7 +36,7 @@ class RunAccount:
         self.chunker = chunker
         self.batches: list[Batch] = []
         self.error: BaseException | None = None
-        self._notify: Callable[[], None] | None = None
+        self._on_change: Callable[[], None] | None = None
         self._ledger: Ledger | None = None
         self._record: RunRecord | None = None
         self._recorded: Mapping[int, BatchRecord] = {}
@@ -45,34 +45,34 @@ class RunAccount:
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (self.run_id, self.chunker, self.batches, self._recorded)
 
-    def on_change(self, notify: Callable[[], None]) -> None:
-        """Call this whenever something has changed."""
-        self._notify = notify
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back after each change."""
+        self._on_change = callback
 
-    def changed(self) -> None:
-        """Tell that something has changed."""
-        if self._notify:
-            self._notify()
+    def announce_change(self) -> None:
+        """Tell the callback of `on_change` that something has changed."""
+        if self._on_change:
+            self._on_change()
 
     def fail(self, error: BaseException | None) -> None:
-        """The run stops for this reason; the first one counts."""
+        """Keep the error that stops the run; the first one counts."""
         self.error = self.error or error
 
-    def keep_in(self, ledger: Ledger, record: RunRecord) -> None:
-        """The run is claimed in a ledger, which gets its outcomes from now on."""
+    def attach_ledger(self, ledger: Ledger, record: RunRecord) -> None:
+        """Record outcomes in this ledger from now on; the run is claimed there."""
         self._ledger, self._record = ledger, record
 
-    def expect(self, recorded: Mapping[int, BatchRecord]) -> None:
-        """These batches of it were recorded by earlier processes."""
+    def expect_recorded(self, recorded: Mapping[int, BatchRecord]) -> None:
+        """Take in the batches that earlier processes recorded for this run."""
         self._recorded = recorded
 
     def rejected(self) -> list[GuestRow]:
-        """Items that are no identifiers."""
-        return _rows(self.chunker.rejected)
+        """Input items that are not valid identifiers."""
+        return _guest_rows(self.chunker.rejected)
 
     def duplicates(self) -> list[GuestRow]:
-        """Items that name a guest who came before."""
-        return _rows(self.chunker.duplicates)
+        """Input items that repeat an earlier guest."""
+        return _guest_rows(self.chunker.duplicates)
 
     def unsent(self) -> list[BatchRange]:
         """Batches that Thanx has certainly not accepted."""
@@ -80,12 +80,12 @@ class RunAccount:
         return [*ranges, *(part for part in self._pending() if part.key is None)]
 
     def in_doubt(self) -> list[BatchRange]:
-        """Batches that may have been issued, and what was read of one that is recorded."""
+        """Batches that may have been issued, including the part read so far of a recorded batch."""
         ranges = [batch.range() for batch in self.batches if batch.is_in_doubt]
         return [*ranges, *(part for part in self._pending() if part.key is not None)]
 
     def _pending(self) -> list[BatchRange]:
-        """What was read and waits for the rest of its batch, with its key if that batch is recorded."""
+        """The identifiers that wait for the rest of their batch, with its key if that batch is recorded."""
         pending = self.chunker.pending
         if not pending:
             return []
@@ -94,9 +94,9 @@ class RunAccount:
         return [BatchRange(pending.first, pending.last, len(pending), key, job_id)]
 
     def report(self) -> IssuanceReport:
-        """What is known now, without a request."""
+        """The report as of now, without a request."""
         for batch in self.batches:
-            batch.look()
+            batch.settle_from_job()
         return IssuanceReport(
             run_id=self.run_id,
             total=self.chunker.read,
@@ -110,59 +110,59 @@ class RunAccount:
         )
 
     async def follow_all(self) -> None:
-        """Follow every job to its end, and write the outcomes down, however this ends."""
+        """Follow every job to its end. The known outcomes are recorded even if this fails."""
         try:
             await self._poll_all()
         except BaseException as error:
-            await _after(error, self.record_outcomes())
+            await _finish_despite(error, self.record_outcomes())
             raise
         await self.record_outcomes()
 
     async def _poll_all(self) -> None:
-        """Follow every job to its end; one that Thanx does not know any more does not keep the others."""
+        """Follow every job to its end. A job that Thanx no longer knows does not stop the others."""
         lost: list[NotFoundError] = []
         try:
             async with asyncio.TaskGroup() as group:
                 for batch in self.batches:
-                    if batch.handle and (not batch.settled or batch.remembered):
+                    if batch.handle and (not batch.settled or batch.fallback):
                         group.create_task(self._follow(batch, batch.handle, lost))
         except ExceptionGroup as errors:
             thanx, _ = errors.split(ThanxError)
-            raise _first(thanx or errors) from None
+            raise _first_error(thanx or errors) from None
         if lost:
             raise lost[0]
 
     async def _follow(self, batch: Batch, handle: JobHandle, lost: list[NotFoundError]) -> None:
         try:
             async for _ in handle.updates():
-                await asyncio.sleep(0)  # thousands of failures hold the loop to be decoded, and again now
-                batch.look()
-                self.changed()
+                await asyncio.sleep(0)  # thousands of failures blocked the loop for decoding, and will again
+                batch.settle_from_job()
+                self.announce_change()
         except NotFoundError as error:
-            if not batch.lost():
+            if not batch.job_lost():
                 lost.append(error)
         if asyncio.get_running_loop().time() - self._recorded_at > _RECORD_EVERY:
             await self.record_outcomes()
 
     async def record_outcomes(self) -> None:
-        """Write the outcomes that are known into the ledger, several at once."""
+        """Write all known outcomes to the ledger, in one call."""
         self._recorded_at = asyncio.get_running_loop().time()
-        fresh = [batch for batch in self.batches if batch.settled and not batch.recorded]
-        if self._ledger is not None and fresh:
-            outcomes = {batch.number: batch.outcome() for batch in fresh}
+        unrecorded = [batch for batch in self.batches if batch.settled and not batch.recorded]
+        if self._ledger is not None and unrecorded:
+            outcomes = {batch.number: batch.outcome() for batch in unrecorded}
             await self._ledger.finish(self.run_id, outcomes)
-            for batch in fresh:
-                batch.written(outcomes[batch.number])
+            for batch in unrecorded:
+                batch.mark_recorded(outcomes[batch.number])
 
     async def input_ended(self) -> None:
-        """Write down how long the input was, by which a complete run is known."""
+        """Record the length of the input, which tells whether a run is complete."""
         if self._ledger is not None and self._record is not None:
             total, batches = self.chunker.read, len(self.batches)
             self._record = attrs.evolve(self._record, total=total, batches=batches)
             await self._ledger.save_run(self._record)
 
     async def release(self) -> None:
-        """Write down the outcomes that are known, and let others claim the run."""
+        """Record the known outcomes, and let other processes claim the run."""
         if self._ledger is not None:
             try:
                 await self.record_outcomes()
@@ -170,7 +170,7 @@ class RunAccount:
                 await self._ledger.release(self.run_id)
 
     async def revoke(self) -> RevocationReport:
-        """Take back every job, and mark the run as revoked if it is recorded."""
+        """Revoke every job, and mark the run as revoked if it is recorded."""
         if self._ledger is None or self._record is None:
             return await revoke_batches(self.run_id, self.batches)
         await self._ledger.claim(self._record)
@@ -180,8 +180,8 @@ class RunAccount:
             report = await revoke_batches(self.run_id, self.batches)
         except BaseException as error:
             for batch in self.batches:
-                batch.look()
-            await _after(error, self.release())
+                batch.settle_from_job()
+            await _finish_despite(error, self.release())
             raise
         await self.release()
         return report
@@ -192,22 +192,22 @@ def _restored(
 ) -> RunAccount:
     account = RunAccount(run_id, chunker)
     account.batches.extend(batches)
-    account.expect(recorded)
+    account.expect_recorded(recorded)
     return account
 
 
-async def _after(error: BaseException, step: Awaitable[None]) -> None:
-    """A step that is due although something is raised already, such as a cancellation, which goes first."""
+async def _finish_despite(error: BaseException, step: Awaitable[None]) -> None:
+    """Take a final step although ``error`` is being raised; a failure of the step becomes a note on it."""
     try:
         await step
     except ThanxError as failure:
         error.add_note(f"meanwhile: {failure}")
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
+def _first_error(group: ExceptionGroup[Exception]) -> Exception:
     error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return _first_error(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-def _rows(dropped: list[Dropped]) -> list[GuestRow]:
+def _guest_rows(dropped: list[Dropped]) -> list[GuestRow]:
     return [GuestRow(row.position, row.value, row.reason) for row in dropped]

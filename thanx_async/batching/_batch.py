@@ -1,4 +1,4 @@
-"""One batch of a run, and its fate: told by verbs, changed from nowhere else."""
+"""One batch of a run and its fate: unsent, in doubt, accepted or settled. Only its own methods change it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from thanx_async._batches import BatchOutcome, batch_key, outcome_of
-from thanx_async._core.errors import BadRequestError
+from thanx_async._core.errors import BadRequestError, ThanxError
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._report import BatchRange, GuestRow
 from thanx_async.http import Delivery
@@ -22,24 +22,28 @@ class Batch:
     """One batch of a run, and its fate.
 
     Args:
-        chunk: its number, its places in the input, and its identifiers.
-        since: when its oldest guest came in, on the loop's clock; now by default.
-        on_send: called as an attempt to send it goes out.
+        chunk: the batch's number, its positions in the input, and its identifiers.
+        run_id: the run that the batch belongs to.
+        since: when the batch's oldest guest arrived, in seconds on the loop's clock; now by default.
+        on_send: called at the start of each attempt to send the batch.
 
     Attributes:
-        delivery: how far its sending has come.
-        handle: on its job, once Thanx has accepted it.
-        held: in doubt, and not to be sent again by itself.
-        settled: the outcome is known: ``state``, how many were ``issued``, and a row for each who was not.
-        recorded: the outcome is in the ledger.
-        remembered: the recorded outcome, where the job may have been revoked since.
-        refused: the 400 that its last sending ended in.
+        delivery: the state of the batch's Issue Rewards request.
+        handle: the handle on the batch's job, once Thanx has accepted the batch.
+        held: the batch is not sent again automatically.
+        settled: the outcome is known: ``state``, the number ``issued``, and a row for each guest without a
+            reward.
+        recorded: the ledger holds the outcome.
+        fallback: the recorded outcome of a job that may have been revoked since. It stands if Thanx no longer
+            knows the job.
+        refused: the 400 that ended the last attempt.
     """
 
     __slots__ = (
         "_body",
         "_values",
         "delivery",
+        "fallback",
         "handle",
         "held",
         "issued",
@@ -48,7 +52,6 @@ class Batch:
         "positions",
         "recorded",
         "refused",
-        "remembered",
         "rows",
         "run_id",
         "settled",
@@ -75,7 +78,7 @@ class Batch:
         self.held = False
         self.settled = False
         self.recorded = False
-        self.remembered: BatchOutcome | None = None
+        self.fallback: BatchOutcome | None = None
         self.state = ""
         self.issued = 0
         self.rows: list[GuestRow] = []
@@ -84,48 +87,50 @@ class Batch:
 
     @property
     def job_id(self) -> str | None:
-        """The id of its job, once Thanx has accepted it."""
+        """The id of the batch's job, once Thanx has accepted the batch."""
         return self.handle.id if self.handle else None
 
     @property
     def is_decided(self) -> bool:
-        """Whether there is nothing to send."""
+        """Whether nothing remains to be sent."""
         return self.settled or self.held or self.handle is not None
 
     @property
     def is_unsent(self) -> bool:
-        """Whether Thanx has certainly not accepted it."""
+        """Whether Thanx has certainly not accepted the batch."""
         return self.handle is None and not self.settled and not self.delivery.in_doubt
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether it was sent and not answered, or its job ended without saying who got a reward."""
+        """Whether the batch was sent without an answer, or its job ended without telling who got a reward."""
         if self.handle is None:
             return not self.settled and self.delivery.in_doubt
         return self.is_unclear
 
     @property
     def is_unclear(self) -> bool:
-        """Whether its job has ended without saying who got a reward."""
-        self.look()
+        """Whether the batch's job ended without telling who got a reward."""
+        self.settle_from_job()
         return not self.settled and bool(self.handle and self.handle.job and self.handle.job.is_finished)
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether its job still runs, as far as is known."""
+        """Whether the batch's job is still running, as far as is known."""
         return self.handle is not None and not self.settled and not self.is_unclear
 
     @property
     def possible_rewards(self) -> int:
-        """How many of its guests may have a reward, as far as is known."""
+        """How many of the batch's guests may have a reward, as far as is known."""
         if self.settled:
             return self.issued
         return len(self.positions) if self.handle or self.delivery.in_doubt else 0
 
     @property
-    def least_failed(self) -> int | None:
-        """How many of its guests have certainly got no reward, also where it is not known who; None as long
-        as its job goes on or tells no numbers."""
+    def minimum_failed(self) -> int | None:
+        """How many of the batch's guests certainly have no reward, even if the job does not name them.
+
+        None while the job is running, or if it reports no counts.
+        """
         if self.settled:
             return len(self.rows)
         job = self.handle.job if self.handle else None
@@ -135,7 +140,7 @@ class Batch:
 
     @property
     def fate(self) -> BatchFate:
-        """What has become of it, once its delivery is over."""
+        """The batch's fate for a hook, once its delivery is over."""
         if self.handle is not None:
             return BatchFate.ACCEPTED
         if self.settled:
@@ -143,7 +148,12 @@ class Batch:
         return BatchFate.IN_DOUBT if self.delivery.in_doubt else BatchFate.UNSENT
 
     def event(self, fate: BatchFate, error: BaseException | None = None) -> BatchEvent:
-        """The record of its sending, or of its fate, for a hook."""
+        """The record for a hook.
+
+        Args:
+            fate: ``SENDING`` before the delivery, `fate` after it.
+            error: the error that ended the delivery.
+        """
         return BatchEvent(
             run_id=self.run_id,
             number=self.number,
@@ -156,29 +166,36 @@ class Batch:
         )
 
     def range(self) -> BatchRange:
-        """Where it stands in the input, with its key and job."""
+        """The batch's place in the input, with its key and job id."""
         positions = self.positions
         return BatchRange(positions.first, positions.last, len(positions), self.key, self.job_id)
 
     def outcome(self) -> BatchOutcome:
-        """What `settle` was given, to be written down."""
+        """The settled outcome, as the ledger records it."""
         failures = tuple((self.positions.index(row.position), row.reason) for row in self.rows)
         return BatchOutcome(self.state, self.issued, failures)
 
     def body(self, encode: Callable[[list[str]], bytes]) -> bytes:
-        """The bytes to send: those that a ledger has kept, or the identifiers encoded."""
+        """The bytes to send: the recorded ones if there are any, otherwise the encoded identifiers."""
         return self._body or encode(self._values or [])
 
     def hold(self) -> None:
-        """It is not to be sent again by itself."""
+        """Don't send the batch again automatically."""
         self.held = True
 
     def replay(self, body: bytes) -> None:
-        """It is to be sent again with these bytes."""
+        """Send the batch again with these recorded bytes."""
         self._body = body
 
     def adopt(self, record: BatchRecord, handle: JobHandle | None, *, held: bool, keep_values: bool) -> None:
-        """Take over the fate that is recorded."""
+        """Take over the recorded fate.
+
+        Args:
+            record: the batch as the ledger holds it.
+            handle: the handle on the recorded job, if there is one.
+            held: don't send the batch again automatically.
+            keep_values: keep the identifiers even if nothing remains to be sent.
+        """
         in_doubt = record.outcome is None and handle is None
         self.key = record.key
         self.held = held
@@ -190,64 +207,68 @@ class Batch:
             self.settle(record.outcome)
             self.recorded = True
 
-    def contradict(self, record: BatchRecord) -> None:
-        """The ledger has other guests under its number: they are in doubt, and nothing is sent."""
+    def mark_conflict(self, record: BatchRecord) -> None:
+        """Hold the batch as in doubt: the ledger has other guests under its number."""
         self.key = record.key
         self.held = True
         self.delivery.doubt()
 
-    def remember(self, outcome: BatchOutcome) -> None:
-        """This is how it ended, unless its job was revoked since."""
-        self.remembered = outcome
+    def set_fallback(self, outcome: BatchOutcome) -> None:
+        """Keep the recorded outcome in case Thanx no longer knows the job."""
+        self.fallback = outcome
 
-    def going_out(self, *, keep_values: bool) -> None:
-        """The bytes are with the transport; they are kept here no longer."""
+    def forget_payload(self, *, keep_values: bool) -> None:
+        """Drop the recorded bytes, and the identifiers unless they are kept: the transport has the body."""
         self._body = None
         if not keep_values:
             self._values = None
 
     def accepted(self, handle: JobHandle) -> None:
-        """Thanx has accepted it as this job."""
+        """Thanx has accepted the batch as this job."""
         self.handle = handle
 
     def stop(self) -> None:
-        """Allow no further attempt to send it."""
+        """Allow no further attempt to send the batch."""
         self.delivery.stop()
 
     def doubt(self) -> None:
-        """Others may send it, so that it is not certain any more that nothing was issued."""
+        """Mark the batch as in doubt: another process may send it."""
         self.delivery.doubt()
 
+    def mark_if_in_doubt(self, error: ThanxError) -> None:
+        """Mark the error as in doubt, with the idempotency key, if the batch is in doubt."""
+        if self.delivery.in_doubt:
+            error.in_doubt, error.idempotency_key = True, self.key
+
     def refuse(self, error: BadRequestError) -> None:
-        """Thanx refused the whole batch: each of its guests has failed, unless an attempt before that may
-        have been accepted."""
+        """Take in a 400 for the batch: every guest has failed, unless an earlier attempt is in doubt."""
         self.refused = error.with_traceback(None)
         if not error.in_doubt:
             reason = str(error)
             failures = tuple((index, reason) for index in range(len(self.positions)))
             self.settle(BatchOutcome("refused", 0, failures))
 
-    def look(self) -> None:
-        """Take over the outcome once the job is finished and its numbers name every guest."""
+    def settle_from_job(self) -> None:
+        """Take over the outcome once the job has finished and its counts account for every guest."""
         job = self.handle.job if self.handle else None
         if job is None or not job.is_finished:
             return
         if self.settled and (job.state != "revoked" or self.state == "revoked"):
-            return  # all that may become of it is that its rewards are taken back
+            return  # a settled batch changes only when its rewards are revoked
         failures = outcome_of(job, len(self.positions))
         if failures is not None:
-            if self.settled:  # who has failed before had no reward that could be revoked
+            if self.settled:  # a guest who failed before the revocation keeps the original reason
                 failures = sorted({**dict(failures), **dict(self.outcome().failures)}.items())
             self.settle(BatchOutcome(job.state, len(self.positions) - len(failures), tuple(failures)))
 
-    def lost(self) -> bool:
-        """Thanx knows its job no more; returns whether the outcome that is remembered stands in for it."""
-        if self.remembered is not None:
-            self.settle(self.remembered)
-        return self.remembered is not None
+    def job_lost(self) -> bool:
+        """Thanx no longer knows the job. Returns whether the fallback outcome settled the batch."""
+        if self.fallback is not None:
+            self.settle(self.fallback)
+        return self.fallback is not None
 
     def settle(self, outcome: BatchOutcome) -> None:
-        """The batch has ended."""
+        """Set the final outcome, with a row for each guest without a reward."""
         values, job_id = self._values, self.job_id
         self.rows = [
             GuestRow(self.positions[index], values[index] if values else None, reason, job_id)
@@ -259,6 +280,6 @@ class Batch:
         self.recorded = False
         self._values = None
 
-    def written(self, outcome: BatchOutcome) -> None:
-        """This outcome is in the ledger; another one may have followed meanwhile."""
+    def mark_recorded(self, outcome: BatchOutcome) -> None:
+        """Note that the ledger holds this outcome; a later one may have replaced it in the meantime."""
         self.recorded = self.state == outcome.state

@@ -1,4 +1,4 @@
-"""The cutting of a stream of identifiers into batches: plain feed and flush, no I/O."""
+"""Cuts a stream of identifiers into chunks, and drops invalid items and duplicates. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from thanx_async.identifiers import MAX_BATCH, normalise_all, raw_value
 from thanx_async.models import counted
 
 _SETS = 16
-_MANY = 20_000
+_GC_THRESHOLD = 20_000
 _DUPLICATE = "already in this input"
 
 
 @attrs.frozen
 class Chunk:
-    """What goes into one request. ``number`` counts the batches of a run from 0."""
+    """The identifiers of one request. ``number`` counts the chunks of a run from 0."""
 
     number: int
     positions: Positions
@@ -28,32 +28,32 @@ class Chunk:
 
 @attrs.frozen
 class Dropped:
-    """An item that goes into no batch: ``value`` is its text, None unless values are kept."""
+    """An input item that is left out of every chunk. ``value`` is its text, None unless values are kept."""
 
     position: int
     value: str | None = attrs.field(repr=False)
     reason: str
 
 
-class Seen:
-    """The values so far, in several sets: a single large one would hold the loop whenever it grows."""
+class SeenValues:
+    """All values so far, in several sets: growing a single large set would block the event loop."""
 
     def __init__(self) -> None:
         self._sets: list[set[str]] = [set() for _ in range(_SETS)]
 
     def add(self, values: Sequence[str]) -> list[int]:
-        """Take values in; returns the indices of those that were there already."""
+        """Add values. Returns the indices of those that were there already."""
         parts: list[list[str]] = [[] for _ in range(_SETS)]
         for value in values:
             parts[hash(value) % _SETS].append(value)
         before, known = len(self), set[str]()
-        for home, part in zip(self._sets, parts, strict=True):
-            known |= home.intersection(part)
-            home.update(part)
+        for bucket, part in zip(self._sets, parts, strict=True):
+            known |= bucket.intersection(part)
+            bucket.update(part)
         now = len(self)
-        if before < _MANY <= now:
-            # The sets of a long run become old while they are small: a collection of young objects that
-            # walked through a million guests would hold the loop.
+        if before < _GC_THRESHOLD <= now:
+            # Move the sets to an older generation while they are small: a collection of young objects that
+            # scanned a million guests would block the event loop.
             gc.collect(1)
         return [] if now == before + len(values) else _repeated(values, known)
 
@@ -61,14 +61,14 @@ class Seen:
         return sum(map(len, self._sets))
 
     def free(self) -> Iterator[None]:
-        """Forget the values, set by set: all at once would hold the loop."""
+        """Forget the values, one set for each step: freeing all at once would block the event loop."""
         while self._sets:
             del self._sets[-1]
             yield
 
 
 def _repeated(values: Sequence[str], known: set[str]) -> list[int]:
-    """The indices of those that are known, or come a second time."""
+    """The indices of values that are known or come a second time."""
     indices = []
     for index, value in enumerate(values):
         if value in known:
@@ -78,9 +78,19 @@ def _repeated(values: Sequence[str], known: set[str]) -> list[int]:
 
 
 class Chunker:
-    """Parses, drops duplicates, and cuts batches: ``feed()`` items, then ``flush()`` the rest.
+    """Parses items, drops duplicates, and cuts chunks: ``feed()`` items, then ``flush()`` the rest.
 
-    Finding duplicates costs about 110 bytes a guest, until `free`.
+    Deduplication takes about 110 bytes for each guest, until `free`.
+
+    Args:
+        size: identifiers in a chunk.
+        deduplicate: drop identifiers that came before.
+        keep_values: keep the text of rejected items and duplicates.
+
+    Attributes:
+        read: the number of items read so far.
+        rejected: items that are not valid identifiers.
+        duplicates: items that repeat an earlier guest.
     """
 
     def __init__(self, size: int = MAX_BATCH, *, deduplicate: bool = True, keep_values: bool = True) -> None:
@@ -89,73 +99,73 @@ class Chunker:
         self.duplicates: list[Dropped] = []
         self._size = size
         self._next_size = size
-        self._keep = keep_values
-        self._seen = Seen() if deduplicate else None
-        self._number = 0
-        self._begin(first=0)
+        self._keep_values = keep_values
+        self._seen = SeenValues() if deduplicate else None
+        self._next_number = 0
+        self._begin_chunk(first=0)
 
-    def _begin(self, first: int) -> None:
+    def _begin_chunk(self, first: int) -> None:
         self._first = first
         self._values: list[str] = []
         self._gaps = array("L")
 
     @property
     def pending(self) -> Positions:
-        """Where the identifiers stand that wait for the rest of their batch."""
+        """The positions of the identifiers that wait for the rest of their chunk."""
         return Positions(self._first, len(self._values), self._gaps)
 
     def cut_first_at(self, size: int) -> None:
-        """Give the first batch a size of its own; to be called before the first `feed`."""
+        """Give the first chunk a smaller size. Call this before the first `feed`."""
         self._next_size = min(size, self._size)
 
     def feed(self, items: Sequence[object]) -> list[Chunk]:
-        """Take the next items of the input; returns the batches that they filled."""
-        values, refused = normalise_all(items)
+        """Take the next items of the input. Returns the chunks that they filled."""
+        values, rejected = normalise_all(items)
         known = self._seen.add(values) if self._seen is not None else []
-        batches: list[Chunk] = []
-        done = 0
-        for index in sorted({*refused, *known}):
-            batches += self._take(values[done:index])
-            if index in refused:
-                self._drop(self.rejected, raw_value(items[index]), refused[index])
+        chunks: list[Chunk] = []
+        start = 0
+        for index in sorted({*rejected, *known}):
+            chunks += self._add(values[start:index])
+            if index in rejected:
+                self._leave_out(self.rejected, raw_value(items[index]), rejected[index])
             else:
-                self._drop(self.duplicates, values[index], _DUPLICATE)
-            done = index + 1
-        return batches + self._take(values[done:])
+                self._leave_out(self.duplicates, values[index], _DUPLICATE)
+            start = index + 1
+        return chunks + self._add(values[start:])
 
     def skip(self, items: int) -> None:
-        """Count items of the input that an earlier process has read."""
+        """Count items that an earlier process has read."""
         self.read += items
 
     def flush(self) -> list[Chunk]:
-        """The last batch, if anything waits."""
+        """The last chunk, if any identifiers are pending."""
         return [self._cut()] if self._values else []
 
     def free(self) -> Iterator[None]:
-        """After the end of the input, forget what finds duplicates, in steps."""
+        """Free the memory of deduplication, in steps, once the input has ended."""
         seen, self._seen = self._seen, None
         return seen.free() if seen is not None else iter(())
 
-    def _take(self, values: list[str]) -> list[Chunk]:
-        batches = []
+    def _add(self, values: list[str]) -> list[Chunk]:
+        chunks = []
         while values:
             room = self._next_size - len(self._values)
-            taken, values = values[:room], values[room:]
-            self._values += taken
-            self.read += len(taken)
+            head, values = values[:room], values[room:]
+            self._values += head
+            self.read += len(head)
             if len(self._values) == self._next_size:
-                batches.append(self._cut())
-        return batches
+                chunks.append(self._cut())
+        return chunks
 
     def _cut(self) -> Chunk:
-        batch = Chunk(self._number, Positions(self._first, len(self._values), self._gaps), self._values)
-        self._number += 1
+        chunk = Chunk(self._next_number, Positions(self._first, len(self._values), self._gaps), self._values)
+        self._next_number += 1
         self._next_size = self._size
-        self._begin(first=self.read)
-        return batch
+        self._begin_chunk(first=self.read)
+        return chunk
 
-    def _drop(self, rows: list[Dropped], value: str, reason: str) -> None:
-        rows.append(Dropped(self.read, value if self._keep else None, reason))
+    def _leave_out(self, rows: list[Dropped], value: str, reason: str) -> None:
+        rows.append(Dropped(self.read, value if self._keep_values else None, reason))
         self.read += 1
         if self._values:
             self._gaps.append(len(self._values))

@@ -1,7 +1,7 @@
-"""The engine of micro-batching: collects guests who come one by one, and cuts a batch as late as it can.
+"""The engine of `AsyncBatcher.add`: micro-batching, which decides when a batch is cut and sent.
 
-A batch is due when it is full or its oldest guest has waited long enough. It is cut when, besides, a request
-may go; until then it grows, and every guest can still be taken out of it.
+A batch is due when it is full, or when its oldest guest has waited for the linger time. It is cut only once
+the rate limits allow a request as well. Until then the batch grows, and callers can still cancel.
 """
 
 from __future__ import annotations
@@ -9,113 +9,172 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextvars import Context
 from uuid import uuid4
 
 from thanx_async._batches import Positions
-from thanx_async._core.errors import BadRequestError, LedgerError, ThanxError
+from thanx_async._core.errors import AddTimeoutError, BadRequestError, LedgerError, ThanxError
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
-from thanx_async.batching._outcomes import RememberedGuests
+from thanx_async.batching._doubts import DoubtSettler
+from thanx_async.batching._outcomes import Outcome, RememberedGuests
 from thanx_async.batching._report import BatchInDoubt, CloseReport
+from thanx_async.batching._rules import as_thanx_error, blames_one_guest, min_interval
 from thanx_async.batching._sender import BatchSender
 from thanx_async.batching._waiting_room import (
     Guest,
     Reply,
     WaitingRoom,
-    closed,
+    closed_error,
+    result_of,
     tell,
     tell_in_slices,
-    twin,
 )
 from thanx_async.jobs import JobHandle
-from thanx_async.limiter import LimiterStatus
+from thanx_async.ledger import SERVICE_RUNS
 
 _log = logging.getLogger("thanx_async.batching")
 
-SERVICE_RUNS = "service-"
-"""How the ids of runs begin whose guests come one by one."""
-
-_LEAD = 0.02  # queued this much before a slot is free, so that no poll takes it
-_LOOK_AGAIN = 0.25
-_MOST_SPLITS = 16
+_LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
+_RECHECK = 0.25
+_MAX_SPLITS = 16
 
 
 class Collector:
-    """One opening of a batcher. Owns a task that cuts batches, and that owns a task for each batch."""
+    """Collects guests between the opening and the closing of a batcher.
+
+    Owns one task that cuts batches; that task owns one task for each batch.
+
+    Args:
+        sender: sends the batches.
+        size: identifiers in a batch, at most.
+        linger: seconds for which the first guest of a batch waits for others.
+        max_waiting: guests admitted at once; further callers wait for a place.
+    """
 
     def __init__(self, sender: BatchSender, *, size: int, linger: float, max_waiting: int) -> None:
-        self.outcomes = RememberedGuests(max_waiting)
-        self.closing = False
+        self._outcomes = RememberedGuests(max_waiting)
+        self._closing = False
         self._sender = sender
         self._limiter = sender.limiter
         self._size = min(size, max_waiting)
         self._linger = linger
         self._change = asyncio.Event()
-        self._waiting = WaitingRoom(max_waiting, notable=frozenset({1, self._size}), changed=self._change.set)
+        self._waiting = WaitingRoom(
+            max_waiting, thresholds=frozenset({1, self._size}), on_threshold=self._change.set
+        )
         self._run_id: str | None = None
-        self._begun: list[str] = []
-        self._batches = 0
-        self._position = 0
+        self._opened_runs: list[str] = []
+        self._next_number = 0
+        self._next_position = 0
         self._last_cut = float("-inf")
-        self._flying: dict[Batch, list[Guest]] = {}
+        self._in_flight: dict[Batch, list[Guest]] = {}
         self._unsent: list[str] = []
         self._in_doubt: list[BatchInDoubt] = []
-        self._pump = asyncio.create_task(self._run())
-        self._pump.add_done_callback(self._finish)
+        recorder = sender.recorder
+        self._doubts = None if recorder is None else DoubtSettler(sender, recorder, self._outcomes.remember)
+        # Otherwise each batch would belong to the trace of whoever has opened the batcher.
+        self._worker = asyncio.create_task(self._run(), context=Context())
+        self._worker.add_done_callback(self._abandon_all)
 
     def __repr__(self) -> str:
-        state = "closed" if self.is_closed else "closing" if self.closing else "open"
-        waiting = len(self._waiting) + self._waiting.outside
-        return f"{state}, {waiting:,} waiting, {len(self._flying)} batches in flight"
+        state = "closed" if self.is_closed else "closing" if self._closing else "open"
+        waiting = len(self._waiting) + self._waiting.overflow
+        return f"{state}, {waiting:,} waiting, {len(self._in_flight)} batches in flight"
 
     @property
     def is_closed(self) -> bool:
-        return self._pump.done()
+        """Whether the batcher has closed and all work has ended."""
+        return self._worker.done()
 
     @property
     def report(self) -> CloseReport:
+        """The guests left without an answer."""
         return CloseReport(tuple(self._unsent), tuple(self._in_doubt))
 
-    async def add(self, value: str) -> JobHandle:
-        if self.closing:
-            raise closed("the batcher is closed: nothing was sent for this guest")
-        answer = await self._waiting.stay(value)
-        if isinstance(answer, ThanxError):
-            raise twin(answer)
-        return answer
+    async def add(self, value: str, timeout: float | None) -> JobHandle:
+        """Wait until Thanx has accepted the guest's batch.
+
+        Raises:
+            AddTimeoutError: it was not answered within ``timeout`` seconds.
+            ThanxError: the error that ended the batch.
+        """
+        if self._closing:
+            raise closed_error("the batcher is closed: nothing was sent for this guest")
+        return await self._waiting.wait(value, timeout)
+
+    async def outcome_for(self, value: str, *, timeout: float | None) -> Outcome:
+        """Wait until the guest's batch is accepted, if it is on the way, and then for its job.
+
+        Raises:
+            ConfigurationError: the guest is neither on the way nor remembered.
+            AddTimeoutError, JobTimeoutError, ThanxError: as for `AsyncBatcher.outcome`.
+        """
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        if (guest := self._waiting.find(value) or self._find_in_flight(value)) is not None:
+            caller = self._waiting.watch(guest)
+            try:
+                async with asyncio.timeout(timeout):
+                    result_of(await caller)
+            except TimeoutError:
+                raise AddTimeoutError(
+                    f"the guest's batch was not accepted after {timeout:g} s; it is still on the way",
+                    in_doubt=True,
+                    idempotency_key=guest.key,
+                ) from None
+            finally:
+                guest.callers.remove(caller)
+        left = None if deadline is None else deadline - asyncio.get_running_loop().time()
+        return await self._outcomes.outcome_for(value, timeout=left)
+
+    def _find_in_flight(self, value: str) -> Guest | None:
+        for guests in reversed(self._in_flight.values()):
+            for guest in guests:
+                if guest.value == value:
+                    return guest
+        return None
+
+    async def settle_doubts(self) -> None:
+        """Try once to settle what this opening has left in doubt."""
+        if self._doubts is not None:
+            await self._doubts.settle_now()
 
     async def aclose(self, timeout: float | None) -> CloseReport:
-        """Send what waits, at once, and wait for the answers; past the timeout, `abort`."""
-        self.closing = True
+        """Send the waiting guests without lingering, and wait for the answers; after the timeout, `abort`."""
+        self._close_doubts()
         self._change.set()
         try:
             if timeout is None or timeout > 0:
-                await asyncio.wait([self._pump], timeout=timeout)
+                await asyncio.wait([self._worker], timeout=timeout)
         finally:
             await self.abort()
         return self.report
 
     async def abort(self) -> None:
-        """Send nothing more, and end what is under way."""
-        self.closing = True
-        self._pump.cancel()
-        await asyncio.wait([self._pump])
-        if not self._pump.cancelled():
-            self._pump.result()
+        """Send nothing more, and cancel the requests in flight."""
+        self._close_doubts()
+        self._worker.cancel()
+        await asyncio.wait([self._worker])
+        if not self._worker.cancelled():
+            self._worker.result()
+
+    def _close_doubts(self) -> None:
+        if self._doubts is not None and not self._closing:
+            self._in_doubt += self._doubts.close()
+        self._closing = True
 
     async def _run(self) -> None:
         try:
             await self._collect()
         finally:
-            await self._end_run()
+            await self._close_runs()
 
     async def _begin_run(self) -> None:
-        """With a ledger, batches are recorded under a run; one that another process took over, as it may
-        after a long silence, is followed by a new one."""
+        """Open a run to record batches under. A new run replaces one that another process took over."""
         try:
             self._run_id = await self._open_run()
-            self._begun.append(self._run_id)
+            self._opened_runs.append(self._run_id)
         except ThanxError as error:
             tell(self._waiting.take(), error)
 
@@ -125,10 +184,10 @@ class Collector:
             await self._sender.recorder.open(run_id)
         return run_id
 
-    async def _end_run(self) -> None:
-        """Also those that were followed by another: what they left in doubt can be recovered then."""
+    async def _close_runs(self) -> None:
+        """Release all runs, including replaced ones, so that their batches in doubt can be recovered."""
         self._run_id = None
-        for run_id in self._begun:
+        for run_id in self._opened_runs:
             try:
                 if self._sender.recorder is not None:
                     await self._sender.recorder.close(run_id)
@@ -137,12 +196,12 @@ class Collector:
 
     async def _collect(self) -> None:
         async with asyncio.TaskGroup() as group:
-            while self._waiting or not self.closing:
+            while self._waiting or not self._closing:
                 self._change.clear()
                 try:
                     wait = self._wait_to_cut()
-                except Exception as error:  # noqa: BLE001 - of a limiter of the user's: its guests are told
-                    tell(self._waiting.take(), as_thanx(error, None))
+                except Exception as error:  # noqa: BLE001 - a limiter of the user's may raise anything; the callers get it
+                    tell(self._waiting.take(), as_thanx_error(error, None))
                     continue
                 if wait is None or wait > 0:
                     await changed(self._change, wait)
@@ -151,132 +210,117 @@ class Collector:
                 else:
                     self._cut(group, self._run_id)
 
-    def _finish(self, _: asyncio.Task[None]) -> None:
-        """However the work ended, nobody waits for ever."""
-        self.closing = True
-        for guests in self._flying.values():
+    def _abandon_all(self, _: asyncio.Task[None]) -> None:
+        """Answer every caller once the worker has ended, for whatever reason."""
+        self._closing = True
+        for guests in self._in_flight.values():
             self._abandon(guests)
         while self._waiting:
             self._abandon(self._waiting.take())
-        self._flying.clear()
+        self._in_flight.clear()
 
     def _wait_to_cut(self) -> float | None:
-        """Seconds until a batch should be cut, by what is known now; None: not before a change."""
-        if not self._waiting or len(self._flying) >= self._sender.concurrency or self._one_is_queued():
+        """Seconds until a batch should be cut, as far as is known now; None to wait for a change."""
+        if not self._waiting or len(self._in_flight) >= self._sender.concurrency or self._has_queued_batch():
             return None
         status = self._limiter.status()
-        if not self.closing and len(self._waiting) < self._size:
-            due = max(self._waiting.oldest + self._linger, self._last_cut + pace(status))
+        if not self._closing and len(self._waiting) < self._size:
+            due = max(self._waiting.oldest + self._linger, self._last_cut + min_interval(status))
             wait = due - asyncio.get_running_loop().time()
             if wait > 0:
                 return wait
-        return min(status.held_for - _LEAD, _LOOK_AGAIN)
+        return min(status.held_for - _LEAD, _RECHECK)
 
-    def _one_is_queued(self) -> bool:
-        """A batch was cut and has not been sent: who comes now goes into the one after it."""
-        return any(not (batch.delivery.on_wire or batch.delivery.in_doubt) for batch in self._flying)
+    def _has_queued_batch(self) -> bool:
+        """Whether a batch was cut and not sent yet. New guests then wait for the next batch."""
+        return any(not (batch.delivery.on_wire or batch.delivery.in_doubt) for batch in self._in_flight)
 
     def _cut(self, group: asyncio.TaskGroup, run_id: str) -> None:
         guests = self._waiting.take(self._size)
-        batch = self._batch(run_id, self._position, guests)
-        self._position += len(guests)
+        batch = self._new_batch(run_id, self._next_position, guests)
+        self._next_position += len(guests)
         self._last_cut = asyncio.get_running_loop().time()
-        group.create_task(self._see_through(batch, guests))
+        group.create_task(self._process(batch, guests, group))
 
-    def _batch(self, run_id: str, first: int, guests: list[Guest]) -> Batch:
+    def _new_batch(self, run_id: str, first: int, guests: list[Guest]) -> Batch:
         values = [guest.value for guest in guests]
-        chunk = Chunk(self._batches, Positions(first, len(values)), values)
+        chunk = Chunk(self._next_number, Positions(first, len(values)), values)
         batch = Batch(chunk, run_id, since=guests[0].since, on_send=self._change.set)
-        self._batches += 1
-        self._flying[batch] = guests
+        self._next_number += 1
+        for guest in guests:
+            guest.key = batch.key
+        self._in_flight[batch] = guests
         return batch
 
-    async def _see_through(self, batch: Batch, guests: list[Guest]) -> None:
+    async def _process(self, batch: Batch, guests: list[Guest], group: asyncio.TaskGroup) -> None:
         try:
-            await self._send(batch, guests, iter(range(_MOST_SPLITS)))
+            await self._send(batch, guests, iter(range(_MAX_SPLITS)), group)
         finally:
             self._abandon(guests)
 
-    async def _send(self, batch: Batch, guests: list[Guest], splits: Iterator[int]) -> None:
-        """Send a batch and tell everybody. Where Thanx refuses it for the value of one guest, its halves
-        are sent instead, and so on, until that guest is alone."""
-        answer = await self._deliver(batch, guests)
-        if len(guests) > 1 and blames_one_guest(answer) and next(splits, None) is not None:
-            first, half = batch.positions.first, len(guests) // 2
-            for start, part in ((first, guests[:half]), (first + half, guests[half:])):
-                await self._send(self._batch(batch.run_id, start, part), part, splits)
+    async def _send(
+        self, batch: Batch, guests: list[Guest], splits_left: Iterator[int], group: asyncio.TaskGroup
+    ) -> None:
+        """Send a batch, and give its callers the reply.
+
+        If Thanx refuses the batch because of one guest's value, its halves are sent instead, and so on, until
+        that guest is alone. ``splits_left`` bounds the number of splits.
+        """
+        reply = await self._deliver(batch, guests)
+        self._follow_up(batch, guests, group)
+        if len(guests) > 1 and blames_one_guest(reply) and next(splits_left, None) is not None:
+            first, middle = batch.positions.first, len(guests) // 2
+            for start, half in ((first, guests[:middle]), (first + middle, guests[middle:])):
+                await self._send(self._new_batch(batch.run_id, start, half), half, splits_left, group)
         else:
-            await tell_in_slices(guests, answer)
+            await tell_in_slices(guests, reply)
+
+    def _follow_up(self, batch: Batch, guests: list[Guest], group: asyncio.TaskGroup) -> None:
+        """A batch that is left in doubt is settled later; one that was accepted shows that Thanx answers."""
+        if self._doubts is None or self._closing:
+            return
+        if batch.handle:
+            self._doubts.thanx_answers()
+        elif batch.delivery.in_doubt and not batch.settled:
+            self._doubts.take(batch, [guest.value for guest in guests], group)
 
     async def _deliver(self, batch: Batch, guests: list[Guest]) -> Reply:
         error: ThanxError | None = None
         try:
             await self._sender.deliver(batch)
         except asyncio.CancelledError:
-            self.closing = True
+            self._closing = True
             if batch.handle or batch.delivery.in_doubt:
-                tell(guests, self._answer(batch, guests, None))
+                tell(guests, self._reply(batch, guests, None))
             raise
-        except Exception as failure:  # noqa: BLE001 - whatever it is, it is the answer to these callers
-            error = as_thanx(failure, batch)
+        except Exception as failure:  # noqa: BLE001 - any error is the reply to these callers
+            error = as_thanx_error(failure, batch)
             if isinstance(failure, LedgerError) and self._run_id == batch.run_id:
                 self._run_id = None
         finally:
-            del self._flying[batch]
+            del self._in_flight[batch]
             self._change.set()
-        return self._answer(batch, guests, error or batch.refused)
+        return self._reply(batch, guests, error or batch.refused)
 
-    def _answer(self, batch: Batch, guests: list[Guest], error: ThanxError | None) -> Reply:
+    def _reply(self, batch: Batch, guests: list[Guest], error: ThanxError | None) -> Reply:
         values = [guest.value for guest in guests]
         if batch.handle:
             if error:
                 _log.warning("job %s was accepted, and then: %s", batch.handle.id, type(error).__name__)
-            self.outcomes.accepted(batch.handle, values)
+            self._outcomes.remember(batch.handle, values)
             return batch.handle
-        if batch.delivery.in_doubt and self.closing:
+        if batch.delivery.in_doubt and self._closing:
             self._in_doubt.append(BatchInDoubt(batch.key, tuple(values)))
-        elif self.closing and not isinstance(error, BadRequestError):
+        elif self._closing and not isinstance(error, BadRequestError):
             self._unsent += values
-        return error or closed(
+        return error or closed_error(
             "the batcher closed before Thanx answered: in doubt. Repeat the batch with the same identifiers"
             f" and idempotency key {batch.key}",
             key=batch.key,
         )
 
     def _abandon(self, guests: list[Guest]) -> None:
-        left = [guest for guest in guests if not guest.told]
-        if left:
-            self._unsent += [guest.value for guest in left]
-            tell(left, closed("the batcher closed before this guest was sent"))
-
-
-_LASTING = 2 / 3
-_LONGEST_PACE = 2.0
-_ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
-
-
-def pace(status: LimiterStatus) -> float:
-    """Seconds from one batch to the next while guests come steadily: the free part of the longer limits
-    should last two thirds of their time, since a service that spends it at once then stands still."""
-    shortest = min((window.limit.seconds for window in status.windows), default=0.0)
-    paces = [
-        window.limit.seconds * _LASTING / max(1, window.free)
-        for window in status.windows
-        if window.limit.seconds > shortest
-    ]
-    return min(_LONGEST_PACE, max(paces, default=0.0))
-
-
-def blames_one_guest(answer: Reply) -> bool:
-    return isinstance(answer, BadRequestError) and answer.code in _ONE_GUEST and not answer.in_doubt
-
-
-def as_thanx(error: Exception, batch: Batch | None) -> ThanxError:
-    if isinstance(error, ThanxError):
-        wrapped = error
-    else:
-        wrapped = ThanxError(f"the batch could not be sent ({type(error).__name__})")
-        wrapped.__cause__ = error
-    if batch is not None and batch.delivery.in_doubt:
-        wrapped.in_doubt, wrapped.idempotency_key = True, batch.key
-    return wrapped
+        unanswered = [guest for guest in guests if not guest.told]
+        if unanswered:
+            self._unsent += [guest.value for guest in unanswered]
+            tell(unanswered, closed_error("the batcher closed before this guest was sent"))

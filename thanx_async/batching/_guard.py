@@ -1,4 +1,4 @@
-"""The guard rails of a run: how many rewards at most, and how many failures are too many."""
+"""The guard of a run: stops it at too many rewards, after a bad canary batch, or at too many failures."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from thanx_async.jobs import JobHandle, JobTimeoutError
 
 @attrs.frozen
 class Guard:
-    """The blast radius of a run.
+    """Limits the damage that a run can do.
 
     Args:
-        max_rewards: the run stops before the batch that could exceed this many rewards. Guests who are
-            known to have got none do not count; whoever is in doubt does, and so does what earlier
-            processes sent under the same ``run_id``, with a ledger.
+        max_rewards: the run stops before the batch that could exceed this many rewards. Guests who certainly
+            got no reward do not count; guests in doubt do. With a ledger, rewards that earlier processes
+            issued under the same ``run_id`` count too.
         canary: the first batch holds this many guests (1 to 10,000), and nothing else is sent before its
-            job is finished. Needs ``max_failure_rate``.
-        max_failure_rate: from 0 to 1. The run stops once more than this part of the guests in finished jobs
-            have failed, the canary's first. Jobs are looked at while the run goes on, the newest first and
-            as often as issuing leaves room in the rate limits. Rejected items and duplicates do not count:
-            they were never sent.
+            job has finished. Needs ``max_failure_rate``.
+        max_failure_rate: from 0 to 1. The run stops once more than this share of the guests in finished jobs
+            have failed, beginning with the canary. Jobs are polled during the run, the newest first, as often
+            as issuing leaves room in the rate limits. Rejected items and duplicates do not count: they were
+            never sent.
     """
 
     max_rewards: int | None = attrs.field(default=None)
@@ -56,26 +56,26 @@ class Guard:
             )
 
 
-Seen = Callable[[Exception | None], None]
+OnProgress = Callable[[Exception | None], None]
 
-_AT_ONCE = 4
-_PATIENCE = 15.0
+_MAX_WATCHED = 4
+_FIRST_TIMEOUT = 15.0
 
 
-def is_too_much(guard: Guard, batches: Sequence[Batch], sending: Container[Batch], batch: Batch) -> bool:
-    """Whether there could be more rewards than allowed if the batch was sent as well."""
-    most = guard.max_rewards
-    return most is not None and _possible(batches, sending, batch) + len(batch.positions) > most
+def could_exceed(guard: Guard, batches: Sequence[Batch], sending: Container[Batch], batch: Batch) -> bool:
+    """Whether sending this batch too could exceed ``max_rewards``."""
+    limit = guard.max_rewards
+    return limit is not None and _possible_rewards(batches, sending, batch) + len(batch.positions) > limit
 
 
 def check_rewards(guard: Guard, batches: Sequence[Batch], batch: Batch) -> None:
-    """Before a batch is sent.
+    """Check ``max_rewards`` before a batch is sent.
 
     Raises:
-        GuardError: with it there could be more rewards than allowed.
+        GuardError: with this batch the run could exceed it.
     """
-    if is_too_much(guard, batches, (), batch):
-        possible = _possible(batches, (), batch)
+    if could_exceed(guard, batches, (), batch):
+        possible = _possible_rewards(batches, (), batch)
         raise GuardError(
             Message(
                 Name("max_rewards"),
@@ -85,117 +85,123 @@ def check_rewards(guard: Guard, batches: Sequence[Batch], batch: Batch) -> None:
         )
 
 
-def _possible(batches: Sequence[Batch], sending: Container[Batch], batch: Batch) -> int:
+def _possible_rewards(batches: Sequence[Batch], sending: Container[Batch], batch: Batch) -> int:
     others = (other for other in batches if other is not batch)
     return sum(len(other.positions) if other in sending else other.possible_rewards for other in others)
 
 
 def check_failures(guard: Guard, batches: Sequence[Batch]) -> None:
-    """When a job has ended.
+    """Check ``max_failure_rate`` after a job has ended.
 
     Raises:
-        GuardError: too many of the guests in ended jobs have failed.
+        GuardError: too many guests in ended jobs have failed.
     """
     failed = ended = 0
     for batch in batches:
-        batch.look()
-        if (least := batch.least_failed) is not None:
-            failed += least
+        batch.settle_from_job()
+        if (count := batch.minimum_failed) is not None:
+            failed += count
             ended += len(batch.positions)
-    most = guard.max_failure_rate
-    if most is not None and failed > most * ended:
+    limit = guard.max_failure_rate
+    if limit is not None and failed > limit * ended:
         raise GuardError(
             Message(
                 Name("max_failure_rate"),
-                f" is {most:.1%}: {failed:,} of {ended:,} guests in finished jobs have failed"
+                f" is {limit:.1%}: {failed:,} of {ended:,} guests in finished jobs have failed"
                 f" ({failed / ended:.1%})",
             )
         )
 
 
 class FailureWatch:
-    """Looks at the newest jobs while a run goes on; when polls are scarce, old ones tell nothing new.
+    """Polls the newest jobs during a run. Polls are scarce, and old jobs tell nothing new.
 
-    A few are waited for at once, each for some time only, since some may hang: a few times as long as any
-    job has taken, and longer again as long as none ends. Each is looked at before it is given up.
+    Waits for a few jobs at a time, each with a timeout, because a job may hang. The timeout is a few times
+    the longest job so far, and grows as long as no job ends. A job is polled once more before the watch moves
+    on to another one.
 
     Args:
-        batches: the batches of the run, as it goes on.
-        started: how many of them are under way or accepted.
-        seen: told of each job that has ended, or of the error that stops the run.
+        batches: the run's batches, a list that grows during the run.
+        started: returns how many of them are in flight or done.
+        on_progress: called after each job, or with the error that stops the run.
     """
 
     def __init__(
-        self, guard: Guard, batches: Sequence[Batch], started: Callable[[], int], seen: Seen
+        self, guard: Guard, batches: Sequence[Batch], started: Callable[[], int], on_progress: OnProgress
     ) -> None:
         self._guard = guard
         self._batches = batches
         self._started = started
-        self._seen = seen
-        self._open: list[Batch] = []
-        self._known = 0
-        self._looking: set[Batch] = set()
+        self._on_progress = on_progress
+        self._unfinished: list[Batch] = []
+        self._taken_up = 0
+        self._watched: set[Batch] = set()
         self._given_up: set[Batch] = set()
-        self._patience = _PATIENCE
+        self._timeout = _FIRST_TIMEOUT
         self._ended = 0
 
-    async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
-        """Until too many have failed; ``changed`` returns when there may be other jobs."""
+    async def run(self, wait_for_change: Callable[[], Awaitable[None]]) -> None:
+        """Watch until too many guests have failed.
+
+        Args:
+            wait_for_change: returns when there may be new jobs to watch.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
                     if self._some_ended():
                         check_failures(self._guard, self._batches[: self._started()])
-                    while len(self._looking) < _AT_ONCE and (newest := self._newest()):
-                        self._looking.add(newest[0])
-                        group.create_task(self._look(*newest))
-                    await changed()
-        except* Exception as errors:  # noqa: BLE001 - of a poll, or the guard's
-            self._seen(errors.exceptions[0])
+                    while len(self._watched) < _MAX_WATCHED and (newest := self._newest()):
+                        self._watched.add(newest[0])
+                        group.create_task(self._watch_job(*newest))
+                    await wait_for_change()
+        except* Exception as errors:  # noqa: BLE001 - from a poll, or a GuardError
+            self._on_progress(errors.exceptions[0])
 
     def _some_ended(self) -> bool:
-        """Whether jobs have ended since the last time, whoever has looked at them."""
+        """Whether any job has ended since the last call, even if another caller polled it."""
         started = self._started()
-        self._open += self._batches[self._known : started]
-        self._known = started
-        before = len(self._open)
-        self._open = [batch for batch in self._open if not (batch.settled or batch.is_unclear)]
-        return len(self._open) < before
+        self._unfinished += self._batches[self._taken_up : started]
+        self._taken_up = started
+        before = len(self._unfinished)
+        self._unfinished = [batch for batch in self._unfinished if not (batch.settled or batch.is_unclear)]
+        return len(self._unfinished) < before
 
     def _newest(self) -> tuple[Batch, JobHandle] | None:
-        for left in (self._given_up, set[Batch]()):
-            for batch in reversed(self._open):
-                if batch.handle and batch not in left and batch not in self._looking:
-                    self._given_up &= left
+        """The newest job to watch. Once every other job was given up, the given-up ones get another turn."""
+        for skipped in (self._given_up, set[Batch]()):
+            for batch in reversed(self._unfinished):
+                if batch.handle and batch not in skipped and batch not in self._watched:
+                    self._given_up &= skipped
                     return batch, batch.handle
         return None
 
-    async def _look(self, batch: Batch, handle: JobHandle) -> None:
-        patience, ended, began = self._patience, self._ended, asyncio.get_running_loop().time()
+    async def _watch_job(self, batch: Batch, handle: JobHandle) -> None:
+        timeout, ended, started_at = self._timeout, self._ended, asyncio.get_running_loop().time()
         try:
-            job = await handle.wait(timeout=patience)
-            self._patience = max(self._patience, 4 * (asyncio.get_running_loop().time() - began))
+            job = await handle.wait(timeout=timeout)
+            self._timeout = max(self._timeout, 4 * (asyncio.get_running_loop().time() - started_at))
         except JobTimeoutError:
-            job = await handle.refresh()  # it may not have been due, next to one that hangs
+            job = await handle.refresh()  # the schedule may not have polled it because of one that hangs
         if job.is_finished:
             self._ended += 1
         else:
             self._given_up.add(batch)
             if self._ended == ended:
-                self._patience = max(self._patience, 2 * patience)
-        self._looking.discard(batch)
-        self._seen(None)
+                self._timeout = max(self._timeout, 2 * timeout)
+        self._watched.discard(batch)
+        self._on_progress(None)
 
 
 async def try_canary(guard: Guard, batch: Batch) -> None:
-    """Wait for the first batch's job.
+    """Wait for the job of the first batch.
 
     Raises:
-        GuardError: too many have failed, or what became of them cannot be told.
+        GuardError: too many guests have failed, or their outcome cannot be told.
     """
     if batch.handle and not batch.settled:
         await batch.handle.wait()
-        batch.look()
+        batch.settle_from_job()
     if not batch.settled:
-        raise GuardError("what became of the canary's guests cannot be told, so that nothing more is sent")
+        raise GuardError("the outcome of the canary's guests cannot be told, so nothing more is sent")
     check_failures(guard, [batch])

@@ -1,4 +1,4 @@
-"""What became of a single guest, for as long as it is remembered which job the guest went into."""
+"""`AsyncBatcher.outcome`: remembers which job each recent guest went into, and tells one guest's outcome."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from thanx_async.models import IssuanceJob
 
 @attrs.frozen
 class Outcome:
-    """What became of one guest.
+    """The outcome for one guest.
 
-    ``reason`` says why there is no reward, None if ``issued``. ``in_doubt``: the job ended, and its numbers
-    leave open whether this guest got one. ``position`` counts the guests of this batcher's opening from 0.
+    Attributes:
+        issued: the guest got a reward.
+        reason: why the guest got no reward, None if ``issued``.
+        in_doubt: the job has ended, but its counts leave open whether this guest got a reward.
+        job_id: the guest's job.
+        position: the guest's place, from 0, among those that the batcher took since it was opened.
     """
 
     issued: bool
@@ -28,31 +32,31 @@ class Outcome:
     position: int
 
 
-_MOST_BATCHES = 10_000
+_MAX_BATCHES = 10_000
 
 
-class _Accepted:
-    """One accepted batch; who stands where in it is worked out when somebody asks."""
+class _AcceptedBatch:
+    """One accepted batch. The index of its guests is built on the first question."""
 
-    __slots__ = ("_failures", "_job", "_places", "handle", "values")
+    __slots__ = ("_failures", "_indices", "_job", "handle", "values")
 
     def __init__(self, handle: JobHandle, values: Sequence[str]) -> None:
         self.handle = handle
         self.values = values
-        self._places: dict[str, int] | None = None
+        self._indices: dict[str, int] | None = None
         self._job: IssuanceJob | None = None
         self._failures: dict[int, str] | None = None
 
-    def place(self, value: str) -> int | None:
-        if self._places is None:
-            self._places = {value: index for index, value in enumerate(self.values)}
-        return self._places.get(value)
+    def index_of(self, value: str) -> int | None:
+        if self._indices is None:
+            self._indices = {value: index for index, value in enumerate(self.values)}
+        return self._indices.get(value)
 
     def outcome(self, index: int, job: IssuanceJob) -> Outcome:
         if self._job is not job:
             failures = outcome_of(job, len(self.values))
             self._job, self._failures = job, None if failures is None else dict(failures)
-        reason = "Thanx's numbers leave it open" if self._failures is None else self._failures.get(index)
+        reason = "Thanx's counts leave it open" if self._failures is None else self._failures.get(index)
         return Outcome(
             issued=reason is None,
             reason=reason,
@@ -63,26 +67,37 @@ class _Accepted:
 
 
 class RememberedGuests:
-    """Remembers the batches of the last ``most`` accepted guests. Small batches cost about as much as large
-    ones, so their number is bounded as well."""
+    """Remembers the batches of the last ``max_guests`` accepted guests.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    A small batch costs about as much memory as a large one, so the number of batches is bounded as well.
+    """
+
+    def __init__(self, max_guests: int) -> None:
+        self._max_guests = max_guests
         self._count = 0
-        self._batches: deque[_Accepted] = deque()
+        self._batches: deque[_AcceptedBatch] = deque()
 
-    def accepted(self, handle: JobHandle, values: Sequence[str]) -> None:
-        self._batches.append(_Accepted(handle, values))
+    def remember(self, handle: JobHandle, values: Sequence[str]) -> None:
+        """Remember an accepted batch, and forget the oldest ones beyond the bounds."""
+        self._batches.append(_AcceptedBatch(handle, values))
         self._count += len(values)
-        while len(self._batches) > 1 and (self._count > self._most or len(self._batches) > _MOST_BATCHES):
+        while len(self._batches) > 1 and (
+            self._count > self._max_guests or len(self._batches) > _MAX_BATCHES
+        ):
             self._count -= len(self._batches.popleft().values)
 
-    async def of(self, value: str, *, timeout: float | None) -> Outcome:
+    async def outcome_for(self, value: str, *, timeout: float | None) -> Outcome:
+        """Wait for the latest job of a guest, and tell its outcome for the guest.
+
+        Raises:
+            ConfigurationError: the guest is not remembered.
+            JobTimeoutError: the job did not finish within ``timeout`` seconds.
+        """
         for batch in reversed(self._batches):
-            if (index := batch.place(value)) is not None:
+            if (index := batch.index_of(value)) is not None:
                 return batch.outcome(index, await batch.handle.wait(timeout=timeout))
         raise ConfigurationError(
             "nothing is known of this guest: outcome() is for guests whose add() has returned, and remembers"
-            f" the last {self._most:,}",
+            f" the last {self._max_guests:,}",
             argument="identifier",
         )

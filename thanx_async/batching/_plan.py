@@ -1,4 +1,4 @@
-"""What a batcher is made of, checked, and what a run would do, found without a request."""
+"""`AsyncBatcher.plan`: counts what a run would send, and how long that takes, without a request."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ from thanx_async.models import counted
 class IssuancePlan:
     """What a run would do, found without a request.
 
-    ``requests`` counts the issuing ones; ``least_duration`` is in seconds, under the client's rate limits
-    and with one poll for each job.
+    Attributes:
+        total: items in the input.
+        identifiers: guests to be issued a reward.
+        rejected: input items that are not valid identifiers.
+        duplicates: input items that repeat an earlier guest.
+        requests: Issue Rewards requests, one for each batch.
+        least_duration: minimum seconds under the client's rate limits, with one poll for each job.
     """
 
     total: int
@@ -31,6 +36,7 @@ class IssuancePlan:
 
 
 async def planned(source: Source, chunker: Chunker, limits: Sequence[RateLimit]) -> IssuancePlan:
+    """Read the source to its end, and cut its batches without sending them."""
     counts = []
     while await source.fill():
         counts += [len(chunk.values) for chunk in chunker.feed(source.take())]

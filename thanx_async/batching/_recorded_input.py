@@ -1,4 +1,4 @@
-"""What earlier processes did of a run, held against the input that is read again."""
+"""Compares the input of a restarted run with its recorded batches, and raises `InputChangedError`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from thanx_async.ledger import BatchRecord
 
 
 class RecordedInput:
-    """The recorded batches of a run, by number.
+    """The batches that earlier processes recorded for a run.
 
-    ``encode`` makes a request's bytes from its values, and ``adopt`` gives a batch the recorded fate.
+    Args:
+        records: the recorded batches, by number.
+        encode: makes a request's bytes from its identifiers.
+        adopt: gives a batch its recorded fate.
     """
 
     def __init__(
@@ -27,66 +30,66 @@ class RecordedInput:
         self._records = records
         self._encode = encode
         self._adopt = adopt
-        self.last = max(self._records, default=-1)
+        self.last_number = max(self._records, default=-1)
 
-    def meet(self, batches: Sequence[Batch], chunks: Sequence[Chunk]) -> None:
-        """Give batches that were just cut again their recorded fates, where there are any.
+    def restore(self, batches: Sequence[Batch], chunks: Sequence[Chunk]) -> None:
+        """Give newly cut batches their recorded fates, if they have any.
 
         Raises:
-            InputChangedError: the input has other guests in one of them; that one is held as in doubt.
+            InputChangedError: the input has other guests in one of them; that batch is held as in doubt.
         """
-        changed = None
+        first_change = None
         for batch, chunk in zip(batches, chunks, strict=True):
             record = self._records.get(chunk.number)
             if record is None:
                 continue
-            if how := self._difference(chunk, record):
-                batch.contradict(record)
-                changed = changed or _changed(record, how)
+            if difference := self._difference(chunk, record):
+                batch.mark_conflict(record)
+                first_change = first_change or _input_changed(record, difference)
             else:
                 self._adopt(batch, record)
-        if changed is not None:
-            raise changed
+        if first_change is not None:
+            raise first_change
 
     def _difference(self, chunk: Chunk, record: BatchRecord) -> str | None:
-        if not _same_places(chunk.positions, record.positions):
-            return f"is now {_places(chunk.positions)}: {_course(chunk.positions, record)}"
+        if not _same_positions(chunk.positions, record.positions):
+            return f"is now {_span(chunk.positions)}: {_cause(chunk.positions, record)}"
         if digest_of(self._encode(chunk.values)) != record.digest:
             return "now holds other guests"
         return None
 
     def check_end(self, batches: int) -> None:
-        """The input has ended after so many batches.
+        """Check the number of batches at the end of the input.
 
         Raises:
-            InputChangedError: more were recorded.
+            InputChangedError: more batches were recorded.
         """
-        for number in range(batches, self.last + 1):
+        for number in range(batches, self.last_number + 1):
             if number in self._records:
-                raise _changed(self._records[number], "is not in it any more: the input is shorter")
+                raise _input_changed(self._records[number], "is not in it any more: the input is shorter")
 
 
-def _same_places(one: Positions, other: Positions) -> bool:
+def _same_positions(one: Positions, other: Positions) -> bool:
     return (one.first, one.count, one.packed()) == (other.first, other.count, other.packed())
 
 
-def _places(positions: Positions) -> str:
+def _span(positions: Positions) -> str:
     return f"positions {positions.first} to {positions.last} ({len(positions):,} guests)"
 
 
-def _course(now: Positions, record: BatchRecord) -> str:
+def _cause(now: Positions, record: BatchRecord) -> str:
     if now.first == record.positions.first and len(now) > len(record.positions):
         return "the input has grown since"
     return "items were added, removed or changed there"
 
 
-def _changed(record: BatchRecord, how: str) -> InputChangedError:
+def _input_changed(record: BatchRecord, difference: str) -> InputChangedError:
     positions = record.positions
     return InputChangedError(
         Message(
             f"the input of run {record.run_id!r} has changed: batch {record.number}, recorded as"
-            f" {_places(positions)}, {how}. Nothing was sent; start the run with the same input again, or"
-            " give what is new to a run with another ",
+            f" {_span(positions)}, {difference}. Nothing was sent; start the run with the same input again,"
+            " or issue the new guests in a run with another ",
             Name("run_id"),
         ),
         batch=record.number,

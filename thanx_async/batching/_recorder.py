@@ -1,4 +1,4 @@
-"""A batcher's side of the ledger: what is written down when, and how it is taken up again."""
+"""Records runs and batches in the ledger, before and after each send; restores recorded runs from it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,20 @@ from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord
 
 _log = logging.getLogger("thanx_async.batching")
 
-_ENDS = ("completed", "failed")
+_REVOCABLE = ("completed", "failed")
 
 Send = Callable[[Batch, bytes], Awaitable[None]]
 
 
 class Recorder:
-    """Keeps a ledger accurate for the runs of one batcher; ``settings`` are those of all its runs."""
+    """Keeps a ledger accurate for the runs of one batcher.
+
+    Args:
+        ledger: an open ledger.
+        settings: the settings of every run of the batcher; the run id is filled in.
+        target: what the batches issue.
+        keep_values: keep the identifiers of batches that are not sent.
+    """
 
     def __init__(self, ledger: Ledger, settings: RunRecord, target: Target, *, keep_values: bool) -> None:
         self._ledger = ledger
@@ -38,11 +45,14 @@ class Recorder:
     async def begin(self, account: RunAccount) -> RecordedInput:
         """Claim a run whose input is about to be read.
 
+        Returns:
+            The recorded batches, to be compared with the input.
+
         Raises:
-            LedgerError: another has it, it was revoked, or its settings were others.
+            LedgerError: another process holds the run, it was revoked, or its settings differ.
         """
-        async with _claimed(self._ledger, attrs.evolve(self._settings, run_id=account.run_id)) as known:
-            if known.revoked_at is not None:
+        async with _claimed(self._ledger, attrs.evolve(self._settings, run_id=account.run_id)) as run:
+            if run.revoked_at is not None:
                 raise LedgerError(
                     Message(
                         f"run {account.run_id!r} was revoked; give another ",
@@ -50,21 +60,37 @@ class Recorder:
                         " to issue its guests again",
                     )
                 )
-            account.keep_in(self._ledger, known)
-            account.chunker.cut_first_at(known.canary or known.batch_size)
+            account.attach_ledger(self._ledger, run)
+            account.chunker.cut_first_at(run.canary or run.batch_size)
             recorded = {record.number: record for record in await self._ledger.batches(account.run_id)}
-            account.expect(recorded)
+            account.expect_recorded(recorded)
             return RecordedInput(recorded, self._target.encode, self._adopt)
 
     async def open(self, run_id: str) -> None:
-        """Claim a new run of batches that have no common input."""
+        """Claim a new run for batches of guests who are added one by one."""
         await self._ledger.claim(attrs.evolve(self._settings, run_id=run_id))
 
     async def close(self, run_id: str) -> None:
+        """Let other processes claim a run of `open`."""
         await self._ledger.release(run_id)
 
+    @property
+    def replay_within(self) -> float:
+        """Seconds after which a batch in doubt is not sent again by itself."""
+        return self._ledger.replay_within
+
+    async def restore(self, batch: Batch) -> None:
+        """Give a batch in doubt its recorded bytes, to be sent again."""
+        batch.replay(await self._ledger.body(batch.run_id, batch.number))
+
     async def left_in_doubt(self, prefix: str) -> list[str]:
-        """The runs of this campaign, with ids that begin so, that have batches to be sent again."""
+        """The ids of this target's runs that have batches in doubt to send again.
+
+        The log tells why other runs with batches in doubt are left out.
+
+        Args:
+            prefix: how the run ids begin.
+        """
         newest = {batch.run_id: batch for batch in await self._ledger.in_doubt()}
         found = []
         for run_id, batch in newest.items():
@@ -81,35 +107,39 @@ class Recorder:
                 found.append(run_id)
         return found
 
-    def _as_recorded(self, known: RunRecord) -> RunRecord:
-        """The settings, with what of them does not matter to batches that are cut already."""
-        return attrs.evolve(self._settings, batch_size=known.batch_size, deduplicate=known.deduplicate)
+    def _as_recorded(self, run: RunRecord) -> RunRecord:
+        """The batcher's settings, but with the recorded ones that only affect how batches are cut."""
+        return attrs.evolve(self._settings, batch_size=run.batch_size, deduplicate=run.deduplicate)
 
-    async def recall(self, account: RunAccount, *, replay: bool, decided: bool) -> None:
-        """Claim a recorded run, and fill its account from what is recorded; without ``decided`` only from
-        what is in doubt.
+    async def recall(self, account: RunAccount, *, replay: bool, only_in_doubt: bool) -> None:
+        """Claim a recorded run, and fill its account from the recorded batches.
+
+        Args:
+            account: a new account with the id of the run.
+            replay: send the batches in doubt again; without it they are only held.
+            only_in_doubt: leave out the batches that are not in doubt.
 
         Raises:
-            LedgerError: it is unknown, another has it, or it issues something else.
+            LedgerError: the run is unknown, another process holds it, or it issues something else.
         """
-        known = await self._ledger.run(account.run_id)
-        if known is None:
+        run = await self._ledger.run(account.run_id)
+        if run is None:
             raise LedgerError(f"the ledger knows no run {account.run_id!r}")
-        if differences := self._as_recorded(known).differences(known):
+        if differences := self._as_recorded(run).differences(run):
             raise LedgerError(
                 Message(
                     f"run {account.run_id!r} was started with other settings: ",
                     Message("; ").join(differences),
                 )
             )
-        async with _claimed(self._ledger, known) as claimed:
-            account.keep_in(self._ledger, claimed)
-            for record in await self._recorded(account.run_id, decided=decided):
-                batch = await self._recalled(record, claimed, replay=replay)
+        async with _claimed(self._ledger, run) as claimed:
+            account.attach_ledger(self._ledger, claimed)
+            for record in await self._records(account.run_id, only_in_doubt=only_in_doubt):
+                batch = await self._recall_batch(record, claimed, replay=replay)
                 account.batches.append(batch)
                 account.chunker.skip(len(record.positions))
 
-    async def _recalled(self, record: BatchRecord, run: RunRecord, *, replay: bool) -> Batch:
+    async def _recall_batch(self, record: BatchRecord, run: RunRecord, *, replay: bool) -> Batch:
         batch = Batch(Chunk(record.number, record.positions, []), run.run_id)
         self._adopt(batch, record, revoked=run.revoked_at is not None)
         if replay and not batch.is_decided and run.revoked_at is None:
@@ -118,87 +148,103 @@ class Recorder:
             batch.hold()
         return batch
 
-    async def _recorded(self, run_id: str, *, decided: bool) -> list[BatchRecord]:
-        if decided:
-            return await self._ledger.batches(run_id)
-        return [record for record in await self._ledger.in_doubt() if record.run_id == run_id]
+    async def _records(self, run_id: str, *, only_in_doubt: bool) -> list[BatchRecord]:
+        if only_in_doubt:
+            return [record for record in await self._ledger.in_doubt() if record.run_id == run_id]
+        return await self._ledger.batches(run_id)
 
     def _adopt(self, batch: Batch, record: BatchRecord, *, revoked: bool = False) -> None:
-        """Give a batch the fate that is recorded.
+        """Give a batch its recorded fate.
 
-        Of a ``revoked`` run a job that had ended may have been revoked by a process that was killed before
-        it could write that down: it is looked at anew. What was settled by hand stands until it was revoked.
+        In a ``revoked`` run the recorded outcome of a job may be out of date: a process may have revoked the
+        job and been killed before it could record that. So the job is polled again. An outcome that was
+        settled by hand stands until the job is found revoked.
         """
         if revoked and record.job_id is not None and record.outcome and record.outcome.state != "revoked":
-            batch.remember(record.outcome)
-            if record.outcome.state in _ENDS:
+            batch.set_fallback(record.outcome)
+            if record.outcome.state in _REVOCABLE:
                 record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
         held = record.state is BatchState.IN_DOUBT and record.is_older_than(self._ledger.replay_within)
         batch.adopt(record, self._target.recorded(record), held=held, keep_values=self._keep_values)
 
     async def deliver(self, batch: Batch, body: bytes, send: Send) -> None:
-        """Write a batch down, send it, and write down what became of it."""
+        """Record a batch, send it, and record its fate.
+
+        Args:
+            batch: the batch, whose run must be claimed.
+            body: the bytes of its request.
+            send: sends them, and updates the batch.
+
+        Raises:
+            LedgerError: the batch or its fate could not be recorded.
+            ThanxError: from ``send``.
+        """
         try:
-            if not await self._record(batch, body):
+            if not await self._record_batch(batch, body):
                 return
         except asyncio.CancelledError as error:
-            await self._conclude(batch, error)
+            await self._record_fate_despite(batch, error)
             raise
         try:
             await send(batch, body)
         except BaseException as error:
-            await self._conclude(batch, error)
+            await self._record_fate_despite(batch, error)
             raise
-        await self._after(batch)
+        await self._record_fate(batch)
 
-    async def _conclude(self, batch: Batch, error: BaseException) -> None:
-        """What is raised already goes before a failure of the ledger."""
+    async def _record_fate_despite(self, batch: Batch, error: BaseException) -> None:
+        """Record the fate while ``error`` is being raised; a failure of the ledger becomes a note on it."""
         try:
-            await self._after(batch)
+            await self._record_fate(batch)
         except LedgerError as failure:
             error.add_note(f"meanwhile: {failure}")
-            if isinstance(error, ThanxError) and batch.delivery.in_doubt:
-                error.in_doubt, error.idempotency_key = True, batch.key
+            if isinstance(error, ThanxError):
+                batch.mark_if_in_doubt(error)
 
-    async def _record(self, batch: Batch, body: bytes) -> bool:
-        """Write a batch down; False if it need not be sent, since its fate is known by now.
+    async def _record_batch(self, batch: Batch, body: bytes) -> bool:
+        """Record a batch before it is sent. Returns False if its fate is known by now, so it isn't sent.
 
         Raises:
-            LedgerError: it could not be written down, so it must not be sent.
+            LedgerError: the batch could not be recorded, so it must not be sent.
         """
         digest = digest_of(body)
         wanted = BatchRecord(batch.run_id, batch.number, batch.key, batch.positions, digest)
-        known = await self._ledger.record(wanted, body)
-        if known.digest != digest:
+        try:
+            recorded = await self._ledger.record(wanted, body)
+        except Exception as error:
+            if getattr(error, "in_doubt", True):  # it may be in the ledger, from where it may be sent
+                batch.doubt()
+            raise
+        if recorded.digest != digest:
             raise InputChangedError(
                 f"batch {batch.number} of run {batch.run_id!r} was recorded with other guests meanwhile",
                 batch=batch.number,
-                first=known.positions.first,
-                last=known.positions.last,
+                first=recorded.positions.first,
+                last=recorded.positions.last,
             )
-        if known.state is not BatchState.IN_DOUBT:
-            self._adopt(batch, known)
+        if recorded.state is not BatchState.IN_DOUBT:
+            self._adopt(batch, recorded)
         return not batch.is_decided
 
-    async def _after(self, batch: Batch) -> None:
-        """Write down what became of a batch."""
+    async def _record_fate(self, batch: Batch) -> None:
+        """Record the fate of a batch after a delivery."""
         if batch.handle is not None:
             await self._ledger.accept(batch.run_id, batch.number, batch.handle.id)
         elif batch.settled:
             outcome = batch.outcome()
             await self._ledger.finish(batch.run_id, {batch.number: outcome})
-            batch.written(outcome)
+            batch.mark_recorded(outcome)
         elif not batch.delivery.in_doubt:
             try:
                 await self._ledger.withdraw(batch.run_id, batch.number)
-            except LedgerError:  # it is still in the ledger, from where it may be sent
+            except LedgerError:  # the batch is still in the ledger, and another process may send it
                 batch.doubt()
                 raise
 
 
 @asynccontextmanager
 async def _claimed(ledger: Ledger, run: RunRecord) -> AsyncIterator[RunRecord]:
-    """A claim that is given back if what follows it fails."""
+    """Claim a run, and release it again if the block raises."""
     record = await ledger.claim(run)
     try:
         yield record

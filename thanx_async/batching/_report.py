@@ -1,4 +1,4 @@
-"""What became of everybody, as numbers, rows and ranges."""
+"""The reports of a run, of a revocation and of a closed batcher: counts, guest rows and batch ranges."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from thanx_async.models import counted
 
 @attrs.frozen
 class GuestRow:
-    """One guest who got no reward, and why.
+    """One guest without a reward, and the reason.
 
-    ``position`` counts from 0 in the input; ``identifier`` is the value, None where values are not kept.
+    Attributes:
+        position: the guest's place in the input, from 0.
+        identifier: the guest's identifier, None unless values are kept.
+        reason: why the guest got no reward.
+        job_id: the guest's job, None if there is none.
     """
 
     position: int
@@ -24,7 +28,15 @@ class GuestRow:
 
 @attrs.frozen
 class BatchRange:
-    """A batch: the first and last position in the input, the count of identifiers, key and job id."""
+    """One batch: its place in the input, its idempotency key and its job.
+
+    Attributes:
+        first: the position of the first identifier in the input, from 0.
+        last: the position of the last one.
+        count: the number of identifiers; positions between ``first`` and ``last`` may be left out.
+        key: the idempotency key, None if the batch was not cut yet.
+        job_id: the job, None unless Thanx has accepted the batch.
+    """
 
     first: int
     last: int
@@ -35,7 +47,19 @@ class BatchRange:
 
 @attrs.frozen
 class IssuanceReport:
-    """What became of everybody: numbers for the issued, rows for single guests, ranges for batches."""
+    """The outcome of a run: a number for issued rewards, rows for guests, ranges for batches.
+
+    Attributes:
+        run_id: the id of the run.
+        total: items read from the input.
+        issued: rewards issued.
+        failed: guests who were sent and got no reward, and why.
+        rejected: input items that are not valid identifiers.
+        duplicates: input items that repeat an earlier guest.
+        unsent: batches that Thanx has certainly not accepted.
+        in_doubt: batches that may or may not have been issued.
+        unfinished: batches whose jobs are still running.
+    """
 
     run_id: str
     total: int
@@ -49,7 +73,7 @@ class IssuanceReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Identifiers by fate; the values always sum to ``total``."""
+        """The number of items for each fate; the values always sum to ``total``."""
         return {
             "issued": self.issued,
             "failed": len(self.failed),
@@ -63,7 +87,7 @@ class IssuanceReport:
 
 @attrs.frozen
 class NotRevoked:
-    """A batch whose rewards could not be taken back, and why."""
+    """A batch whose rewards could not be revoked, and the reason."""
 
     batch: BatchRange
     reason: str
@@ -71,8 +95,14 @@ class NotRevoked:
 
 @attrs.frozen
 class RevocationReport:
-    """What was taken back: how many rewards, the batches of the revoked jobs, and the batches that were
-    not revoked."""
+    """The result of a revocation.
+
+    Attributes:
+        run_id: the id of the run.
+        rewards: the number of rewards revoked by this call.
+        revoked: the batches whose jobs are revoked.
+        not_revoked: the batches that could not be revoked.
+    """
 
     run_id: str
     rewards: int
@@ -82,8 +112,11 @@ class RevocationReport:
 
 @attrs.frozen
 class BatchInDoubt:
-    """A batch that was sent and not answered. `ThanxClient.issue_rewards` with the same identifiers and key
-    settles it: Thanx issues nothing twice."""
+    """A batch that was sent without an answer.
+
+    `ThanxClient.issue_rewards` with the same identifiers and idempotency key settles it: Thanx issues nothing
+    twice.
+    """
 
     idempotency_key: str
     identifiers: tuple[str, ...] = attrs.field(repr=counted)
@@ -91,10 +124,13 @@ class BatchInDoubt:
 
 @attrs.frozen
 class CloseReport:
-    """Whom a batcher left behind as it closed; both are empty if Thanx answered for everybody.
+    """The guests without an answer when a batcher closed; both fields are empty if Thanx answered for all.
 
-    ``unsent``: the guests who were not sent, or whose batch failed without a doubt. Their callers were told
-    so, as were those of the batches in doubt.
+    The callers of `AsyncBatcher.add` have been told the same.
+
+    Attributes:
+        unsent: guests who were not sent, or whose batch failed and is not in doubt.
+        in_doubt: batches that were sent without an answer.
     """
 
     unsent: tuple[str, ...] = attrs.field(repr=counted)

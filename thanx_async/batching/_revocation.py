@@ -1,4 +1,4 @@
-"""Taking the rewards of a run back, job by job."""
+"""Revokes the jobs of a run, concurrently, and reports the batches that could not be revoked."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from thanx_async.jobs import JobHandle
 
 
 async def revoke_batches(run_id: str, batches: Sequence[Batch]) -> RevocationReport:
-    """Revoke every job, side by side."""
+    """Revoke the jobs of all batches concurrently."""
     accepted = [(batch, batch.handle) for batch in batches if batch.handle]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_revoke(batch, handle)) for batch, handle in accepted]
     results = [(batch, *task.result()) for (batch, _), task in zip(accepted, tasks, strict=True)]
-    lost = [
+    unknown = [
         NotRevoked(batch.range(), "it is not known which job issued it")
         for batch in batches
         if not batch.handle and (batch.issued or batch.is_in_doubt)
@@ -26,26 +26,26 @@ async def revoke_batches(run_id: str, batches: Sequence[Batch]) -> RevocationRep
         run_id=run_id,
         rewards=sum(rewards for _, rewards, reason in results if reason is None),
         revoked=[batch.range() for batch, _, reason in results if reason is None],
-        not_revoked=lost + [NotRevoked(batch.range(), reason) for batch, _, reason in results if reason],
+        not_revoked=unknown + [NotRevoked(batch.range(), reason) for batch, _, reason in results if reason],
     )
 
 
 async def _revoke(batch: Batch, handle: JobHandle) -> tuple[int, str | None]:
-    """How many rewards were taken back, and why not, if they were not."""
+    """Revoke one job. Returns the number of rewards revoked, and the reason if it was not revoked."""
     try:
         job = await handle.wait()
         rewards = 0 if job.state == "revoked" else job.success_count
         if job.state != "revoked":
-            await _request(handle)
+            await _request_revocation(handle)
             job = await handle.wait()
-    except Exception as error:  # noqa: BLE001 - of a rate limiter of the user's own as well
+    except Exception as error:  # noqa: BLE001 - a limiter of the user's may raise anything
         return 0, str(error) if isinstance(error, ThanxError) else type(error).__name__
-    batch.look()
+    batch.settle_from_job()
     return rewards, None if job.state == "revoked" else f"the job is {job.state}"
 
 
-async def _request(handle: JobHandle) -> None:
-    """Ask for the revocation; an answer that got lost is looked up in the job."""
+async def _request_revocation(handle: JobHandle) -> None:
+    """Request the revocation. If the answer is lost, the job's state tells whether Thanx has acted."""
     try:
         await handle.revoke()
     except ThanxError:

@@ -1,4 +1,4 @@
-"""A run as its users see it, and the error of one that stopped."""
+"""`IssuanceRun`, the public face of a run, and `BatchError`, raised when a run stops early."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from thanx_async.jobs import JobHandle
 
 
 class BatchError(ThanxError):
-    """A run stopped before its end. ``run`` knows the fate of every identifier read; the cause is chained.
+    """A run stopped before its end; the cause is chained as ``__cause__``.
 
-    The keys of what is in doubt are in ``run.in_doubt``.
+    ``run`` knows the fate of every identifier read so far. ``run.in_doubt`` holds the batches in doubt, with
+    their idempotency keys.
     """
 
     __module__ = "thanx_async.errors"
@@ -26,7 +27,7 @@ class BatchError(ThanxError):
 
 
 class IssuanceRun:
-    """A run and its account, accurate at every moment; made by `AsyncBatcher`."""
+    """A run of `AsyncBatcher`. Its properties are accurate at every moment."""
 
     def __init__(self, account: RunAccount) -> None:
         self._account = account
@@ -37,32 +38,32 @@ class IssuanceRun:
 
     @property
     def run_id(self) -> str:
-        """Names the run; the idempotency keys follow from it."""
+        """The id of the run, from which its idempotency keys are derived."""
         return self._account.run_id
 
     @property
     def error(self) -> BaseException | None:
-        """What stopped the run, None otherwise."""
+        """The error that stopped the run, None otherwise."""
         return self._account.error
 
     @property
     def total(self) -> int:
-        """Items read from the input so far."""
+        """The number of items read from the input so far."""
         return self._account.chunker.read
 
     @property
     def handles(self) -> list[JobHandle]:
-        """The accepted batches' jobs, in input order."""
+        """The job handles of the accepted batches, in input order."""
         return [batch.handle for batch in self._account.batches if batch.handle]
 
     @property
     def rejected(self) -> list[GuestRow]:
-        """Items that are no identifiers."""
+        """Input items that are not valid identifiers."""
         return self._account.rejected()
 
     @property
     def duplicates(self) -> list[GuestRow]:
-        """Items that name a guest who came before."""
+        """Input items that repeat an earlier guest."""
         return self._account.duplicates()
 
     @property
@@ -72,25 +73,26 @@ class IssuanceRun:
 
     @property
     def in_doubt(self) -> list[BatchRange]:
-        """Batches that were sent and not answered, and jobs that ended without saying who got a reward.
+        """Batches that were sent without an answer, and jobs that ended without telling who got a reward.
 
-        Where the reading of a recorded run's input stopped within a recorded batch, that part of it as well.
+        Also the part read so far of a recorded batch, if reading stopped within that batch.
         """
         return self._account.in_doubt()
 
     def report(self) -> IssuanceReport:
-        """What is known now, without a request."""
+        """The report as of now, without a request."""
         return self._account.report()
 
     async def wait(self, *, timeout: float | None = None) -> IssuanceReport:
-        """Wait for every job and report.
+        """Wait for every job to finish, and report.
 
         Args:
-            timeout: seconds, after which jobs that still run are reported as ``unfinished``.
+            timeout: in seconds; None for as long as it takes. Jobs that are still running after it are
+                reported as ``unfinished``.
 
         Raises:
-            ThanxError: a poll failed, after its retries; `report` says what is known, and `wait` can be
-                called again.
+            ThanxError: Thanx refused a poll, such as with a 401 or a 404; outages are waited out. `report`
+                tells what is known, and `wait` can be called again.
         """
         checks.timeout(timeout)
         try:
@@ -102,13 +104,13 @@ class IssuanceRun:
         return self.report()
 
     async def revoke(self) -> RevocationReport:
-        """Take back every job of the run, waiting for those that still run.
+        """Revoke the rewards of every job in the run, after waiting for jobs that are still running.
 
-        With a ledger the run is marked as revoked, and is never issued further. What is in doubt has no
-        job that could be taken back: `AsyncBatcher.resume` it first.
+        With a ledger, the run is marked as revoked, and nothing more of it is issued. A batch in doubt has
+        no job to revoke: call `AsyncBatcher.resume` first.
 
         Raises:
-            LedgerError: the run is being issued right now, or the mark could not be written; nothing was
-                taken back.
+            LedgerError: the run is being issued right now, or the mark could not be written. Nothing was
+                revoked.
         """
         return await self._account.revoke()

@@ -1,4 +1,4 @@
-"""Sending one batch: recorded if there is a ledger, told to the hook, its fate known whatever happens."""
+"""Sends one batch: records it if there is a ledger, tells the hook, and leaves its fate known in any case."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ class BatchSender:
     """Sends the batches of one batcher.
 
     Args:
-        max_concurrency: requests at once; None for as many as the rate limits and the latency call for.
-        keep_values: keep the identifiers of a batch once it is with the transport.
+        target: what the batches issue, and the registry that follows their jobs.
+        transport: sends the requests.
+        limiter: the rate limiter; its rate and latency set the concurrency.
+        hook: gets a record before and after each delivery.
+        recorder: records each batch before it is sent; None without a ledger.
+        max_concurrency: requests in flight; None for as many as the rate limits and the latency call for.
+        keep_values: keep the identifiers of a batch after the transport has taken its body.
     """
 
     def __init__(
@@ -45,18 +50,23 @@ class BatchSender:
 
     @property
     def concurrency(self) -> int:
-        """Requests that may be under way at once: the rate times the latency (Little's law), and one more."""
+        """Requests allowed in flight: by default the rate times the latency (Little's law), plus one."""
         if self._max_concurrency is not None:
             return self._max_concurrency
         return in_flight(self.limiter.limits, self.limiter.status().latency)
 
-    async def deliver(self, batch: Batch) -> None:
-        """Send one batch, recorded in the ledger if there is one (which must have its run claimed).
+    def check_loop(self) -> None:
+        """Make sure, before anything happens, that the client is not open on another event loop."""
+        self._transport.check_loop()
 
-        Whatever happens, the batch and the ledger know its fate afterwards.
+    async def deliver(self, batch: Batch) -> None:
+        """Send one batch. With a ledger, the batch is recorded first, and its run must be claimed.
+
+        In any case the batch and the ledger know the fate afterwards. A 400 does not raise: it is
+        ``batch.refused``.
 
         Raises:
-            ThanxError: what should stop the run.
+            ThanxError: an error that should stop the run.
         """
         emit(self._hook, batch.event(BatchFate.SENDING))
         body = batch.body(self.target.encode)
@@ -72,7 +82,7 @@ class BatchSender:
         emit(self._hook, batch.event(batch.fate, batch.refused))
 
     async def _send(self, batch: Batch, body: bytes) -> None:
-        batch.going_out(keep_values=self._keep_values)
+        batch.forget_payload(keep_values=self._keep_values)
         try:
             await self._transport.deliver(wire.issue_rewards(body, batch.key), batch.delivery)
         except BadRequestError as error:

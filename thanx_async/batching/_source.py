@@ -1,9 +1,9 @@
-"""Reading any iterable without holding the loop for long."""
+"""Reads any iterable or async iterable in slices that do not block the event loop for long."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from itertools import islice
 from time import perf_counter
 
@@ -11,6 +11,9 @@ from thanx_async._core import checks
 from thanx_async.identifiers import is_single
 
 _MOST = 1_000
+_AT_ONCE = 32
+_QUICK = 0.001
+_STORED = (list, tuple, set, frozenset, range)
 _LONG = 0.004
 
 
@@ -19,7 +22,8 @@ class Source:
 
     def __init__(self, items: Iterable[object] | AsyncIterable[object]) -> None:
         self._buffer: list[object] = []
-        self._slice = 100
+        self._ended = False
+        self._is_stored = type(items) in _STORED
         self._sync: Iterator[object] | None = None
         self._async: AsyncIterator[object] | None = None
         if is_single(items):
@@ -34,29 +38,47 @@ class Source:
             )
 
     def take(self) -> list[object]:
-        """What was read since the last call."""
+        """The items read since the last call."""
         items, self._buffer = self._buffer, []
         return items
 
     async def fill(self) -> bool:
         """Read the next slice; False at the end. Gives way to the loop each time."""
-        started = perf_counter()
-        more = await self._pull(self._async) if self._async else self._extend()
-        elapsed = perf_counter() - started
-        # A slow source gets smaller slices: what runs between two checkpoints must stay short.
-        self._slice = max(1, self._slice // 2) if elapsed > _LONG else min(_MOST, self._slice * 2)
+        if not self._ended:
+            until = perf_counter() + _LONG
+            if self._async is not None:
+                await self._pull(self._async, until)
+            elif self._sync is not None:
+                self._extend(self._sync, until)
         await asyncio.sleep(0)
-        return more
-
-    def _extend(self) -> bool:
-        assert self._sync is not None  # noqa: S101 - set where _async is not
-        self._buffer.extend(islice(self._sync, self._slice))
         return bool(self._buffer)
 
-    async def _pull(self, source: AsyncIterator[object]) -> bool:
-        for _ in range(self._slice):
+    async def aclose(self) -> None:
+        """Close what is read from, if it can be closed: a cursor's ``finally`` runs now, and not some day."""
+        self._ended = True
+        if isinstance(self._async, AsyncGenerator):
+            await self._async.aclose()
+        elif isinstance(self._sync, Generator):
+            self._sync.close()
+
+    def _extend(self, source: Iterator[object], until: float) -> None:
+        """The clock is looked at after one item, and after more of them only while they come quickly."""
+        count = _MOST if self._is_stored else 1
+        for _ in range(_MOST):
+            before, started = len(self._buffer), perf_counter()
+            self._buffer.extend(islice(source, count))
+            now = perf_counter()
+            self._ended = len(self._buffer) - before < count
+            if self._ended or now > until or len(self._buffer) >= _MOST:
+                return
+            count = min(_AT_ONCE, 2 * count) if now - started < _QUICK else 1
+
+    async def _pull(self, source: AsyncIterator[object], until: float) -> None:
+        for _ in range(_MOST):
             try:
                 self._buffer.append(await anext(source))
             except StopAsyncIteration:
-                return bool(self._buffer)
-        return True
+                self._ended = True
+                return
+            if perf_counter() > until:
+                return

@@ -1,4 +1,4 @@
-"""What the batches of one batcher issue: their bytes, and the handles on their jobs."""
+"""The campaign, merchant and variant that a batcher issues; encodes request bodies and makes job handles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Target:
-    """A variant of a campaign of a merchant, and the registry in which its jobs are followed."""
+    """The variant to issue, and the registry that follows its jobs."""
 
     campaign_id: str
     merchant_id: str
@@ -30,17 +30,22 @@ class Target:
         return self.campaign_id, self.merchant_id, self.variant_id
 
     def encode(self, values: list[str]) -> bytes:
-        """The body of the request for these identifiers."""
+        """The request body for these identifiers."""
         return wire.issue_body(*self.ids, values)
 
     def accepted(self, positions: Positions, job: IssuanceJob) -> JobHandle:
-        """The handle on the job that Thanx has just accepted a batch as."""
+        """The handle on a job that Thanx has just accepted.
+
+        Args:
+            positions: the batch's positions in the input.
+            job: the job from Thanx's answer.
+        """
         return self.jobs.accepted(
             job, merchant_id=self.merchant_id, start=positions.first, total=len(positions)
         )
 
     def recorded(self, record: BatchRecord) -> JobHandle | None:
-        """The handle on the job of a recorded batch, with what was kept of that job."""
+        """The handle on the job of a recorded batch, with the recorded outcome as its snapshot."""
         if record.job_id is None:
             return None
         if job := record.job():

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 
 from thanx_async.cli._state import state_folder, state_path
@@ -13,6 +14,7 @@ from thanx_async.cli._status import warn
 from thanx_async.client import ThanxClient
 from thanx_async.emulator import Emulator
 from thanx_async.limiter import LocalRateLimiter, RateLimiter, SQLiteRateLimiter
+from thanx_async.retry import RetryPolicy
 
 
 async def shared_limiter(client: ThanxClient) -> RateLimiter:
@@ -44,11 +46,15 @@ def _created(credential: str) -> Path:
 
 
 @asynccontextmanager
-async def connect(*, emulator: bool = False) -> AsyncIterator[ThanxClient]:
-    """A client configured from the environment, or a client of an embedded emulator."""
+async def connect(*, emulator: bool = False, patient: bool = False) -> AsyncIterator[ThanxClient]:
+    """A client configured from the environment, or a client of an embedded emulator.
+
+    A ``patient`` one tries again until Ctrl-C while Thanx gives no answer, the others for some seconds.
+    """
     if not emulator:
         limiter = await shared_limiter(ThanxClient.from_env())
-        async with ThanxClient.from_env(limiter=limiter) as client:
+        retry = RetryPolicy(patience=inf) if patient else RetryPolicy(max_attempts=5)
+        async with ThanxClient.from_env(limiter=limiter, retry=retry) as client:
             yield client
         return
     async with (

@@ -89,7 +89,7 @@ async def issue(
     display = Display()
     async with (
         reading(file, column=column, format=format) as guests,
-        connect(emulator=emulator) as client,
+        connect(emulator=emulator, patient=True) as client,
         new_ledger(ledger) if is_recorded else nullcontext() as opened,
     ):
         display.watch(client)

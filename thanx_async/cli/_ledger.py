@@ -13,13 +13,12 @@ from thanx_async.cli._recorded import (
     before_sending,
     command,
     date,
-    issued_by,
     known_run,
     open_ledger,
     states,
 )
 from thanx_async.cli._status import ISSUED
-from thanx_async.ledger import BatchRecord, BatchState, RunRecord, SQLiteLedger
+from thanx_async.ledger import BatchRecord, BatchState, RunProgress, RunRecord, SQLiteLedger
 
 ledger_app = cyclopts.App(name="ledger")
 
@@ -34,12 +33,11 @@ async def runs(*, ledger: FileName | None = None) -> int:
         The ledger's file; by default the user's own.
     """
     async with open_ledger(ledger) as opened:
-        records = await opened.runs()
-        if not records:
+        rows = await opened.progress()
+        if not rows:
             write(f"no runs are recorded in {opened.path}")
-        for record in records:
-            batches = await opened.batches(record.run_id)
-            write(f"{record.run_id}  {date(record.created_at)}  {_progress(record, batches)}")
+        for row in rows:
+            write(f"{row.run.run_id}  {date(row.run.created_at)}  {_progress(row)}")
     return ISSUED
 
 
@@ -59,7 +57,7 @@ async def show(run: str, /, *, ledger: FileName | None = None) -> int:
         batches = await opened.batches(run)
     write(f"{run}, begun {date(record.created_at)}, changed {date(record.changed_at)}")
     write(f"  campaign {record.campaign_id}, merchant {record.merchant_id}, variant {record.variant_id}")
-    write(f"  at {record.base_url}; {_progress(record, batches)}")
+    write(f"  at {record.base_url}; {_progress(RunProgress.of(record, batches))}")
     for batch in batches:
         write(f"batch {batch.number}: {_batch(batch, opened.replay_within, record)}")
     return ISSUED
@@ -140,12 +138,10 @@ async def _check_job(job_id: str, run: RunRecord, batch: BatchRecord, ledger: SQ
         ConfigurationError: it can't be this batch's job.
         ThanxError: Thanx doesn't know the job, or doesn't answer.
     """
-    for record in await ledger.runs():
-        for other in await ledger.batches(record.run_id):
-            if other.job_id == job_id:
-                raise ConfigurationError(
-                    f"job {job_id} is batch {other.number} of run {record.run_id} already: nothing settled"
-                )
+    if other := await ledger.batch_of(job_id):
+        raise ConfigurationError(
+            f"job {job_id} is batch {other.number} of run {other.run_id} already: nothing settled"
+        )
     guests = len(batch.positions)
     async with connect() as client:
         job = await client.get_issuance_job(job_id, merchant_id=run.merchant_id)
@@ -156,18 +152,14 @@ async def _check_job(job_id: str, run: RunRecord, batch: BatchRecord, ledger: SQ
         )
 
 
-def _progress(record: RunRecord, batches: list[BatchRecord]) -> str:
-    if record.revoked_at is not None:
-        left = sum(1 for batch in batches if batch.job_id and not _is_taken_back(batch))
+def _progress(row: RunProgress) -> str:
+    if row.run.revoked_at is not None:
+        left = row.to_take_back
         more = f", {left:,} jobs not taken back yet: give `revoke` again" if left else ""
-        return f"revoked on {date(record.revoked_at)}{more}"
-    if record.is_complete(batches):
-        return f"complete: {issued_by(batches):,} issued"
-    return states(batches)
-
-
-def _is_taken_back(batch: BatchRecord) -> bool:
-    return batch.outcome is not None and (batch.outcome.state == "revoked" or not batch.outcome.issued)
+        return f"revoked on {date(row.run.revoked_at)}{more}"
+    if row.is_complete:
+        return f"complete: {row.issued:,} issued"
+    return states(row)
 
 
 def _batch(batch: BatchRecord, replay_within: float, run: RunRecord) -> str:

@@ -82,12 +82,16 @@ class Display:
     def progress(self, run: IssuanceRun) -> None:
         """The progress callback of a batcher."""
         text, status = _progress(run), self._client.limiter.status() if self._client else None
-        reason = status.reason if status and status.held_for > _SHOWN else None
+        reason = status.reason if status and (status.held_for > _SHOWN or _is_away(status)) else None
         if self._live:
             self._live.update(self._task, description=text + _wait(status, reason))
         elif _now() - self._last >= _EVERY and (text, reason) != self._said:
             self._last, self._said = _now(), (text, reason)
             self.say(text + _wait(status, reason))
+
+
+def _is_away(status: LimiterStatus) -> bool:
+    return status.no_answer_for is not None and status.no_answer_for > _SHOWN
 
 
 def _now() -> float:
@@ -102,6 +106,8 @@ def _progress(run: IssuanceRun) -> str:
 
 
 def _wait(status: LimiterStatus | None, reason: str | None) -> str:
+    if status and status.no_answer_for is not None and _is_away(status):
+        return f"; no answer from Thanx for {status.no_answer_for:.0f} s, still trying; Ctrl-C stops"
     if not status or not status.held_until or not reason:
         return ""
     return f"; waiting until {status.held_until.astimezone():%H:%M:%S} for {reason}"

@@ -13,7 +13,7 @@ from uuid import uuid4
 from thanx_async._core.errors import ConfigurationError, LedgerError
 from thanx_async.cli._state import state_folder, state_path
 from thanx_async.client import ThanxClient
-from thanx_async.ledger import BatchRecord, BatchState, RunRecord, SQLiteLedger
+from thanx_async.ledger import BatchRecord, RunProgress, RunRecord, SQLiteLedger
 
 _OWN = "ledger.sqlite"
 
@@ -93,7 +93,9 @@ async def earlier(ledger: SQLiteLedger, run_id: str | None) -> str:
             f" {command('resume', ledger, known.run_id)} reports on it. Nothing was sent. Put new guests in a"
             " file of their own: a new --run-id issues to everyone in this file again"
         )
-    return f"Continuing run {known.run_id} of {date(known.created_at)}: {states(batches)}"
+    return (
+        f"Continuing run {known.run_id} of {date(known.created_at)}: {states(RunProgress.of(known, batches))}"
+    )
 
 
 async def known_run(ledger: SQLiteLedger, run_id: str) -> RunRecord:
@@ -110,12 +112,8 @@ async def known_run(ledger: SQLiteLedger, run_id: str) -> RunRecord:
     return record
 
 
-def states(batches: list[BatchRecord]) -> str:
-    counts = {state: sum(1 for batch in batches if batch.state is state) for state in BatchState}
-    return (
-        f"{counts[BatchState.FINISHED]:,} batches finished, {counts[BatchState.ACCEPTED]:,} accepted,"
-        f" {counts[BatchState.IN_DOUBT]:,} in doubt"
-    )
+def states(row: RunProgress) -> str:
+    return f"{row.finished:,} batches finished, {row.accepted:,} accepted, {row.in_doubt:,} in doubt"
 
 
 def guests(batches: list[BatchRecord]) -> int:

@@ -97,7 +97,7 @@ async def _recorded(
     run_id: str, path: Path | None, display: Display
 ) -> AsyncIterator[tuple[SQLiteLedger, AsyncBatcher]]:
     """The ledger, and a batcher for a run that it has recorded."""
-    async with open_ledger(path) as ledger, connect() as client:
+    async with open_ledger(path) as ledger, connect(patient=True) as client:
         display.watch(client)
         with before_sending():
             record = await known_run(ledger, run_id)

@@ -1,26 +1,19 @@
-"""The way to Thanx and back: requests and answers as data, the only retry loop, and the border to aiohttp."""
+"""HTTP: the requests and answers of the Thanx API as data, the retry loop, and aiohttp."""
 
-from thanx_async.http import (
-    _catalogue as catalogue,
-)
-from thanx_async.http import (
-    _wire as wire,
-)
-from thanx_async.http._delivery import (
-    Delivery,
-)
+from thanx_async.http import _catalogue as catalogue
+from thanx_async.http import _wire as wire
+from thanx_async.http._delivery import Delivery
 from thanx_async.http._settings import (
     USER_AGENT,
     check_parts,
     checked_url,
     environment,
     header,
+    unpicklable,
     url_of,
     variable,
 )
-from thanx_async.http._transport import (
-    Transport,
-)
+from thanx_async.http._transport import Transport
 
 __all__ = [
     "USER_AGENT",
@@ -31,6 +24,7 @@ __all__ = [
     "checked_url",
     "environment",
     "header",
+    "unpicklable",
     "url_of",
     "variable",
     "wire",

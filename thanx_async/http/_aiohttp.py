@@ -1,26 +1,45 @@
-"""One exchange with aiohttp: sent once, read whole, its errors made ours."""
+"""The border to aiohttp: stops its retries, reads whole answers, and maps its exceptions to our errors."""
 
 from __future__ import annotations
+
+import io
+from collections.abc import Callable
 
 import aiohttp
 from yarl import URL
 
 from thanx_async._core.errors import (
+    APIError,
+    ConfigurationError,
     ConnectionFailedError,
     InvalidResponseError,
-    RateLimitedError,
     RequestTimeoutError,
-    TransportError,
+    ThanxError,
 )
 from thanx_async.http import _wire as wire
 
+SURELY_UNSENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+)
+"""Errors that come before a connection is made."""
+
 _ERRORS = 400
+_START = 200
+_LARGEST = 2**24
+"""Bytes of an answer, decoded. One of 10,000 failures with long reasons fits."""
 _SECRET = 8
 
 
 def once() -> aiohttp.ClientMiddlewareType:
-    """aiohttp repeats a GET by itself where the connection broke, which the rate limits would know nothing
-    of; this leaves the repeating to us."""
+    """A middleware that sends a request only once.
+
+    aiohttp repeats a GET on its own if the connection breaks, and the rate limiter would not count that.
+    """
     sent = False
 
     async def middleware(
@@ -36,33 +55,103 @@ def once() -> aiohttp.ClientMiddlewareType:
 
 
 async def read(response: aiohttp.ClientResponse, token: str) -> wire.Answer:
-    """The whole answer; a refusal that repeats the token does so no longer."""
+    """The whole answer; where it repeats the token, it does so no longer."""
     received = bytearray()
     try:
         async for chunk in response.content.iter_any():
             received += chunk
+            if len(received) > _LARGEST:
+                raise _too_large(response, _without(bytes(received[:_START]), token))
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        if response.status == 429:
-            raise RateLimitedError(429, None, "Too Many Requests") from error
+        if response.status >= _ERRORS:
+            raise wire.api_error(wire.Answer(response.status, response.headers, b"")) from error
         if not isinstance(error, aiohttp.ClientPayloadError):
             raise
         raise InvalidResponseError(
             f"HTTP {response.status}: the answer broke off after {len(received)} bytes",
             status=response.status,
-            body_start=bytes(received[:200]),
+            body_start=_without(bytes(received[:_START]), token),
         ) from error
-    body = bytes(received)
-    if response.status >= _ERRORS and len(token) >= _SECRET:  # what is shorter may be part of any word
-        body = body.replace(token.encode(), b"[masked]")
-    return wire.Answer(response.status, response.headers, body)
+    return wire.Answer(response.status, response.headers, _without(bytes(received), token))
 
 
-def transport_error(error: Exception, url: URL) -> TransportError:
-    what = f"{url.host}:{url.port}"
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return RequestTimeoutError(f"no connection to {what} within the timeout", in_doubt=False)
+def _without(body: bytes, token: str) -> bytes:
+    """The body without the token; a very short one may be part of any word."""
+    return body.replace(token.encode(), b"[masked]") if len(token) >= _SECRET else body
+
+
+def _too_large(response: aiohttp.ClientResponse, start: bytes) -> APIError | InvalidResponseError:
+    """The rest is not read: a server may send gigabytes, or a few bytes that become gigabytes."""
+    if response.status >= _ERRORS:
+        return wire.api_error(wire.Answer(response.status, response.headers, b""))
+    return InvalidResponseError(
+        f"HTTP {response.status}: the answer has more than {_LARGEST:,} bytes",
+        status=response.status,
+        body_start=start,
+    )
+
+
+class Upload(io.BytesIO):
+    """The body of a request, which tells when it is asked for: the connection is made by then, and nothing
+    of the request has left before."""
+
+    def __init__(self, body: bytes, begin: Callable[[], None]) -> None:
+        super().__init__(body)
+        self._begin = begin
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._begin()
+        return super().read(size)
+
+
+def error_of(error: Exception, url: URL, *, begun: bool) -> ThanxError:
+    """What an error of aiohttp means for the request.
+
+    Args:
+        begun: bytes of the request may have left.
+    """
+    if begun:
+        return _unanswered(error, f"{url.host}:{url.port}")
+    return _unsent(error, f"{url.host}:{url.port}")
+
+
+def _unanswered(error: Exception, what: str) -> ThanxError:
     if isinstance(error, TimeoutError):
         return RequestTimeoutError(f"no answer from {what} within the timeout")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return ConnectionFailedError(f"cannot connect to {what}: {error.os_error}", in_doubt=False)
     return ConnectionFailedError(f"the connection to {what} broke before the answer ({type(error).__name__})")
+
+
+def _unsent(error: Exception, what: str) -> ThanxError:
+    """What waiting may mend is a `TransportError`, so that it is tried again."""
+    match error:
+        case TimeoutError():
+            return RequestTimeoutError(f"no connection to {what} within the timeout", in_doubt=False)
+        case aiohttp.ClientConnectorError():
+            # An error of a certificate has no other in releases of aiohttp before 3.13.
+            why = _words(getattr(error, "certificate_error", None) or error.os_error)
+            return ConnectionFailedError(f"cannot connect to {what}: {why}", in_doubt=False)
+        case aiohttp.ClientHttpProxyError(status=407):
+            return ConfigurationError(
+                f"the proxy does not connect to {what} without its credentials (HTTP 407): give them to the"
+                " session",
+                argument="session",
+            )
+        case aiohttp.ClientHttpProxyError():
+            text = f"the proxy did not connect to {what} (HTTP {error.status})"
+            return ConnectionFailedError(text, in_doubt=False)
+        case ValueError() if "AUTHORIZATION" in str(error).upper():
+            return ConfigurationError(
+                "the session given to ThanxClient has credentials of its own (auth, or netrc with trust_env),"
+                " which exclude Thanx's access token: give one without",
+                argument="session",
+            )
+        case ValueError() | TypeError() | RuntimeError():
+            return ConfigurationError(f"nothing could be sent to {what}: {_words(error)}")
+    return ConnectionFailedError(
+        f"the connection to {what} broke before anything was sent ({type(error).__name__})", in_doubt=False
+    )
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, which for some errors of TLS is nothing but their kind."""
+    return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Campaigns, templates, merchants and scopes as data: their requests and the decoders of their answers."""
+"""Requests and decoders for campaigns, reward templates, merchants and scopes; reads lists page by page."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ _decode_pagination = enveloped(_Pagination, "pagination")
 
 
 def campaign(campaign_id: str) -> Request:
+    """The request for one campaign."""
     return Request("GET", f"/partner/campaigns/{checks.segment('campaign_id', campaign_id)}")
 
 
 def template(template_id: str, merchant_id: str) -> Request:
+    """The request for one reward template."""
     return Request(
         "GET",
         f"/partner/reward_templates/{checks.segment('template_id', template_id)}",
@@ -44,6 +46,7 @@ def template(template_id: str, merchant_id: str) -> Request:
 
 
 def create_campaign(new: NewCampaign) -> Request:
+    """The request that creates a campaign."""
     fields = {name: value for name, value in attrs.asdict(new, recurse=False).items() if value is not None}
     fields["variants"] = [_variant(row) for row in new.variants]
     body = orjson.dumps({"campaign": fields}, option=orjson.OPT_UTC_Z)
@@ -51,10 +54,12 @@ def create_campaign(new: NewCampaign) -> Request:
 
 
 def merchants() -> Request:
+    """The request for the merchants of the credential."""
     return Request("GET", "/partner/merchants")
 
 
 def scopes() -> Request:
+    """The request for the scopes of the credential."""
     return Request("GET", "/partner/scopes")
 
 
@@ -64,8 +69,8 @@ def _variant(row: Variant) -> dict[str, str]:
 
 
 def page_of(kind: type[T], name: str) -> Callable[[object], tuple[list[T], int]]:
-    """The decoder of one page of a list: its rows, and how many pages there are."""
-    rows = enveloped(list[kind], name)  # type: ignore[valid-type]  # the class is only known here
+    """The decoder for one page of a list: its rows, and the number of pages."""
+    rows = enveloped(list[kind], name)  # type: ignore[valid-type]  # the class is known only at run time
 
     def decoder(payload: object) -> tuple[list[T], int]:
         return rows(payload), _decode_pagination(payload).total_pages
@@ -80,7 +85,13 @@ decode_templates = page_of(RewardTemplate, "reward_templates")
 async def pages(
     path: str, merchant_id: str, fetch: Callable[[Request], Awaitable[tuple[list[T], int]]]
 ) -> AsyncIterator[T]:
-    """All rows of a list, page by page; an empty page ends it whatever the number of pages is."""
+    """Yield all rows of a list, page by page. An empty page ends the list, whatever the page count says.
+
+    Args:
+        path: the endpoint.
+        merchant_id: the merchant that owns the rows.
+        fetch: sends the request for a page, and returns its rows and the number of pages.
+    """
     checks.text("merchant_id", merchant_id)
     number = 1
     while True:

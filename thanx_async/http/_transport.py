@@ -1,13 +1,11 @@
-"""Sending: the session, the only retry loop, and the border where aiohttp's errors become ours."""
+"""The retry loop: each attempt sends the same bytes, in a slot of the limiter, where a 429 is waited out."""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import ssl
 from collections.abc import Callable, Mapping
 from time import time
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import aiohttp
 import attrs
@@ -23,8 +21,10 @@ from thanx_async._core.errors import (
 )
 from thanx_async._core.tasks import foreign_cancellation, is_being_cancelled
 from thanx_async.http import _wire as wire
-from thanx_async.http._aiohttp import once, read, transport_error
+from thanx_async.http._aiohttp import SURELY_UNSENT, Upload, error_of, read
 from thanx_async.http._delivery import Delivery, Sending
+from thanx_async.http._session import HomeSession
+from thanx_async.http._settings import unpicklable
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
 from thanx_async.models import IssuanceJob
@@ -32,8 +32,7 @@ from thanx_async.retry import KEYS_LAST, RetryPolicy
 
 T = TypeVar("T")
 
-_LARGE_BODY = 2**20
-_WORTH_TELLING = 0.001
+_MIN_REPORTED_WAIT = 0.001
 
 
 def _now() -> float:
@@ -42,8 +41,15 @@ def _now() -> float:
 
 @attrs.define
 class _Call(Generic[T]):
-    """One call under way. ``asked``: since when it waits for the rate limits. ``first_sent``: when it first
-    went out with what its doubt is about. ``answered``: Thanx has done it, whatever happens to the answer."""
+    """One call in progress.
+
+    Attributes:
+        attempt: the number of the current attempt, from 1.
+        asked: when the call started to wait for the rate limits, on the loop's clock.
+        first_sent: when the attempt that is in doubt was first sent, on the wall clock.
+        first_failed: when an attempt first failed, on the loop's clock.
+        answered: Thanx has acted on the request, even if a later step fails.
+    """
 
     request: wire.Request
     decoder: Callable[[object], T]
@@ -51,10 +57,11 @@ class _Call(Generic[T]):
     attempt: int = 1
     asked: float = attrs.field(factory=_now)
     first_sent: float | None = None
+    first_failed: float | None = None
     answered: bool = False
 
     def check_age(self) -> None:
-        """Before an attempt, by the wall clock, which goes on while a machine sleeps."""
+        """Check before an attempt that Thanx still knows the key; the wall clock counts a machine's sleep."""
         if self.first_sent is None or not self.sending.in_doubt:
             self.first_sent = time()
         elif self.request.idempotency_key and time() - self.first_sent > KEYS_LAST:
@@ -71,7 +78,7 @@ class _Call(Generic[T]):
 
     def explained(self, error: ThanxError) -> ThanxError:
         error.idempotency_key = self.request.idempotency_key
-        error.in_doubt = self.sending.in_doubt or self.answered
+        error.in_doubt = self.request.method != "GET" and (self.sending.in_doubt or self.answered)
         self.note(error)
         return error
 
@@ -89,7 +96,17 @@ class _Call(Generic[T]):
 
 
 class Transport:
-    """Sends requests, each attempt through the limiter, with the very same bytes every time."""
+    """Sends requests, and repeats them with the same bytes until there is an answer.
+
+    Args:
+        base_url: the URL that paths are appended to.
+        headers: sent with every request.
+        session: the caller's session, None to open one.
+        timeout: the timeout of one attempt.
+        retry: decides about repeating a request.
+        limiter: gives each attempt its slot.
+        hook: gets a record of each wait, attempt and retry.
+    """
 
     def __init__(
         self,
@@ -105,37 +122,40 @@ class Transport:
         self._base_url = base_url
         self._headers = headers
         self._token = headers["Authorization"].removeprefix("Bearer ")
-        self._session = session
-        self._owns_session = session is None
-        self._tls: ssl.SSLContext | bool = (
-            ssl.create_default_context() if session and base_url.startswith("https:") else True
-        )
+        self.session = HomeSession(base_url, session)
         self._timeout = timeout
         self._retry = retry
         self._limiter = limiter
         self._hook = hook
 
-    def open(self) -> None:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+    def __reduce__(self) -> NoReturn:
+        raise unpicklable()
 
-    async def close(self) -> None:
-        if self._owns_session and self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+    def check_loop(self) -> None:
+        """Make sure, before anything happens, that the client is not open on another event loop."""
+        self.session.check_loop()
 
     async def deliver(self, request: wire.Request, delivery: Delivery) -> IssuanceJob:
-        """Send an Issue Rewards request, keeping the ``delivery`` accurate at every moment."""
-        return await self._see_through(_Call(request, delivery.accept, delivery), Lane.ISSUE)
+        """Send an Issue Rewards request, and keep ``delivery`` accurate at every moment."""
+        return await self._send_and_explain(_Call(request, delivery.accept, delivery), Lane.ISSUE)
 
     async def call(
         self, request: wire.Request, decoder: Callable[[object], T], *, lane: Lane = Lane.ISSUE
     ) -> T:
-        """Send until there is an answer, or the retry policy gives up."""
-        return await self._see_through(_Call(request, decoder, Sending()), lane)
+        """Send any other request until there is an answer, or until the retry policy gives up.
 
-    async def _see_through(self, call: _Call[T], lane: Lane) -> T:
-        self._usable_session()  # told before it waits in line
+        Args:
+            request: the request.
+            decoder: turns the parsed JSON of a success into the result.
+            lane: the limiter's queue; issuing goes before polling.
+
+        Raises:
+            APIError, TransportError: the error that ended the last attempt.
+        """
+        return await self._send_and_explain(_Call(request, decoder, Sending()), lane)
+
+    async def _send_and_explain(self, call: _Call[T], lane: Lane) -> T:
+        self.session.usable()  # raise before the wait for the rate limits
         try:
             return await self._until_answered(call, lane)
         except ThanxError:
@@ -150,13 +170,15 @@ class Transport:
         while True:
             try:
                 async with self._limiter.slot(lane) as slot:
-                    session = self._usable_session()
-                    self._waited(call, lane)
+                    session = self.session.usable()
+                    self._emit_wait(call, lane)
                     call.check_age()
                     return await self._attempt(call, slot, session)
             except RateLimitedError as error:
                 if call.sending.closing:
                     raise call.explained(error) from error.__cause__
+            except ConfigurationError as error:  # an attempt before it may have been acted on
+                raise call.explained(error) from error.__cause__
             except (APIError, TransportError) as error:
                 wait = self._wait(call, error)
                 if wait is None or call.sending.closing:
@@ -166,23 +188,15 @@ class Transport:
                 await asyncio.sleep(wait)
             call.asked = _now()
 
-    def _usable_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise ConfigurationError(
-                "the client is not open: use it as `async with ThanxClient(...) as client`"
-            )
-        if self._session.closed:
-            raise ConfigurationError("the session given to ThanxClient is closed", argument="session")
-        return self._session
-
     def _wait(self, call: _Call[T], error: APIError | TransportError) -> float | None:
         if error.in_doubt and not call.request.repeatable:
             return None
-        return self._retry.delay(call.attempt, error)
+        call.first_failed = _now() if call.first_failed is None else call.first_failed
+        return self._retry.delay(call.attempt, error, since=_now() - call.first_failed)
 
-    def _waited(self, call: _Call[T], lane: Lane) -> None:
+    def _emit_wait(self, call: _Call[T], lane: Lane) -> None:
         waited = _now() - call.asked
-        if waited > _WORTH_TELLING:
+        if waited > _MIN_REPORTED_WAIT:
             emit(self._hook, WaitRecord(lane.value, waited))
 
     def _emit_retry(self, call: _Call[T], error: Exception, wait: float) -> None:
@@ -203,39 +217,53 @@ class Transport:
         failure: str | None = "CancelledError"
         try:
             with call.sending.attempt():
-                answer = await self._send(session, call.request, slot)
+                answer = await self._send(session, call, slot)
                 status = answer.status
                 result = wire.decode(answer, call.decoder)
             call.answered = True
             failure = None
-        except (APIError, TransportError) as error:
+        except ThanxError as error:
             status, failure = getattr(error, "status", None), type(error).__name__
             raise
         finally:
             emit(self._hook, call.record(_now() - started, status, failure))
         return result
 
-    async def _send(self, session: aiohttp.ClientSession, request: wire.Request, slot: Slot) -> wire.Answer:
+    async def _send(self, session: aiohttp.ClientSession, call: _Call[T], slot: Slot) -> wire.Answer:
+        request, sending = call.request, call.sending
         url = URL(self._base_url + request.path, encoded=True).with_query(request.params)
-        body = request.body
         headers = dict(self._headers)
         if request.idempotency_key is not None:
             headers["X-Idempotency-Key"] = request.idempotency_key
+        answered = False
         try:
             async with session.request(
                 request.method,
                 url,
-                data=io.BytesIO(body) if body and len(body) > _LARGE_BODY else body,
+                data=Upload(request.body, sending.begin) if request.body else None,
                 headers=headers,
                 timeout=self._timeout,
                 allow_redirects=False,
                 raise_for_status=False,
-                ssl=self._tls,
-                middlewares=(once(),) if self._owns_session else None,
+                ssl=self.session.tls,
+                proxy=self.session.proxy,
+                middlewares=self.session.middlewares(),
             ) as response:
+                answered = True
                 slot.answered(response.status, response.headers)
                 return await read(response, self._token)
+        except ThanxError:
+            raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            # The representation of a response's error would show the token.
+            # The repr of a ClientResponseError shows the token.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else error
-            raise transport_error(error, url) from cause
+            raise error_of(error, url, begun=answered or _may_have_begun(call, error)) from cause
+        except Exception as error:
+            if answered:  # of a limiter, which is not ours to explain
+                raise
+            raise error_of(error, url, begun=_may_have_begun(call, error)) from error
+
+
+def _may_have_begun(call: _Call[T], error: Exception) -> bool:
+    """Whether bytes of the request may have left. Without a body the kind of the error has to tell."""
+    return call.sending.begun if call.request.body else not isinstance(error, SURELY_UNSENT)

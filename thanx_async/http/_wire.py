@@ -1,4 +1,4 @@
-"""The API as data: requests to send, and answers turned into models or errors. No I/O."""
+"""The wire format: encodes requests, decodes answers into models, and maps HTTP errors to classes. No I/O."""
 
 from __future__ import annotations
 
@@ -8,45 +8,32 @@ from http import HTTPStatus
 from typing import TypeVar
 
 import attrs
-import cattrs
 import orjson
 
 from thanx_async._core import checks
 from thanx_async._core.errors import (
     APIError,
-    AuthenticationError,
-    BadRequestError,
     IdempotencyConflictError,
     InvalidResponseError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
-    ServerError,
-    ThanxError,
     UnprocessableError,
 )
-from thanx_async._decoding import enveloped, masked
+from thanx_async._decoding import MISFITS, enveloped, masked
 from thanx_async.models import IssuanceJob
+from thanx_async.retry import meaning_of
 
 T = TypeVar("T")
 
 API_VERSION = "v4.0"
 _BODY_START = 200
 _SLICE = 1_000
-_ERRORS: Mapping[int, type[APIError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    422: UnprocessableError,
-    429: RateLimitedError,
-}
+_LONGEST_KIND = 100
+_LONGEST_ID = 200
 _ID = re.compile(r"(/issuance_jobs|/campaigns|/reward_templates)/(?!issue$)[^/]+")
 
 
 @attrs.frozen
 class Request:
-    """A request, ready to be sent any number of times with the very same bytes."""
+    """A request, ready to be sent any number of times with the same bytes."""
 
     method: str
     path: str
@@ -56,18 +43,18 @@ class Request:
 
     @property
     def endpoint(self) -> str:
-        """The path without ids, of which there are few."""
+        """The path without ids, for records and metrics."""
         return _ID.sub(r"\1/{id}", self.path)
 
     @property
     def repeatable(self) -> bool:
-        """Whether sending it again is harmless even if Thanx has acted on it already."""
+        """Whether sending the request again is harmless even if Thanx has already acted on it."""
         return self.method == "GET" or self.idempotency_key is not None
 
 
 @attrs.frozen
 class Answer:
-    """What came back. ``headers`` are looked up without regard to case."""
+    """An answer of Thanx. ``headers`` are looked up case-insensitively."""
 
     status: int
     headers: Mapping[str, str]
@@ -75,10 +62,10 @@ class Answer:
 
 
 def issue_body(campaign_id: str, merchant_id: str, variant_id: str, values: Sequence[str]) -> bytes:
-    """The body of Issue Rewards for normalised identifiers.
+    """The body of an Issue Rewards request for normalized identifiers.
 
-    Normalised values hold nothing that JSON escapes, so that they can be joined as they are. The whole is
-    put together once: each copy of it would cost as much in fresh memory as the joining does.
+    Normalized values contain nothing that JSON escapes, so they are joined as they are. The body is joined
+    only once: another copy would take as long as the encoding, for fresh memory.
     """
     target = orjson.dumps({"campaign_id": campaign_id, "merchant_id": merchant_id, "variant_id": variant_id})
     parts = [target[:-1], b',"identifiers":[']
@@ -88,9 +75,9 @@ def issue_body(campaign_id: str, merchant_id: str, variant_id: str, values: Sequ
 
 
 def _members(values: Sequence[str]) -> bytes:
-    """The members of ``identifiers``: all as e-mail addresses first, then those with a + as phone numbers.
+    """The elements of ``identifiers``: first all as email addresses, then values with a leading + as phones.
 
-    Every phone number begins with +. Should an e-mail address do so too, each value is written by itself.
+    Every phone number starts with +. If an email address does so too, each value is encoded separately.
     """
     joined = '"},{"type":"email","value":"'.join(values)
     parts = f'{{"type":"email","value":"{joined}"}}'.split('"email","value":"+')
@@ -101,10 +88,12 @@ def _members(values: Sequence[str]) -> bytes:
 
 
 def issue_rewards(body: bytes, idempotency_key: str) -> Request:
+    """The Issue Rewards request with a body of `issue_body`."""
     return Request("POST", "/partner/campaigns/issue", body=body, idempotency_key=idempotency_key)
 
 
 def get_issuance_job(job_id: str, merchant_id: str) -> Request:
+    """The request for a snapshot of a job."""
     return Request(
         "GET",
         f"/partner/issuance_jobs/{checks.segment('job_id', job_id)}",
@@ -113,33 +102,36 @@ def get_issuance_job(job_id: str, merchant_id: str) -> Request:
 
 
 def revoke_issuance_job(job_id: str, merchant_id: str) -> Request:
+    """The request that revokes a job's rewards."""
     body = orjson.dumps({"merchant_id": checks.text("merchant_id", merchant_id)})
     return Request("POST", f"/partner/issuance_jobs/{checks.segment('job_id', job_id)}/revoke", body=body)
 
 
 def decode(answer: Answer, decoder: Callable[[object], T]) -> T:
-    """The model in a success.
+    """Decode the model in a success.
 
     Raises:
-        APIError: the class for the status, if the answer has Thanx's error envelope.
-        InvalidResponseError: anything else.
+        APIError: a status of 400 or more. The class follows from the status alone, whatever the body holds.
+        InvalidResponseError: a success without the model, or a redirect.
     """
+    if answer.status >= 400:
+        raise api_error(answer)
     try:
         payload = orjson.loads(answer.body)
-    except orjson.JSONDecodeError as error:
-        raise _invalid(answer, f"{_content(answer)} instead of JSON") from error
+    except orjson.JSONDecodeError:
+        # The cause is left out here and below: it would repeat the payload in the traceback.
+        raise _invalid(answer, f"{_content(answer)} instead of JSON") from None
     if not 200 <= answer.status < 300:
-        raise _api_error(answer, payload)
+        raise _invalid(answer, _content(answer))
     try:
         return decoder(payload)
-    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
-        # The cause is left out: it would repeat the payload in the traceback.
+    except AnotherJob:
+        raise _invalid(answer, "another job than was asked for") from None
+    except MISFITS as error:
         raise _invalid(answer, f"JSON of an unexpected shape ({type(error).__name__})") from None
 
 
-def _invalid(answer: Answer, what: str) -> InvalidResponseError | RateLimitedError:
-    if answer.status == 429:  # a proxy's refusal is a refusal, whatever it looks like
-        return RateLimitedError(429, None, what)
+def _invalid(answer: Answer, what: str) -> InvalidResponseError:
     hint = "; redirects are not followed" if 300 <= answer.status < 400 else ""
     return InvalidResponseError(
         f"HTTP {answer.status}{_phrase(answer.status)} with {what}{hint}",
@@ -158,38 +150,80 @@ def _phrase(status: int) -> str:
 def _content(answer: Answer) -> str:
     if not answer.body:
         return "an empty body"
-    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()[:_LONGEST_KIND]
     return f"{len(answer.body)} bytes of {kind if kind.isprintable() and kind else 'something'}"
 
 
-def _api_error(answer: Answer, payload: object) -> ThanxError:
+def api_error(answer: Answer) -> APIError:
+    """The error for an answer with a status of 400 or more, whatever its body holds."""
+    code, message = _envelope(answer)
+    meaning = meaning_of(answer.status)
+    kind = meaning.error
+    if kind is UnprocessableError and "idempoten" in f"{code} {message}".lower():
+        kind = IdempotencyConflictError
+    phrase = _phrase(answer.status).strip(" ()") or "an unknown status"
+    hint = "; a smaller batch_size makes smaller requests" if answer.status == 413 else ""
+    return kind(
+        answer.status,
+        None if code is None else masked(code),
+        masked(message or f"{phrase}, with {_content(answer)}") + hint,
+        in_doubt=meaning.in_doubt,
+        retry_after=_seconds(answer.headers.get("Retry-After", "")),
+        request_id=_request_id(answer.headers.get("X-Request-Id", "")),
+    )
+
+
+def _envelope(answer: Answer) -> tuple[str | None, str]:
+    """The error code and message, if the body has them."""
+    try:
+        payload = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return None, ""
     match payload:
         case {"error": {**error}}:
             code, message = error.get("code"), error.get("message")
-        case _:
-            return _invalid(answer, "JSON without an error envelope")
-    text = masked(str(message or _phrase(answer.status).strip(" ()")))
-    code = None if code is None else masked(str(code))
-    return _error_class(answer.status, f"{code} {message}")(answer.status, code, text)
+            return (code if isinstance(code, str) else None), (message if isinstance(message, str) else "")
+    return None, ""
 
 
-def _error_class(status: int, text: str) -> type[APIError]:
-    if status == 422 and "idempoten" in text.lower():
-        return IdempotencyConflictError
-    if status >= 500:
-        return ServerError
-    return _ERRORS.get(status, APIError)
+def _seconds(retry_after: str) -> float | None:
+    """The seconds of a ``Retry-After`` header; None for a date or anything else."""
+    text = retry_after.strip()
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _request_id(text: str) -> str | None:
+    return text[:_LONGEST_ID] if text.isprintable() and text else None
 
 
 _decode_job = enveloped(IssuanceJob, "issuance_job")
 
 
 def decode_job(payload: object) -> IssuanceJob:
-    """The job, which knows whether Thanx has said how many got a reward."""
+    """Decode a job, and note whether Thanx has counted its rewards."""
     job = _decode_job(payload)
     match payload:
-        case {"issuance_job": {"summary": {"success_count": None}}}:
-            return attrs.evolve(job, is_counted=False)
-        case {"issuance_job": {"summary": {}}} | {"issuance_job": {"success_count": int() | float()}}:
-            return job
-    return attrs.evolve(job, is_counted=False)
+        case {"issuance_job": {"summary": {"success_count": count}}} if job.summary is not None:
+            pass
+        case {"issuance_job": {"success_count": count}}:
+            pass
+        case _:
+            count = None
+    is_counted = isinstance(count, int | float) and not isinstance(count, bool)
+    return attrs.evolve(job, is_counted=is_counted)
+
+
+def decoder_of_job(job_id: str) -> Callable[[object], IssuanceJob]:
+    """The decoder for an answer about this job. An answer about another job is rejected."""
+
+    def decoder(payload: object) -> IssuanceJob:
+        job = decode_job(payload)
+        if job.id != job_id:
+            raise AnotherJob
+        return job
+
+    return decoder
+
+
+class AnotherJob(ValueError):  # noqa: N818 - named in a message
+    """The answer is about a different job than the request."""

@@ -1,4 +1,4 @@
-"""Handles on jobs: awaitable, and polled by one schedule for all jobs of a client."""
+"""Job handles, which callers await, and the shared schedule that polls all jobs of a client."""
 
 from thanx_async.jobs._handle import JobHandle, JobTimeoutError
 from thanx_async.jobs._poller import JobService

@@ -1,4 +1,4 @@
-"""A handle on a job: an id and a connection, awaitable, that polls sparingly."""
+"""`JobHandle`: waits for one job, shows its progress and revokes it; and `JobTimeoutError`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from thanx_async.models import IssuanceJob
 
 
 class JobTimeoutError(ThanxError):
-    """The job was not finished in the time allowed; it goes on at Thanx.
+    """The job did not finish within the timeout. It continues at Thanx, and can be waited for again.
 
-    ``job_id`` names it, and ``job`` is the last snapshot (None if none was fetched).
+    ``job_id`` is the id of the job, and ``job`` its latest snapshot, None if there is none.
     """
 
     __module__ = "thanx_async.errors"
@@ -26,12 +26,14 @@ class JobTimeoutError(ThanxError):
 
 
 class JobHandle:
-    """One job of Thanx's, as accepted. ``job = await handle`` waits for its end.
+    """An issuance job at Thanx. ``job = await handle`` waits until the job has finished.
+
+    All handles of a job share its polls.
 
     Attributes:
-        id, merchant_id: what names the job at Thanx.
-        start: the position in the input of the job's first identifier.
-        total: how many identifiers the job was given, 0 if that is not known.
+        id, merchant_id: identify the job at Thanx.
+        start: the position in the input of the job's first identifier, from 0.
+        total: the number of identifiers in the job, 0 if unknown.
     """
 
     __slots__ = ("_poller", "id", "merchant_id", "start", "total")
@@ -49,35 +51,36 @@ class JobHandle:
         return _detached, (self.id, self.merchant_id, self.start, self.total)
 
     def __repr__(self) -> str:
-        state = f"{self.job.state} {self.job.processed_count}/{self.total}" if self.job else "not looked at"
+        state = f"{self.job.state} {self.job.processed_count}/{self.total}" if self.job else "not polled yet"
         return f"<JobHandle {self.id}: {state}>"
 
     @property
     def job(self) -> IssuanceJob | None:
-        """The latest snapshot, None before the first."""
+        """The latest snapshot, None before the first poll."""
         return self._poller.job if self._poller else None
 
     @property
     def rewards_seen(self) -> int:
-        """Guests of whose reward a webhook (``reward.issued``) has told so far, each counted once."""
+        """The number of guests whose reward a webhook (``reward.issued``) has reported, each counted once."""
         return self._poller.signs.count if self._poller else 0
 
     def __await__(self) -> Generator[object, None, IssuanceJob]:
         return self.wait().__await__()
 
     async def refresh(self) -> IssuanceJob:
-        """Ask Thanx now, which costs one request."""
+        """Poll the job now, which takes one request of the rate limits."""
         return await self._attached.refresh()
 
     async def wait(self, *, timeout: float | None = None) -> IssuanceJob:
-        """Wait until the job is finished (completed, failed or revoked).
+        """Wait until the job has finished: completed, failed or revoked.
 
         Args:
-            timeout: seconds, None for as long as it takes.
+            timeout: in seconds; None for as long as it takes.
 
         Raises:
-            JobTimeoutError: with the last snapshot; the job goes on and can be waited for again.
-            ThanxError: what a poll ended in, after its retries.
+            JobTimeoutError: the job is still running. The error holds the latest snapshot, and the caller can
+                wait again.
+            ThanxError: Thanx refused a poll, such as with a 401 or a 404. Outages are waited out.
         """
         checks.timeout(timeout)
         poller = self._attached
@@ -90,19 +93,23 @@ class JobHandle:
                 raise
             state = poller.job.state if poller.job else "unknown"
             raise JobTimeoutError(
-                f"job {self.id} was not finished after {timeout:g} s (state: {state}); it goes on at Thanx",
+                f"job {self.id} was not finished after {timeout:g} s (state: {state}); it continues at Thanx",
                 job_id=self.id,
                 job=poller.job,
             ) from error
         return poller.job
 
     async def updates(self) -> AsyncIterator[IssuanceJob]:
-        """The latest snapshot, then one for each change of state or progress, ending with the last."""
+        """Yield the latest snapshot, then one for each change of state or progress, until the job ends.
+
+        Raises:
+            ThanxError: Thanx refused a poll, such as with a 401 or a 404. Outages are waited out.
+        """
         poller = self._attached
         shown: IssuanceJob | None = None
         while True:
             job, version = poller.job, poller.version
-            if job and (shown is None or _course(job) != _course(shown)):
+            if job and (shown is None or _progress_of(job) != _progress_of(shown)):
                 shown = job
                 yield job
             if job and job.is_finished:
@@ -110,10 +117,10 @@ class JobHandle:
             await poller.newer(version)
 
     async def revoke(self) -> IssuanceJob:
-        """Take the job's rewards back. Thanx allows it once the job is completed or failed.
+        """Revoke the job's rewards. Thanx allows this once the job is completed or failed.
 
         Raises:
-            UnprocessableError: the job still runs, or is revoked already.
+            UnprocessableError: the job is still running, or is revoked already.
         """
         return await self._attached.revoke()
 
@@ -131,5 +138,5 @@ def _detached(job_id: str, merchant_id: str, start: int, total: int) -> JobHandl
     return JobHandle(job_id, merchant_id, poller=None, start=start, total=total)
 
 
-def _course(job: IssuanceJob) -> tuple[object, ...]:
+def _progress_of(job: IssuanceJob) -> tuple[object, ...]:
     return job.state, job.processed_count, job.success_count, job.failure_count, job.progress_percent

@@ -1,4 +1,4 @@
-"""All jobs of one client: one poller for each that somebody waits for, under one schedule."""
+"""Makes job handles, with one poller for each job of a client, and takes in webhook events."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from thanx_async.models import IssuanceJob
 if TYPE_CHECKING:
     from thanx_async.webhooks import Event
 
-_EARLY = 1024
+_MAX_EARLY = 1024
 
 
 class JobRegistry:
-    """The jobs of one client that somebody has a handle on, and what was heard of others before that."""
+    """The jobs of one client that have a handle, and early webhook events for other jobs."""
 
     def __init__(self, service: JobService) -> None:
         self._service = service
@@ -25,26 +25,39 @@ class JobRegistry:
         self._early: OrderedDict[str, WebhookSigns] = OrderedDict()
 
     def handle(self, job_id: str, merchant_id: str, *, start: int = 0, total: int = 0) -> JobHandle:
-        """A handle on a job, by its id."""
+        """A handle on the job with this id, without a request.
+
+        Args:
+            job_id, merchant_id: identify the job at Thanx.
+            start: the position in the input of the job's first identifier.
+            total: the number of identifiers in the job, 0 if unknown.
+        """
         poller = self._poller(job_id, merchant_id)
         return JobHandle(job_id, merchant_id, poller=poller, start=start, total=total)
 
     def accepted(self, job: IssuanceJob, *, merchant_id: str, start: int = 0, total: int = 0) -> JobHandle:
-        """The handle on a job that was just accepted."""
+        """The handle on a job that Thanx has just accepted. Arguments as for `handle`."""
         poller = self._poller(job.id, merchant_id)
-        poller.saw(job, accepted=True)
+        poller.update(job, accepted=True)
         return JobHandle(job.id, merchant_id, poller=poller, start=start, total=total)
+
+    def begin_anew(self) -> None:
+        """The loop on which the jobs were waited for is gone, and whoever waited there with it."""
+        self._pollers.clear()
+        self._service.begin_anew()
 
     def _poller(self, job_id: str, merchant_id: str) -> JobPoller:
         poller = self._pollers.get(job_id)
         if poller is None:
             signs = self._early.pop(job_id, None) or WebhookSigns()
+            if signs.over:
+                self._service.schedule.heard()
             poller = self._pollers[job_id] = JobPoller(job_id, merchant_id, self._service, signs)
         return poller
 
     def notify(self, event: Event) -> None:
-        """Take in a webhook's event, also of a job that nobody has a handle on yet."""
-        from thanx_async.webhooks import RewardIssued, UnknownEvent  # loaded by who made the event
+        """Take in a webhook event, which may come before the job has a handle."""
+        from thanx_async.webhooks import RewardIssued, UnknownEvent  # the caller has loaded it already
 
         if isinstance(event, UnknownEvent):
             return
@@ -55,8 +68,8 @@ class JobRegistry:
             signs.add(event.identifier.index)
         else:
             signs.over = True
-            self._service.schedule.heard()
-            if poller:
+            if poller:  # events of other workers' jobs tell nothing of how many of one's own come
+                self._service.schedule.heard()
                 poller.hint()
-        if len(self._early) > _EARLY:
+        if len(self._early) > _MAX_EARLY:
             self._early.popitem(last=False)

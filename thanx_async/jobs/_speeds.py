@@ -1,7 +1,6 @@
-"""How fast jobs go, learnt from snapshots: when a job should be over. Pure, without clock or I/O.
+"""Predicts when a job will finish, from the measured speeds of jobs. Pure: no clock, no I/O.
 
-Jobs start in the order in which they were accepted: one that has not started yet tells that those behind it
-have not either.
+Jobs start in the order of their acceptance: if one has not started yet, later ones have not either.
 """
 
 from __future__ import annotations
@@ -15,45 +14,62 @@ import attrs
 from thanx_async.models import IssuanceJob
 
 REACH = 10.0
-"""A prediction is relied on up to this many times as long as what it was learnt from."""
-_MEMORY = 0.3
-_LATE = 2.0
-_TOO_LATE = 86_400.0
-_ORDER = 0.05
-_SILENCE = 3
-_CERTAIN = 2
-_SOON = 1.0
+"""A prediction may reach this many times as far as the run time that it was learned from."""
+_SMOOTHING = 0.3
+_MIN_LATENESS = 2.0
+_MAX_LATENESS = 86_400.0
+_QUEUE_SHARE = 0.05
+_STALL_FACTOR = 3
+_MIN_PROGRESS_POLLS = 2
+_MAX_QUEUE_DELAY = 1.0
 
 
 @attrs.define(eq=False)
 class JobCourse:
-    """What is known of one job's course. Times are seconds on the loop's clock.
+    """The known course of one job. Times are seconds on the loop's clock.
 
-    ``mark`` is the moment, and the count of identifiers, from which its speed is measured; ``steps`` counts
-    the looks that found it to have gone on; ``hinted`` is when a webhook told that it is over.
+    Attributes:
+        since: when the job was accepted, or first polled, or found revoking.
+        polled_at: the time of the latest snapshot.
+        total: identifiers in the job.
+        processed: identifiers processed at ``polled_at``.
+        baseline: the time, and the count of processed identifiers, from which the speed is measured.
+        accepted: the course began with the answer that accepted the job.
+        started: the job is known to have started.
+        progress_polls: the number of polls that found progress.
+        idle_polls: the number of polls in a row without the expected progress.
+        hinted_at: when a webhook told that the job is finished.
+        revoking: the job is being revoked.
     """
 
     since: float
-    looked: float
+    polled_at: float
     total: int
     processed: int
-    mark: tuple[float, int]
+    baseline: tuple[float, int]
     accepted: bool
     started: bool = False
-    steps: int = 0
-    vain: int = 0
-    hinted: float | None = None
+    progress_polls: int = 0
+    idle_polls: int = 0
+    hinted_at: float | None = None
     revoking: bool = False
 
     @property
-    def done(self) -> int:
-        return self.processed - self.mark[1]
+    def progress(self) -> int:
+        """Identifiers processed since the baseline."""
+        return self.processed - self.baseline[1]
 
 
 @attrs.define
 class _Pace:
-    """Seconds for each identifier, how many seconds of which job's run this was learnt from (infinity: of a
-    finished one), and the slowest that it was since it was last announced."""
+    """A measured speed.
+
+    Attributes:
+        value: seconds for each identifier.
+        evidence: seconds of run time that the value was learned from; infinity for a finished job.
+        source: the job that the value was learned from.
+        announced: the slowest value since waiting jobs were last rescheduled.
+    """
 
     value: float
     evidence: float
@@ -62,55 +78,59 @@ class _Pace:
 
 
 class JobSpeeds:
-    """What was learnt from all jobs of one client.
+    """The speeds learned from all jobs of one client.
 
     Args:
-        changed: called when jobs may be over sooner than was expected.
+        on_faster: called when jobs may finish sooner than expected.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
+    def __init__(self, on_faster: Callable[[], None]) -> None:
+        self._on_faster = on_faster
         self._paces: dict[int, _Pace] = {}
-        self._waits: deque[float] = deque(maxlen=8)
-        self._offset = math.inf
-        self._started = (-math.inf, -math.inf)
+        self._start_delays: deque[float] = deque(maxlen=8)
+        self._clock_offset = math.inf
+        self._latest_start = (-math.inf, -math.inf)
 
-    def track(self, job: IssuanceJob, now: float, *, accepted: bool) -> JobCourse:
-        """Begin to follow a job, with the answer that accepted it or with a first look."""
+    def follow(self, job: IssuanceJob, now: float, *, accepted: bool) -> JobCourse:
+        """Start to follow a job, from the answer that accepted it or from a first poll."""
         since = self._accepted_at(job, now) if accepted else now
         count = job.processed_count
         return JobCourse(since, now, job.total_count, count, (since, count), accepted)
 
     def expected(self, course: JobCourse) -> float | None:
-        """When the job should be over, None as long as nothing reliable is known."""
-        if course.done > 0:
-            running = course.looked - course.mark[0]
-            left = (course.total - course.processed) * running / course.done
-            if left <= (REACH - 1) * running:
-                return course.looked + left
+        """When the job should finish; None until the speed is known."""
+        if course.progress > 0:
+            running = course.polled_at - course.baseline[0]
+            remaining = (course.total - course.processed) * running / course.progress
+            if remaining <= (REACH - 1) * running:
+                return course.polled_at + remaining
         pace = self._pace(course.total)
         if pace is None:
             return None
         if course.started or not course.accepted:
-            return course.mark[0] + (course.total - course.mark[1]) * pace
+            return course.baseline[0] + (course.total - course.baseline[1]) * pace
         return self.start(course) + course.total * pace
 
     def start(self, course: JobCourse) -> float:
-        """When an accepted job that was not seen running starts."""
-        start = course.since + min(self._waits, default=0.0)
-        if course.vain:
-            start = max(start, course.looked)
-        ahead, at = self._started
-        behind = course.since - ahead
-        return max(start, at + min(_SOON, _ORDER * behind)) if behind > 0 else start
+        """When an accepted job should start if no poll has found it running."""
+        start = course.since + min(self._start_delays, default=0.0)
+        if course.idle_polls:
+            start = max(start, course.polled_at)
+        ahead_accepted, started_at = self._latest_start
+        accepted_later = course.since - ahead_accepted
+        return (
+            max(start, started_at + min(_MAX_QUEUE_DELAY, _QUEUE_SHARE * accepted_later))
+            if accepted_later > 0
+            else start
+        )
 
     def is_scout(self, course: JobCourse) -> bool:
-        """Others are predicted from this job's progress, and none has finished yet."""
+        """Whether other jobs are predicted from this job's progress, because none has finished yet."""
         pace = self._paces.get(course.total.bit_length())
         return pace is not None and pace.source is course and pace.evidence < math.inf
 
     def _pace(self, total: int) -> float | None:
-        """Seconds for each identifier of a job of this size, from jobs of about the size or larger ones."""
+        """Seconds for each identifier of a job, learned from jobs of about the same size or larger."""
         size = total.bit_length()
         sizes = [known for known in self._paces if known >= size - 1]
         if not sizes or not total:
@@ -118,26 +138,26 @@ class JobSpeeds:
         pace = self._paces[min(sizes, key=lambda known: (abs(known - size), -known))]
         return pace.value if total * pace.value <= REACH * pace.evidence else None
 
-    def seen(self, course: JobCourse, job: IssuanceJob, now: float) -> None:
-        """Learn from a snapshot."""
+    def observe(self, course: JobCourse, job: IssuanceJob, now: float) -> None:
+        """Learn from a snapshot of the job."""
         if job.processed_count > course.processed:
-            if course.vain and course.started:
-                course.mark = course.looked, course.processed  # after a stall, speed is measured anew
-            course.vain = 0
-            course.steps += 1
-        elif not course.done or course.done * (now - course.looked) > _SILENCE * (
-            course.looked - course.mark[0]
+            if course.idle_polls and course.started:
+                course.baseline = course.polled_at, course.processed  # measure anew after a stall
+            course.idle_polls = 0
+            course.progress_polls += 1
+        elif not course.progress or course.progress * (now - course.polled_at) > _STALL_FACTOR * (
+            course.polled_at - course.baseline[0]
         ):
-            course.vain += 1
-        before, course.looked = course.looked, now
+            course.idle_polls += 1
+        previous_poll, course.polled_at = course.polled_at, now
         course.processed, course.total = job.processed_count, job.total_count or course.total
-        self._see_start(course, job, now)
+        self._observe_start(course, job, now)
         if job.state == "completed":
-            self._learn(course, self._run_time(course, job, before) / max(1, course.total), math.inf)
-        elif course.done > 0 and not course.vain and not job.is_finished:
-            self._learn(course, (now - course.mark[0]) / course.done, now - course.mark[0])
+            self._learn(course, self._run_time(course, job, previous_poll) / max(1, course.total), math.inf)
+        elif course.progress > 0 and not course.idle_polls and not job.is_finished:
+            self._learn(course, (now - course.baseline[0]) / course.progress, now - course.baseline[0])
 
-    def _see_start(self, course: JobCourse, job: IssuanceJob, now: float) -> None:
+    def _observe_start(self, course: JobCourse, job: IssuanceJob, now: float) -> None:
         if course.started:
             return
         course.started = bool(job.started_at or job.processed_count or job.state == "processing")
@@ -148,16 +168,22 @@ class JobSpeeds:
             )
             start = min(now, course.since + max(0.0, wait))
             if course.accepted:
-                course.mark = start, 0
-                self._waits.append(start - course.since)
-        if course.accepted and start > self._started[1]:
-            self._started = course.since, start
+                course.baseline = start, 0
+                self._start_delays.append(start - course.since)
+        if course.accepted and start > self._latest_start[1]:
+            self._latest_start = course.since, start
 
-    def _run_time(self, course: JobCourse, job: IssuanceJob, before: float) -> float:
-        """How long a completed job ran: as Thanx says, if that fits to when it was looked at. Without dates
-        as long as was expected, if that fits: a look that comes late must not make the next ones later."""
-        longest = course.looked - course.mark[0]
-        shortest = max(0.0, before - course.mark[0]) if course.started and before > course.mark[0] else 0.0
+    def _run_time(self, course: JobCourse, job: IssuanceJob, previous_poll: float) -> float:
+        """Seconds for which a completed job ran: by Thanx's dates, within the bounds set by the polls.
+
+        Without dates it is the expected time, within the same bounds: a late poll must not delay later polls.
+        """
+        longest = course.polled_at - course.baseline[0]
+        shortest = (
+            max(0.0, previous_poll - course.baseline[0])
+            if course.started and previous_poll > course.baseline[0]
+            else 0.0
+        )
         if job.completed_at and (begun := job.started_at or job.created_at):
             took = (job.completed_at - begun).total_seconds()
             return took if not course.accepted else min(longest, max(shortest, took))
@@ -170,29 +196,34 @@ class JobSpeeds:
         if not size or value <= 0:
             return
         if known is None or known.evidence < math.inf:
-            if known is None or self._tells_more(known, course, value, evidence):
+            if known is None or self._is_better(known, course, value, evidence):
                 self._paces[size] = _Pace(value, evidence, course, value)
-                self._changed()
+                self._on_faster()
         elif evidence == math.inf:
-            known.value += _MEMORY * (value - known.value)
+            known.value += _SMOOTHING * (value - known.value)
             known.announced = max(known.announced, known.value)
             if known.value < 0.9 * known.announced:
                 known.announced = known.value
-                self._changed()
+                self._on_faster()
 
     @staticmethod
-    def _tells_more(known: _Pace, course: JobCourse, value: float, evidence: float) -> bool:
-        """A job that was seen to go on only once makes others no slower: it may be one that hangs."""
+    def _is_better(known: _Pace, course: JobCourse, value: float, evidence: float) -> bool:
+        """Whether the new speed replaces the known one.
+
+        A job with a single progress poll may hang, so its speed replaces only a slower one.
+        """
         return evidence == math.inf or (
             evidence >= known.evidence
-            and (known.source is course or value < known.value or course.steps >= _CERTAIN)
+            and (
+                known.source is course or value < known.value or course.progress_polls >= _MIN_PROGRESS_POLLS
+            )
         )
 
     def _accepted_at(self, job: IssuanceJob, now: float) -> float:
-        """The loop's time at which the job was made: long ago, if its answer was lost at first."""
+        """The loop's time at which Thanx created the job: long ago if the first answer was lost."""
         if job.created_at is None:
             return now
         created = job.created_at.timestamp()
-        self._offset = min(self._offset, now - created)
-        made = created + self._offset
-        return made if _LATE < now - made < _TOO_LATE else now
+        self._clock_offset = min(self._clock_offset, now - created)
+        made = created + self._clock_offset
+        return made if _MIN_LATENESS < now - made < _MAX_LATENESS else now

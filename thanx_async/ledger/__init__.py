@@ -1,4 +1,4 @@
-"""What was sent, recorded before it is sent, so that nothing is issued twice and nobody is forgotten."""
+"""Ledgers: record each batch before it is sent, so that no guest is rewarded twice or forgotten."""
 
 from typing import (
     TYPE_CHECKING,
@@ -15,21 +15,25 @@ from thanx_async.ledger._protocol import (
     Ledger,
 )
 from thanx_async.ledger._records import (
+    SERVICE_RUNS,
     BatchRecord,
     BatchState,
+    RunProgress,
     RunRecord,
 )
 
 if TYPE_CHECKING:
     from thanx_async.ledger._sqlite import SQLiteLedger
 else:
-    __getattr__ = lazily(__name__, {"SQLiteLedger": "_sqlite"})  # who has no file has no use for sqlite3
+    __getattr__ = lazily(__name__, {"SQLiteLedger": "_sqlite"})  # sqlite3 is loaded only if it is used
 
 __all__ = [
+    "SERVICE_RUNS",
     "BatchOutcome",
     "BatchRecord",
     "BatchState",
     "Ledger",
+    "RunProgress",
     "RunRecord",
     "SQLiteLedger",
     "digest_of",

@@ -1,4 +1,4 @@
-"""Who works on a run: the owner written beside its lease, and whether that owner is still alive."""
+"""The owner of a run's lease: a claim of one process, and whether that process is still alive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROCESS = uuid4().hex
 
 @attrs.frozen
 class Owner:
-    """One claim of one process. ``process`` tells processes apart that had the same id one after another."""
+    """One claim of one process. ``process`` distinguishes processes that reuse a process id."""
 
     host: str
     pid: int
@@ -33,7 +33,7 @@ class Owner:
         return f"{self.host} {self.pid} {self.process} {self.claim}"
 
     def is_certainly_dead(self) -> bool:
-        """Whether the owner was on this machine and is there no more."""
+        """Whether the owner was a process of this machine that has ended."""
         if self.host != socket.gethostname() or os.name != "posix":
             return False
         if self.pid == os.getpid():

@@ -1,4 +1,4 @@
-"""What was sent, written down before it is sent, so that nothing is issued twice and nobody is forgotten."""
+"""The `Ledger` protocol, which a ledger for another backend implements."""
 
 from __future__ import annotations
 
@@ -18,60 +18,63 @@ _log = logging.getLogger(__name__)
 
 
 class Ledger(Protocol):
-    """Where runs are recorded. `SQLiteLedger` is one; a store of your own needs these methods.
+    """Records runs and their batches. `SQLiteLedger` is one; a ledger of your own needs these methods.
 
-    Each method is durable when it returns, raises `LedgerError` when it fails, and runs to its end even if
-    its caller is cancelled meanwhile (the cancellation goes on after that; a cancelled `claim` is given
-    back). A batch's state never goes back: in doubt, accepted, finished.
+    When a method returns, its effect is durable. If it fails, it raises a `LedgerError`, which is
+    ``in_doubt`` if a batch may have been recorded anyway. A method runs to its end even if its caller is
+    cancelled; the cancellation is raised afterwards, and a cancelled `claim` is released.
+
+    The state of a batch only moves forward: in doubt, accepted, finished.
     """
 
     @property
     def replay_within(self) -> float:
-        """Seconds after which a batch in doubt is not sent again by itself."""
+        """The age, in seconds, after which a batch in doubt is not sent again automatically."""
 
     async def claim(self, run: RunRecord) -> RunRecord:
-        """Take a run for this caller alone, until `release`; returns it as recorded.
+        """Claim a run exclusively, until `release`. Returns the run as recorded.
 
-        An unknown run is recorded, and so are new settings of one that has no batches. A known one is
-        refused when it has batches and its settings differ (`RunRecord.differences`), or while another has
-        it; who that is may be judged by a lease. A run stays revoked, whoever saves it.
+        An unknown run is recorded. A run without batches takes over new settings. A run is refused if it has
+        batches and its settings differ (`RunRecord.differences`), or while another process has claimed it,
+        which a lease may decide. A revoked run stays revoked.
         """
 
     async def release(self, run_id: str) -> None:
-        """Let others claim the run."""
+        """Let other processes claim the run."""
 
     async def run(self, run_id: str) -> RunRecord | None:
-        """One run, None if it is unknown."""
+        """The run with this id, or None."""
 
     async def runs(self) -> list[RunRecord]:
         """All runs, oldest first."""
 
     async def save_run(self, run: RunRecord) -> None:
-        """Write down ``total``, ``batches`` and ``revoked_at``."""
+        """Record ``total``, ``batches`` and ``revoked_at`` of a run."""
 
     async def batches(self, run_id: str) -> list[BatchRecord]:
-        """A run's batches by number."""
+        """The batches of a run, ordered by number."""
 
     async def in_doubt(self) -> list[BatchRecord]:
-        """The batches in doubt of all runs, oldest first."""
+        """All batches in doubt, of all runs, oldest first."""
 
     async def body(self, run_id: str, number: int) -> bytes:
-        """The bytes of a batch in doubt."""
+        """The request body of a batch in doubt."""
 
     async def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
-        """Write down, with its bytes, a batch of a claimed run that is about to be sent.
+        """Record a batch of a claimed run, and its request body, before it is sent.
 
-        Returns what is recorded under its number: the same, or what was there before.
+        Returns the batch that is recorded under this number, which may be an earlier one. After an error that
+        is not in doubt, the batch is certainly not recorded.
         """
 
     async def accept(self, run_id: str, number: int, job_id: str) -> None:
-        """A batch in doubt was accepted as this job; its bytes are deleted."""
+        """Record that a batch in doubt was accepted as a job, and delete its body."""
 
     async def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
-        """The outcomes of batches by number; bytes still kept are deleted."""
+        """Record the outcomes of batches, by number, and delete bodies that are still kept."""
 
     async def withdraw(self, run_id: str, number: int) -> None:
-        """A batch in doubt was certainly not issued; it is forgotten, with its bytes.
+        """Delete a batch in doubt that was certainly not issued, and its body.
 
-        Refused where another has taken the run over, who may be sending it.
+        Refused if another process has taken over the run, since it may be sending the batch.
         """

@@ -1,7 +1,8 @@
-"""What a ledger holds, as frozen records, and how it is written down."""
+"""The records of a ledger: runs, batches and their states, as frozen classes."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 from time import time
@@ -12,9 +13,12 @@ from thanx_async._batches import BatchOutcome, Positions
 from thanx_async._core.messages import Message, Name
 from thanx_async.models import IssuanceFailure, IssuanceJob, JobSummary
 
+SERVICE_RUNS = "service-"
+"""How the ids of runs begin that have no input, and end in 32 hexadecimal digits."""
+
 
 class BatchState(StrEnum):
-    """How far a batch is known to have come; it never goes back."""
+    """The state of a batch, which only moves forward."""
 
     IN_DOUBT = "in_doubt"
     ACCEPTED = "accepted"
@@ -23,7 +27,7 @@ class BatchState(StrEnum):
 
 @attrs.frozen
 class BatchRecord:
-    """A batch as recorded. ``digest`` identifies its bytes; ``recorded_at`` is in seconds since 1970."""
+    """A recorded batch. ``digest`` identifies its body; ``recorded_at`` is in seconds since 1970."""
 
     run_id: str
     number: int
@@ -36,11 +40,11 @@ class BatchRecord:
     outcome: BatchOutcome | None = None
 
     def is_older_than(self, seconds: float) -> bool:
-        """Whether it was recorded longer ago than that."""
+        """Whether the batch was recorded more than so many seconds ago."""
         return time() - self.recorded_at > seconds
 
     def job(self) -> IssuanceJob | None:
-        """The last snapshot of its job, as far as it was kept; None while the job goes on."""
+        """The last snapshot of the batch's job, as far as recorded; None while the job is running."""
         if self.job_id is None or self.outcome is None:
             return None
         outcome, count = self.outcome, len(self.positions)
@@ -59,9 +63,9 @@ class BatchRecord:
 
 @attrs.frozen
 class RunRecord:
-    """A run as recorded: what it issues, and how its input is cut. Times are seconds since 1970.
+    """A recorded run: what it issues, and how its input is cut. Times are in seconds since 1970.
 
-    ``total`` (items of the input) and ``batches`` are None until the input was read to its end.
+    ``total`` (items of the input) and ``batches`` are None until the input has been read to its end.
     """
 
     run_id: str
@@ -81,11 +85,11 @@ class RunRecord:
 
     @property
     def target(self) -> tuple[str, str, str]:
-        """What it issues."""
+        """Campaign, merchant and variant."""
         return self.campaign_id, self.merchant_id, self.variant_id
 
     def differences(self, other: RunRecord) -> list[str]:
-        """What makes the two different runs, in words."""
+        """How the settings of two runs differ, in words."""
         return [
             Message(Name(name), f" {getattr(self, name)!r} instead of {getattr(other, name)!r}")
             for name in _IDENTITY
@@ -93,9 +97,48 @@ class RunRecord:
         ]
 
     def is_complete(self, batches: Iterable[BatchRecord]) -> bool:
-        """Whether all of the input was sent and all jobs are finished."""
+        """Whether the whole input was sent and all jobs are finished."""
         states = [batch.state for batch in batches]
         return len(states) == self.batches and all(state is BatchState.FINISHED for state in states)
+
+
+@attrs.frozen
+class RunProgress:
+    """The progress of a run: its batches by state, and its guests with a reward.
+
+    ``to_take_back`` is the number of jobs that are not revoked.
+    """
+
+    run: RunRecord
+    in_doubt: int
+    accepted: int
+    finished: int
+    issued: int
+    to_take_back: int
+
+    @classmethod
+    def of(cls, run: RunRecord, batches: Iterable[BatchRecord]) -> RunProgress:
+        """The progress, counted from the batches of a run."""
+        rows = list(batches)
+        counts = Counter(row.state for row in rows)
+        return cls(
+            run,
+            in_doubt=counts[BatchState.IN_DOUBT],
+            accepted=counts[BatchState.ACCEPTED],
+            finished=counts[BatchState.FINISHED],
+            issued=sum(row.outcome.issued for row in rows if row.outcome),
+            to_take_back=sum(map(_is_to_take_back, rows)),
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole input was sent and all jobs are finished."""
+        return self.finished == self.run.batches and not self.in_doubt and not self.accepted
+
+
+def _is_to_take_back(batch: BatchRecord) -> bool:
+    outcome = batch.outcome
+    return batch.job_id is not None and not (outcome and (outcome.state == "revoked" or not outcome.issued))
 
 
 _IDENTITY = (

@@ -1,23 +1,21 @@
-"""The ledger in a file, for any number of processes of one machine."""
+"""`SQLiteLedger`: a ledger in a file, for any number of processes of one machine."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
-
-import anyio.to_thread
-from anyio import CapacityLimiter
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
 from thanx_async._batches import BatchOutcome
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError
-from thanx_async._core.tasks import to_its_end
-from thanx_async.ledger._records import BatchRecord, RunRecord
+from thanx_async._core.tasks import Home, to_its_end
+from thanx_async._core.worker import Worker
+from thanx_async.ledger._records import BatchRecord, RunProgress, RunRecord
 from thanx_async.retry import KEYS_LAST
 
 if TYPE_CHECKING:
@@ -28,6 +26,8 @@ T = TypeVar("T")
 _log = logging.getLogger("thanx_async.ledger")
 
 _BEAT = 60.0
+_FORGETS_EVERY = 3600.0
+_KEPT = timedelta(days=90)
 
 
 class SQLiteLedger:
@@ -36,69 +36,128 @@ class SQLiteLedger:
         async with SQLiteLedger("runs.sqlite") as ledger:
             batcher = AsyncBatcher(client, ..., ledger=ledger)
 
-    The file and those beside it (``-wal``, ``-shm``, and ``-bodies`` with the bytes of batches in doubt)
-    can be read by their owner only. The folder must be on a local disk. Containers that share it need
-    different host names, by which processes are told apart.
+    Only their owner can read the file and the files beside it: ``-wal``, ``-shm``, and ``-bodies`` with the
+    request bodies of batches in doubt. The folder must be on a local disk. Containers that share it need
+    different host names, because these identify their processes.
+
+    A ledger belongs to the event loop that opened it, and has a thread of its own. It can be opened again
+    after it was closed, or after its loop was. Blocks can be nested; the outermost one closes the ledger.
 
     Args:
-        path: the file; it is made if it does not exist.
-        replay_within: seconds after which a batch in doubt is not sent again by itself. Thanx keeps
-            idempotency keys for a time that it does not publish; a key that it has forgotten would
-            issue twice.
+        path: the file, which is created if it does not exist.
+        replay_within: seconds after which a batch in doubt is not sent again automatically. Thanx does not
+            publish how long it keeps idempotency keys; repeating a forgotten key would issue again.
+        keep_for: seconds or a `timedelta` to keep complete runs, and finished batches of `AsyncBatcher.add`;
+            infinity to keep them forever. Unfinished runs are always kept. A deleted run can't be resumed or
+            revoked, and its ``run_id`` can't be used again, so that no guest is rewarded twice.
 
     Raises:
-        LedgerError: on entering and in all methods: the file is locked, damaged, not a ledger, from a
-            newer version or read-only, or the disk is full; the message says what to do.
+        LedgerError: on opening and from all methods: the file is locked, damaged, read-only, not a ledger,
+            or from a newer version, or the disk is full. The message says what to do.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, replay_within: float = KEYS_LAST) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        replay_within: float = KEYS_LAST,
+        keep_for: float | timedelta = _KEPT,
+    ) -> None:
         checks.number("replay_within", replay_within, 0, endless=True)
+        seconds = keep_for.total_seconds() if isinstance(keep_for, timedelta) else keep_for
+        checks.number("keep_for", seconds, 0, endless=True)
         self.path = checks.path("path", path)
         self.replay_within = replay_within
+        self.keep_for = seconds
         self._store: LedgerFile | None = None
-        self._turn: CapacityLimiter | None = None
+        self._worker = Worker("thanx-ledger")
         self._beat: asyncio.Task[None] | None = None
-        self._lock = threading.Lock()
+        self._ready = asyncio.Event()
+        self._home = Home("the ledger", "async with SQLiteLedger(...) as ledger")
 
     def __repr__(self) -> str:
         return f"<SQLiteLedger {self.path}{'' if self._store else ' (not open)'}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise checks.unpicklable("a ledger", "give each process its path, to open it there")
+
     async def __aenter__(self) -> Self:
-        self._turn = CapacityLimiter(1)
+        lost, forked = self._home.is_lost, self._home.is_forked
+        if not self._home.enter():
+            await self._ready.wait()
+            return self
+        self._ready = asyncio.Event()
         try:
+            if lost:
+                await self._drop(forked=forked)
             await to_its_end(self._open())
         except BaseException:
-            if self._store:
-                await self.__aexit__(None, None, None)
+            await self.aclose()
             raise
+        finally:
+            self._ready.set()
         return self
 
     async def _open(self) -> None:
-        from thanx_async.ledger._sqlite_batches import LedgerFile  # who has no ledger has no use for sqlite3
+        from thanx_async.ledger._sqlite_batches import LedgerFile  # sqlite3 is loaded only if it is used
 
-        self._store = await self._in_turn(lambda: LedgerFile(self.path))
-        self._beat = asyncio.create_task(self._renew())
+        self._worker = Worker("thanx-ledger")
 
-    async def _renew(self) -> None:
-        """Keep the leases of the claimed runs, however long a batch waits to be sent."""
+        def opened() -> tuple[LedgerFile, bool]:
+            store = LedgerFile(self.path, keep_for=self.keep_for)
+            return store, store.begin_to_forget()
+
+        store, more = await self._worker.do(opened)
+        self._store = store
+        self._beat = asyncio.create_task(self._keep_up(store, more=more))
+
+    async def _keep_up(self, store: LedgerFile, *, more: bool) -> None:
+        """Renew the leases of claimed runs, and delete old runs and batches, at intervals."""
+        loop = asyncio.get_running_loop()
+        forgot = loop.time()
         while True:
+            while more:
+                more = await to_its_end(self._worker.do(store.forget_more))
             await asyncio.sleep(_BEAT)
             try:
-                await self._do(lambda store: store.runs.renew_all())
+                await to_its_end(self._worker.do(store.runs.renew_all))
             except Exception as error:  # noqa: BLE001 - the next one may succeed
                 _log.warning("leases of runs were not renewed: %s", error)
+            if loop.time() - forgot >= _FORGETS_EVERY:
+                forgot = loop.time()
+                more = await to_its_end(self._worker.do(store.begin_to_forget))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        store, self._store = self._opened, None
-        await to_its_end(self._close(store))
+        if self._home.is_open and self._home.leave():
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the ledger, like the end of the outermost ``async with``, and release its runs.
+
+        It works on any event loop, and the ledger can be opened again."""
+        forked = self._home.is_forked
+        self._home.end()
+        await self._drop(forked=forked)
+
+    async def _drop(self, *, forked: bool) -> None:
+        store, self._store = self._store, None
+        if store is not None and not forked:
+            await to_its_end(self._close(store))
+        elif store is not None:
+            store.leave_to_parent()
+        else:
+            self._worker.stop()
 
     async def _close(self, store: LedgerFile) -> None:
         try:
             await self._end_beat()
         finally:
-            await self._in_turn(store.close)
+            try:
+                await self._worker.do(store.close)
+            finally:
+                self._worker.stop()
 
     async def _end_beat(self) -> None:
         if self._beat is None:
@@ -111,6 +170,7 @@ class SQLiteLedger:
             home.call_soon_threadsafe(self._beat.cancel)
 
     async def claim(self, run: RunRecord) -> RunRecord:
+        """Claim a run exclusively; see `Ledger.claim`."""
         claimed: list[RunRecord] = []
         try:
             await self._do(lambda store: claimed.append(store.runs.claim(run)))
@@ -121,52 +181,60 @@ class SQLiteLedger:
         return claimed[0]
 
     async def release(self, run_id: str) -> None:
+        """Let other processes claim the run."""
         await self._do(lambda store: store.release(run_id))
 
     async def run(self, run_id: str) -> RunRecord | None:
+        """The run with this id, or None."""
         return await self._do(lambda store: store.runs.find(run_id))
 
     async def runs(self) -> list[RunRecord]:
+        """All runs, oldest first."""
         return await self._do(lambda store: store.runs.all())
 
+    async def progress(self) -> list[RunProgress]:
+        """The progress of all runs, oldest first."""
+        return await self._do(lambda store: store.history.progress())
+
+    async def batch_of(self, job_id: str) -> BatchRecord | None:
+        """The batch that was accepted as this job, or None."""
+        return await self._do(lambda store: store.batch_of(job_id))
+
     async def save_run(self, run: RunRecord) -> None:
+        """Record ``total``, ``batches`` and ``revoked_at`` of a run."""
         await self._do(lambda store: store.runs.save(run))
 
     async def batches(self, run_id: str) -> list[BatchRecord]:
+        """The batches of a run, ordered by number."""
         return await self._do(lambda store: store.batches(run_id))
 
     async def in_doubt(self) -> list[BatchRecord]:
+        """All batches in doubt, of all runs, oldest first."""
         return await self._do(lambda store: store.in_doubt())
 
     async def body(self, run_id: str, number: int) -> bytes:
+        """The request body of a batch in doubt."""
         return await self._do(lambda store: store.body(run_id, number))
 
     async def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
+        """Record a batch before it is sent; see `Ledger.record`."""
         return await self._do(lambda store: store.record(batch, body))
 
     async def accept(self, run_id: str, number: int, job_id: str) -> None:
+        """Record that a batch in doubt was accepted as a job."""
         await self._do(lambda store: store.accept(run_id, number, job_id))
 
     async def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
+        """Record the outcomes of batches, by number."""
         await self._do(lambda store: store.finish(run_id, outcomes))
 
     async def withdraw(self, run_id: str, number: int) -> None:
+        """Delete a batch in doubt that was certainly not issued."""
         await self._do(lambda store: store.withdraw(run_id, number))
 
-    @property
-    def _opened(self) -> LedgerFile:
-        if self._store is None:
-            raise ConfigurationError("the ledger is not open: use it as `async with SQLiteLedger(...)`")
-        return self._store
-
     async def _do(self, work: Callable[[LedgerFile], T]) -> T:
-        store = self._opened
-        return await to_its_end(self._in_turn(lambda: work(store)))
-
-    async def _in_turn(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(self._alone, work, limiter=self._turn)
-
-    def _alone(self, work: Callable[[], T]) -> T:
-        # Who cancels all tasks of the loop ends the waiting for a thread, and not the thread.
-        with self._lock:
-            return work()
+        self._home.check()
+        store = self._store
+        if store is None:
+            raise ConfigurationError("the ledger is being opened or closed")
+        return await to_its_end(self._worker.do(lambda: work(store)))

@@ -1,41 +1,78 @@
-"""The ledger's SQL: short transactions of one thread at a time. Nothing here knows of the event loop."""
+"""The table of batches and the ledger's file: short SQL transactions, on one thread."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import count
+import logging
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count, islice
+from math import inf
 from pathlib import Path
 from time import time
 
 import attrs
 
 from thanx_async._batches import BatchOutcome, Positions, digest_of
+from thanx_async._core import sqlite
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile
+from thanx_async.ledger._sqlite_history import History
 from thanx_async.ledger._sqlite_runs import RunTable
-from thanx_async.ledger._sqlite_schema import connect, explained
+from thanx_async.ledger._sqlite_schema import connect, explained, readable
 
+_Row = tuple[str, int, str, int, int, bytes, bytes, str, float, str | None, bytes | None]
 _COLUMNS = "run_id, number, key, first, count, gaps, digest, state, recorded_at, job_id, outcome"
 
 
-class LedgerFile:
-    """One open ledger file and the file of bytes beside it."""
+_AT_ONCE = 20
 
-    def __init__(self, path: Path) -> None:
+_log = logging.getLogger("thanx_async.ledger")
+
+
+class LedgerFile:
+    """An open ledger file, and the file of request bodies beside it."""
+
+    def __init__(self, path: Path, *, keep_for: float = inf) -> None:
         self._path = path
+        self._keep_for = keep_for
+        self._forgetting: Iterator[None] = iter(())
         self._freed: dict[int, int] = {}
         self._version: int | None = None
         with explained(path):
             self._db = connect(path)
             self.runs = RunTable(self._db, path)
+            self.history = History(self._db, path)
             try:
                 self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
-                self._scrub()
+                try:
+                    self._take_over()
+                except BaseException:
+                    self._bodies.close()
+                    raise
             except BaseException:
                 self._db.close()
                 raise
+
+    def begin_to_forget(self) -> bool:
+        """Start to delete what is older than ``keep_for``. Returns whether there may be more."""
+        self._forgetting = iter(()) if self._keep_for == inf else self.history.forget(time() - self._keep_for)
+        return self.forget_more(_AT_ONCE)
+
+    def forget_more(self, steps: int = 1) -> bool:
+        """Continue, with so many short transactions."""
+        try:
+            return sum(1 for _ in islice(self._forgetting, steps)) == steps
+        except LedgerError as error:  # keeping too much is better than having no ledger
+            _log.warning("finished runs were not forgotten: %s", error)
+            return False
+
+    def batch_of(self, job_id: str) -> BatchRecord | None:
+        """The batch that was accepted as this job."""
+        with explained(self._path):
+            row = self._db.execute(f"SELECT {_COLUMNS} FROM batches WHERE job_id = ?", (job_id,)).fetchone()  # noqa: S608 - fixed columns
+        return _batch(row, self._path) if row else None
 
     def close(self) -> None:
         with explained(self._path):
@@ -46,13 +83,18 @@ class LedgerFile:
                 self._db.close()
                 self._bodies.close()
 
+    def leave_to_parent(self) -> None:
+        """Leave the file, its claims and slots to the parent, in a forked child."""
+        sqlite.leave_to_parent(self._db)
+        self._bodies.close()
+
     def batches(self, run_id: str) -> list[BatchRecord]:
         with explained(self._path):
             rows = self._db.execute(
                 f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? ORDER BY number",  # noqa: S608 - fixed columns
                 (run_id,),
             ).fetchall()
-        return [_batch(row) for row in rows]
+        return [_batch(row, self._path) for row in rows]
 
     def in_doubt(self) -> list[BatchRecord]:
         with explained(self._path):
@@ -60,7 +102,7 @@ class LedgerFile:
                 f"SELECT {_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
                 " WHERE state = 'in_doubt' ORDER BY recorded_at"
             ).fetchall()
-        return [_batch(row) for row in rows]
+        return [_batch(row, self._path) for row in rows]
 
     def body(self, run_id: str, number: int) -> bytes:
         with explained(self._path):
@@ -69,7 +111,8 @@ class LedgerFile:
                 " WHERE run_id = ? AND number = ? AND state = 'in_doubt'",
                 (run_id, number),
             ).fetchone()
-            body = self._bodies.read(row[0], row[1]) if row else b""
+            with readable(self._path, f"batch {number} of run {run_id!r}"):
+                body = self._bodies.read(row[0], row[1]) if row else b""
         if not body or digest_of(body) != row[2]:
             raise LedgerError(
                 f"the bytes of batch {number} of run {run_id!r} are not in {self._path}-bodies; start the run"
@@ -81,7 +124,7 @@ class LedgerFile:
         if len(body) > STRIDE:
             raise LedgerError(f"batch {batch.number} has {len(body):,} bytes, more than {STRIDE:,}")
         batch = attrs.evolve(batch, recorded_at=time())
-        with explained(self._path), transaction(self._db):
+        with explained(self._path, key=batch.key), transaction(self._db):
             self.runs.renew(batch.run_id, batch.recorded_at)
             known = self._batch(batch.run_id, batch.number)
             if known is None:
@@ -93,11 +136,11 @@ class LedgerFile:
             f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? AND number = ?",  # noqa: S608 - fixed columns
             (run_id, number),
         ).fetchone()
-        return _batch(row) if row else None
+        return _batch(row, self._path) if row else None
 
     def _insert(self, batch: BatchRecord, body: bytes) -> None:
         slot, stale = self._free_slot()
-        self._freed[slot] = max(stale, len(body))  # until it is committed
+        self._freed[slot] = max(stale, len(body))  # until the commit
         self._bodies.write(slot, body, stale=stale)
         positions = batch.positions
         self._db.execute(
@@ -142,7 +185,7 @@ class LedgerFile:
             self._db.execute("UPDATE runs SET changed_at = ? WHERE run_id = ?", (time(), run_id))
 
     def withdraw(self, run_id: str, number: int) -> None:
-        """Forget a batch that was not sent; but one who has taken the run over may be sending it."""
+        """Delete a batch that was not sent. Another process that took over the run may be sending it."""
         with explained(self._path), transaction(self._db):
             if not self.runs.is_own(run_id):
                 raise LedgerError(
@@ -165,13 +208,15 @@ class LedgerFile:
                 self.runs.release(run_id)
 
     def _free(self, slots: Iterable[tuple[int, int]]) -> None:
-        """Note what may be overwritten, and how long it is."""
+        """Note that slots may be overwritten, with the length of their bytes."""
         for slot, size in slots:
             self._freed[slot] = max(size, self._freed.get(slot, 0))
 
     def _free_slot(self) -> tuple[int, int]:
-        """Within a transaction, a slot that nobody uses, and how many stale bytes are in it; what else this
-        process has freed is wiped. Overwriting such a slot saves wiping it."""
+        """A free slot, and the number of stale bytes in it; within a transaction.
+
+        Other slots that this process freed are wiped. Overwriting one saves wiping it.
+        """
         self._review_freed(used := self._used_slots())
         if self._freed:
             slot, stale = self._freed.popitem()
@@ -182,9 +227,11 @@ class LedgerFile:
         return slot, stale
 
     def _review_freed(self, used: set[int]) -> None:
-        """A slot may be wiped only once its freeing is committed: it must not be in doubt again. And another
-        process that has written since may have used a slot, and freed it again; what somebody has used since
-        it does not wipe."""
+        """Check which freed slots are still free.
+
+        A slot may be wiped only after the commit that freed it. Another process may have used the slot since,
+        and freed it again with more bytes.
+        """
         for slot in used.intersection(self._freed):
             del self._freed[slot]
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
@@ -199,7 +246,14 @@ class LedgerFile:
 
     def _used_slots(self) -> set[int]:
         rows = self._db.execute("SELECT slot FROM batches WHERE state = 'in_doubt'").fetchall()
-        return {row[0] for row in rows}
+        with readable(self._path, "the place of a batch in doubt"):
+            return {operator.index(row[0]) for row in rows}
+
+    def _take_over(self) -> None:
+        with transaction(self._db):
+            used = self._used_slots()
+            self._bodies.adopt(used, is_new=self.runs.is_new())
+            self._bodies.scrub(used)
 
     def _scrub(self) -> None:
         with transaction(self._db):
@@ -210,21 +264,40 @@ def _lowest_free(used: set[int]) -> int:
     return next(slot for slot in count() if slot not in used)
 
 
-def _batch(
-    row: tuple[str, int, str, int, int, bytes, bytes, str, float, str | None, bytes | None],
-) -> BatchRecord:
+def _batch(row: _Row, path: Path) -> BatchRecord:
     run_id, number, key, first, size, gaps, digest, state, recorded_at, job_id, outcome = row
-    return BatchRecord(
-        run_id,
-        number,
-        key,
-        Positions.unpacked(first, size, gaps),
-        digest,
-        BatchState(state),
-        recorded_at,
-        job_id,
-        BatchOutcome.unpacked(outcome) if outcome is not None else None,
-    )
+    with readable(path, f"batch {number!r} of run {run_id!r}"):
+        batch = BatchRecord(
+            run_id,
+            number,
+            key,
+            Positions.unpacked(first, size, gaps),
+            digest,
+            BatchState(state),
+            recorded_at,
+            job_id,
+            BatchOutcome.unpacked(outcome) if outcome is not None else None,
+        )
+        _check(batch)
+    return batch
+
+
+def _check(batch: BatchRecord) -> None:
+    """Raise `ValueError` or `TypeError` if a row is not a valid batch."""
+    outcome, count = batch.outcome, len(batch.positions)
+    sound = _is_text(batch.run_id) and _is_text(batch.key) and count > 0
+    sound = sound and batch.number >= 0 and batch.positions.first >= 0 and batch.recorded_at >= 0
+    if batch.state is BatchState.ACCEPTED:
+        sound = sound and _is_text(batch.job_id)
+    if outcome is not None:
+        sound = sound and _is_text(outcome.state) and 0 <= outcome.issued <= count
+        sound = sound and all(0 <= index < count and _is_text(reason) for index, reason in outcome.failures)
+    if not sound or (outcome is not None) != (batch.state is BatchState.FINISHED):
+        raise ValueError
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _surprise(run_id: str, number: int, job_id: str, known: BatchRecord | None) -> str:

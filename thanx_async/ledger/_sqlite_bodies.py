@@ -1,43 +1,83 @@
-"""The bytes of the batches in doubt, in a file of slots beside the ledger.
+"""The request bodies of batches in doubt, in a file of slots beside the ledger.
 
-A slot is written and wiped in place. In a database the same bytes would be written four times (log,
-table, and both again when they are zeroed), which costs more than all the rest of recording; and copies of
-guests' data would stay in its log.
+Slots are written and wiped in place. A database would write the same bytes four times (log and table, and
+both again to zero them), which costs more than the rest of recording, and its log would keep copies of
+personal data.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection
+from errno import ELOOP
 from pathlib import Path
+
+from thanx_async._core.errors import LedgerError
 
 STRIDE = 2**22
 """Bytes from slot to slot: more than 10,000 of the longest addresses take. The file is sparse."""
 
+_PRIVATE = 0o600
 _HOLE: int | None = getattr(os, "SEEK_HOLE", None)
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
+_OURS = b'{"'
+"""How the body of a request begins."""
+
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
 class BodyFile:
-    """Slots of bytes in a file that only its owner can read."""
+    """A file of slots that only its owner can read."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        self._path = path
+        try:
+            self._file = os.open(path, _FLAGS, 0o600)
+        except OSError as error:
+            if error.errno == ELOOP:
+                raise self._foreign("is a symbolic link") from error
+            raise
+
+    def adopt(self, used: Collection[int], *, is_new: bool) -> None:
+        """Make sure that an existing file belongs to the ledger, before anything is changed.
+
+        Args:
+            is_new: the ledger has never recorded anything, so the file must be empty.
+
+        Raises:
+            LedgerError: the file belongs to something else; it is not changed.
+        """
+        found = os.fstat(self._file)
+        if not stat.S_ISREG(found.st_mode):
+            raise self._foreign("is not a regular file")
+        if found.st_nlink > 1:
+            raise self._foreign("has another name, by a hard link")
+        starts = (self.read(slot, 2) for slot in range(-(-found.st_size // STRIDE)) if slot not in used)
+        if (is_new and found.st_size) or not all(start.startswith((_OURS, b"\0")) for start in starts):
+            raise self._foreign("holds something else")
+        if stat.S_IMODE(found.st_mode) != _PRIVATE and hasattr(os, "fchmod"):
+            os.fchmod(self._file, _PRIVATE)
+
+    def _foreign(self, why: str) -> LedgerError:
+        return LedgerError(f"{self._path}, where the bytes of batches in doubt belong, {why}: move it away")
 
     def close(self) -> None:
         os.close(self._file)
 
     def length(self, slot: int) -> int:
-        """How many bytes from the slot's start on are not known to be wiped."""
+        """The number of bytes in the slot that may not be wiped."""
         start = slot * STRIDE
         try:
             end = min(os.lseek(self._file, start, _HOLE), start + STRIDE) if _HOLE else start + STRIDE
-        except OSError:  # it lies behind the file's end
+        except OSError:  # the slot is beyond the end of the file
             return 0
         return len(self.read(slot, end - start).rstrip(b"\0"))
 
     def write(self, slot: int, body: bytes, *, stale: int) -> None:
-        """Returns once the bytes are on the disk, and those of the ``stale`` before them are gone."""
+        """Write the body to disk, and wipe what remains of the ``stale`` bytes before it."""
         self._put(slot * STRIDE, body)
         self._put(slot * STRIDE + len(body), bytes(max(stale - len(body), 0)))
         _sync(self._file)
@@ -50,7 +90,7 @@ class BodyFile:
         self._put(slot * STRIDE, bytes(size))
 
     def scrub(self, used: Collection[int]) -> None:
-        """Wipe what a killed process may have left in slots that nobody uses."""
+        """Wipe unused slots, where a killed process may have left bytes."""
         os.ftruncate(self._file, (max(used, default=-1) + 1) * STRIDE)
         for slot in range(max(used, default=0)):
             if slot not in used:

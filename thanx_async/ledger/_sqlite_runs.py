@@ -1,10 +1,12 @@
-"""The ledger's table of runs, and the leases that let one process at a time work on each."""
+"""The table of runs, and their leases: one process at a time works on a run."""
 
 from __future__ import annotations
 
 import sqlite3
+from datetime import datetime
 from pathlib import Path
 from time import time
+from types import UnionType
 
 import attrs
 
@@ -13,17 +15,18 @@ from thanx_async._core.messages import Message, Name
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import RunRecord
-from thanx_async.ledger._sqlite_schema import explained
+from thanx_async.ledger._sqlite_schema import explained, readable
 
 LEASE = 300.0
 """Seconds for which a claim holds unless renewed, as `SQLiteLedger` does all the time."""
 
-_RUN = tuple(field.name for field in attrs.fields(RunRecord))
-_COLUMNS = ", ".join(_RUN)
+RUN_COLUMNS = tuple(field.name for field in attrs.fields(RunRecord))
+_COLUMNS = ", ".join(RUN_COLUMNS)
+_KNOWN = "run_id NOT IN (SELECT run_id FROM forgotten)"
 
 
 class RunTable:
-    """The runs of one open ledger file."""
+    """The runs in one open ledger file."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
@@ -33,6 +36,7 @@ class RunTable:
     def claim(self, run: RunRecord) -> RunRecord:
         now, owner = time(), Owner.new().packed()
         with explained(self._path), transaction(self._db):
+            self._check_not_forgotten(run.run_id)
             known = self.find(run.run_id)
             if known is not None and self._may_change(known, run):
                 self._check_free(run.run_id, now)
@@ -40,7 +44,7 @@ class RunTable:
                 known = None
             if known is None:
                 known = attrs.evolve(run, created_at=now, changed_at=now)
-                marks = ", ".join("?" * len(_RUN))
+                marks = ", ".join("?" * len(RUN_COLUMNS))
                 self._db.execute(
                     f"INSERT INTO runs ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - fixed columns
                     attrs.astuple(known),
@@ -61,16 +65,30 @@ class RunTable:
         return known
 
     def _may_change(self, known: RunRecord, run: RunRecord) -> bool:
-        """Whether a run is to be another, and can be, since nothing was sent, as with a wrong campaign."""
+        """Whether a run may take over new settings: it has no batches, as after a wrong campaign."""
         if known.revoked_at is not None or not (run.differences(known) or run.canary != known.canary):
             return False
         query = "SELECT 1 FROM batches WHERE run_id = ? LIMIT 1"
         return self._db.execute(query, (run.run_id,)).fetchone() is None
 
+    def _check_not_forgotten(self, run_id: str) -> None:
+        row = self._db.execute("SELECT ended_at FROM forgotten WHERE run_id = ?", (run_id,)).fetchone()
+        if row is not None:
+            ended = datetime.fromtimestamp(row[0]).astimezone()
+            raise LedgerError(
+                Message(
+                    f"run {run_id!r} was complete on {ended:%Y-%m-%d}, and the ledger has forgotten its"
+                    " batches since. Nothing was sent; give another ",
+                    Name("run_id"),
+                    " to issue its guests again",
+                )
+            )
+
     def _check_free(self, run_id: str, now: float) -> None:
         text, until = self._owner(run_id)
-        if text is None or until <= now or (owner := Owner.unpacked(text)).is_certainly_dead():
-            return
+        with readable(self._path, f"the lease of run {run_id!r}"):
+            if text is None or until <= now or (owner := Owner.unpacked(text)).is_certainly_dead():
+                return
         raise LedgerError(
             f"run {run_id!r} is being worked on by process {owner.pid} on {owner.host}. If that process is"
             f" gone, try again in {until - now:.0f} s"
@@ -95,20 +113,25 @@ class RunTable:
         for run_id in list(self._owners):
             self.release(run_id)
 
+    def is_new(self) -> bool:
+        """Whether no run was ever recorded."""
+        query = "SELECT 1 FROM runs UNION ALL SELECT 1 FROM forgotten LIMIT 1"
+        return self._db.execute(query).fetchone() is None
+
     def find(self, run_id: str) -> RunRecord | None:
         with explained(self._path):
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?",  # noqa: S608 - fixed columns
+                f"SELECT {_COLUMNS} FROM runs WHERE run_id = ? AND {_KNOWN}",  # noqa: S608 - fixed columns
                 (run_id,),
             ).fetchall()
-        return _run(rows[0]) if rows else None
+        return run_of(rows[0], self._path) if rows else None
 
     def all(self) -> list[RunRecord]:
         with explained(self._path):
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM runs ORDER BY created_at, run_id"  # noqa: S608 - fixed columns
+                f"SELECT {_COLUMNS} FROM runs WHERE {_KNOWN} ORDER BY created_at, run_id"  # noqa: S608 - fixed columns
             ).fetchall()
-        return [_run(row) for row in rows]
+        return [run_of(row, self._path) for row in rows]
 
     def save(self, run: RunRecord) -> None:
         with explained(self._path), transaction(self._db):
@@ -119,12 +142,12 @@ class RunTable:
             )
 
     def is_own(self, run_id: str) -> bool:
-        """Whether, within a transaction, this process still has the run."""
+        """Whether this process still has the run's lease; within a transaction."""
         owner, _ = self._owner(run_id)
         return owner is not None and owner == self._owners.get(run_id)
 
     def renew_all(self) -> None:
-        """Those that are still this process's own; of another the next record tells."""
+        """Renew all leases that this process still has."""
         if not self._owners:
             return
         now = time()
@@ -134,7 +157,7 @@ class RunTable:
                     self._set_owner(run_id, owner, now + LEASE)
 
     def renew(self, run_id: str, now: float) -> None:
-        """Make sure, within a transaction, that the run is still this process's own."""
+        """Make sure that this process still has the run's lease, and renew it; within a transaction."""
         owner, until = self._owner(run_id)
         if not self.is_own(run_id):
             raise LedgerError(f"run {run_id!r} was taken over by another process; nothing more is sent here")
@@ -142,7 +165,23 @@ class RunTable:
             self._set_owner(run_id, owner, now + LEASE)
 
 
-def _run(row: tuple[object, ...]) -> RunRecord:
-    fields = dict(zip(_RUN, row, strict=True))
+def run_of(row: tuple[object, ...], path: Path) -> RunRecord:
+    """The run in a row of the table."""
+    fields = dict(zip(RUN_COLUMNS, row, strict=True))
+    with readable(path, f"run {fields['run_id']!r}"):
+        if not all(isinstance(value, _KINDS.get(name, str)) for name, value in fields.items()):
+            raise TypeError
     fields["deduplicate"] = bool(fields["deduplicate"])
     return RunRecord(**fields)  # type: ignore[arg-type]  # the columns are named and typed as the fields
+
+
+_KINDS: dict[str, type | UnionType] = {
+    "batch_size": int,
+    "deduplicate": int,
+    "canary": int | None,
+    "created_at": float,
+    "changed_at": float,
+    "total": int | None,
+    "batches": int | None,
+    "revoked_at": float | None,
+}

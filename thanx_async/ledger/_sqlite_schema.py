@@ -1,9 +1,10 @@
-"""The ledger's tables, and what is said when its file cannot be used."""
+"""The schema of the ledger's file, and the messages for problems with it."""
 
 from __future__ import annotations
 
 import sqlite3
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from thanx_async._core import sqlite
@@ -50,6 +51,7 @@ MIGRATIONS: list[str] = [
     ) WITHOUT ROWID;
     CREATE UNIQUE INDEX slots ON batches (slot) WHERE state = 'in_doubt';
     """,
+    "CREATE TABLE forgotten (run_id TEXT PRIMARY KEY, ended_at REAL NOT NULL) WITHOUT ROWID",
 ]
 
 _REASONS = {
@@ -64,17 +66,42 @@ _REASONS = {
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file, or make it, for use by one thread at a time; only its owner can read it."""
+    """Open or create the file, for use by one thread at a time. Only its owner can read it."""
     form = sqlite.Format(APPLICATION_ID, MIGRATIONS, durable=True, log_required=True)
     return sqlite.connect(path, form, lambda trouble: _error(path, trouble))
 
 
-def explained(path: Path) -> AbstractContextManager[None]:
-    """Turn errors of the database and the disk into a `LedgerError` that says what to do."""
-    return sqlite.explained(lambda trouble: _error(path, trouble))
+def explained(path: Path, *, key: str | None = None) -> AbstractContextManager[None]:
+    """Turn errors of SQLite and the disk into a `LedgerError` that says what to do.
+
+    Args:
+        key: the key of the batch that is being recorded, for an error in doubt.
+    """
+    return sqlite.explained(lambda trouble: _error(path, trouble, key))
 
 
-def _error(path: Path, trouble: Trouble) -> LedgerError:
+@contextmanager
+def readable(path: Path, what: str) -> Iterator[None]:
+    """Turn the errors of an invalid row into a `LedgerError` that names the row."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, OverflowError, AttributeError) as error:
+        raise LedgerError(
+            f"the ledger {path} cannot be used: {what} is damaged; restore the ledger from a copy"
+        ) from error
+
+
+def _error(path: Path, trouble: Trouble, key: str | None = None) -> LedgerError:
+    error = LedgerError(_text(path, trouble))
+    if trouble.unsure and key is not None:
+        error.in_doubt, error.idempotency_key = True, key
+        error.add_note(
+            f"In doubt: it may be written down all the same, and sent, with idempotency key {key}."
+        )
+    return error
+
+
+def _text(path: Path, trouble: Trouble) -> str:
     match trouble.problem:
         case Problem.FOREIGN:
             text = f"{path} is not a ledger but some other database; give another path"
@@ -89,4 +116,4 @@ def _error(path: Path, trouble: Trouble) -> LedgerError:
             reason = _REASONS.get(trouble.problem, trouble.detail)
             code = f" ({trouble.code})" if trouble.code else ""
             text = f"the ledger {path} cannot be used: {reason}{code}"
-    return LedgerError(text)
+    return text

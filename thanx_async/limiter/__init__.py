@@ -1,4 +1,4 @@
-"""The rate limits of a credential, kept by everybody who sends with it.
+"""Rate limiters: keep the limits of a credential within a process, or across processes.
 
 Thanx allows 5 requests a second and 2,000 in 15 minutes, over all endpoints together, and does not say how
 it counts. Source: docs.thanx.com, partner/overview.
@@ -31,7 +31,7 @@ from thanx_async.limiter._protocol import (
 if TYPE_CHECKING:
     from thanx_async.limiter._sqlite import SQLiteRateLimiter
 else:
-    __getattr__ = lazily(__name__, {"SQLiteRateLimiter": "_sqlite"})  # who has no file has no use for sqlite3
+    __getattr__ = lazily(__name__, {"SQLiteRateLimiter": "_sqlite"})  # sqlite3 is loaded only if it is used
 
 __all__ = [
     "THANX_RATE_LIMITS",

@@ -1,4 +1,4 @@
-"""Rate limits, and what a list of them means."""
+"""`RateLimit`, Thanx's limits, and arithmetic on them: least duration, requests in flight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_AT_ONCE = 32
 
 @attrs.frozen
 class RateLimit:
-    """At most ``requests`` in any ``seconds``."""
+    """At most ``requests`` requests within any ``seconds`` seconds."""
 
     requests: int = attrs.field()
     seconds: float = attrs.field()
@@ -31,7 +31,7 @@ class RateLimit:
         return f"{self.requests:,} in {self.seconds:g} s"
 
     def implies(self, other: RateLimit) -> bool:
-        """Whether who keeps this limit keeps the other one as well."""
+        """Whether keeping this limit keeps the other one as well."""
         return self != other and self.requests <= other.requests and self.seconds >= other.seconds
 
 
@@ -40,10 +40,10 @@ THANX_RATE_LIMITS = (RateLimit(5, 1), RateLimit(2000, 900))
 
 
 def checked_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
-    """The limits, each once, the shortest window first.
+    """The limits without repetitions, the shortest window first.
 
     Raises:
-        ConfigurationError: there are none, or one is something else.
+        ConfigurationError: the list is empty, or an item is not a `RateLimit`.
     """
     if not isinstance(limits, Iterable):
         raise checks.wrong("limits", f"must be a list of RateLimit, not {limits!r}")
@@ -57,8 +57,10 @@ def checked_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
 
 
 def least_duration(requests: int, limits: Sequence[RateLimit]) -> float:
-    """Seconds from the first to the last of a number of requests, at the soonest: evenly spaced within the
-    shortest window, and never too many within any."""
+    """The least time from the first to the last of a number of requests, in seconds.
+
+    Requests are spaced evenly within the shortest window, and no window ever holds too many.
+    """
     pace = without_implied(checked_limits(limits))[0]
     sent: list[float] = []
     for number in range(requests):
@@ -71,12 +73,12 @@ def least_duration(requests: int, limits: Sequence[RateLimit]) -> float:
 
 
 def without_implied(limits: tuple[RateLimit, ...]) -> list[RateLimit]:
-    """Those that no other implies, the shortest window first."""
+    """The limits that no other limit implies, the shortest window first."""
     return [limit for limit in limits if not any(other.implies(limit) for other in limits)]
 
 
 def in_flight(limits: Sequence[RateLimit], latency: float | None) -> int:
-    """Requests under way at once: the rate times the latency (Little's law), and one more; 2 to 32."""
+    """How many requests to have in flight, 2 to 32: the rate times the latency (Little's law), plus one."""
     shortest = min(limits, key=lambda limit: (limit.seconds, limit.requests))
     busy = shortest.requests / shortest.seconds * (latency or 0.0)
     return min(_MOST_AT_ONCE, max(2, math.ceil(busy) + 1))

@@ -1,7 +1,8 @@
-"""The limiter of one process: its state in memory."""
+"""`LocalRateLimiter`, for one process, and its store in memory."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -15,31 +16,37 @@ T = TypeVar("T")
 
 
 class MemoryStore:
-    """The state of one process."""
+    """Keeps the state in memory, guarded by a lock."""
 
     def __init__(self) -> None:
         self.state = LimiterState()
         self._clock = Clock()
+        self._lock = threading.Lock()
 
     def now(self) -> float:
         self._clock.attach()
         return max(self._clock.time(), self.state.clock)
 
+    def look(self, view: Callable[[LimiterState, float], T]) -> T:
+        with self._lock:
+            return view(self.state, self.now())
+
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
         self._clock.attach()
-        return change(self.state, self._clock.catch_up(self.state.clock))
+        with self._lock:
+            return change(self.state, self._clock.catch_up(self.state.clock))
 
 
 class LocalRateLimiter(QueuedLimiter):
-    """Keeps the limits within this process.
+    """Keeps the limits within this process. Threads can share it, each with its own event loop.
 
     Args:
-        limits: all that apply, in any order.
-        strict: count a request as late as it can have arrived, which is right for any jitter of the
-            network. Otherwise the limiter comes closer to the limits until it is refused.
+        limits: all limits that apply, in any order.
+        strict: assume that each request was counted as late as possible, which holds for any network jitter.
+            Otherwise the limiter moves closer to the limits until Thanx refuses a request.
 
     Raises:
-        ConfigurationError: the limits are unusable; the message says which and why.
+        ConfigurationError: a limit is invalid; the message says which and why.
     """
 
     def __init__(self, limits: Sequence[RateLimit] = THANX_RATE_LIMITS, *, strict: bool = True) -> None:

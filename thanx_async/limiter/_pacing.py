@@ -1,8 +1,8 @@
-"""When the next request may be sent: a pure decision over a small state, without clock or I/O.
+"""Decides when the next request may be sent: pure functions of a small state and the time.
 
 The server counts a request at some moment between its sending and its answer. A slot of a window is
 therefore free again only one window after the latest moment at which the request can have been counted: its
-*arrival bound*. All times are seconds on one clock, given by the caller.
+*arrival bound*. The caller passes all times, in seconds on one clock.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ _UNLEARNT = 900.0
 _LOOK_AGAIN = 0.25
 _GRACE = 1.0
 _POLL_TURN = 9
+_PROBE = "the answer to a probe after a refusal", "the answer to a probe in an outage"
+_PAUSE = "a refusal (429)", "the end of an outage"
 
 
 @attrs.frozen
 class Decision:
-    """When the next request may be sent, and what it waits for."""
+    """When the next request may be sent, and the reason for the wait."""
 
     due: float
     reason: str
@@ -43,7 +45,7 @@ class Decision:
 
 @attrs.frozen
 class Admission:
-    """The answer to who asks for a slot: a booking, or when to ask again and why."""
+    """The result of asking for a slot: a booking, or when to ask again and why."""
 
     booking: Booking | None
     due: float
@@ -51,12 +53,11 @@ class Admission:
 
 
 class Pacing:
-    """The limits and how to keep them. Whatever changes is in the state.
+    """The limits and the rules that keep them. Everything that changes is in the state.
 
     Args:
-        limits: all that apply. Those that are implied by others need no keeping; the shortest of the rest
-            sets the pace.
-        strict: trust no answer to have been quick on its way back.
+        limits: all limits that apply. Implied limits are ignored; the shortest of the others sets the pace.
+        strict: never assume that an answer was quick on its way back.
     """
 
     def __init__(
@@ -70,16 +71,16 @@ class Pacing:
         self._pace = self._kept[0]
 
     def decide(self, state: LimiterState, now: float) -> Decision:
-        """Look, and change nothing."""
+        """When the next request may be sent; changes nothing."""
         refusal = state.refusal
         probe = None if refusal.probe is None else state.flights.get(refusal.probe)
         if probe and now < probe.lease:
-            return Decision(min(probe.lease, now + _LOOK_AGAIN), "the answer to a probe after a refusal")
+            return Decision(min(probe.lease, now + _LOOK_AGAIN), _PROBE[refusal.outage])
         waits = [(-inf, "nothing")]
         if state.last is not None:
             waits.append((state.last + self._spacing(state), "even spacing"))
         if refusal.until is not None:
-            waits.append((refusal.until, "a refusal (429)"))
+            waits.append((refusal.until, _PAUSE[refusal.outage]))
         for limit in self._kept:
             trust = self._trust(limit.seconds, state)
             flying = sorted(
@@ -96,10 +97,14 @@ class Pacing:
         return Decision(*max(waits))
 
     def admit(self, state: LimiterState, owner: str, now: float, *, polls: bool, others: bool) -> Admission:
-        """Give the owner a slot if it is its turn and the limits allow, or a ticket.
+        """Give the owner a slot if it is its turn and the limits allow one, otherwise a ticket.
 
         Args:
-            polls: whether the request only looks. ``others``: whether polls of the owner wait besides.
+            state: the state to change.
+            owner: the queue that asks.
+            now: the time.
+            polls: the request is a poll.
+            others: polls of this owner are waiting as well.
         """
         self._pass_time(state, now)
         state.tickets = [
@@ -127,13 +132,21 @@ class Pacing:
         return Admission(None, due, reason)
 
     def withdraw(self, state: LimiterState, owner: str, booking: Booking | None) -> None:
-        """Take back a ticket, and a booking of which nothing was sent."""
+        """Remove the owner's ticket, and a booking that was not used."""
         state.tickets = [ticket for ticket in state.tickets if ticket.owner != owner]
         if booking:
             state.flights.pop(booking.token, None)
 
-    def settle(self, state: LimiterState, booking: Booking, now: float, answer: LimiterAnswer | None) -> None:
-        """The request is over: log it, and learn from the answer if there was one."""
+    def settle(
+        self,
+        state: LimiterState,
+        booking: Booking,
+        now: float,
+        answer: LimiterAnswer | None,
+        *,
+        failed: bool = False,
+    ) -> None:
+        """A request has ended: log it, and learn from the answer, or from a failure without one."""
         self._pass_time(state, now)
         state.flights.pop(booking.token, None)
         self._log(state, booking, answer.time if answer else now)
@@ -143,9 +156,11 @@ class Pacing:
             known = state.least_round_trip
             state.least_round_trip = round_trip if known is None else min(known, round_trip)
             self._learn(state, booking, answer)
+        elif failed:
+            _refusal.unanswered(state.refusal, booking, now, None, self._draw())
 
     def used(self, state: LimiterState, limit: RateLimit, now: float) -> int:
-        """Requests that may still count within a window of ``limit``."""
+        """How many requests may still count within the window of ``limit``."""
         logged = state.window(limit.seconds).since(now - limit.seconds)
         flying = sum(flight.lease > now - limit.seconds for flight in state.flights.values())
         return min(limit.requests, logged + flying)
@@ -160,7 +175,7 @@ class Pacing:
         return state.trust if self._adaptive and seconds == self._pace.seconds else 1.0
 
     def _bound(self, state: LimiterState, booking: Booking, ended: float, trust: float) -> float:
-        # The least of few round trips may have been slow, so that it is trusted as they become more.
+        # With few samples the minimum may be too high, so trust in it grows with their number.
         known = state.round_trips / (state.round_trips + _HALF_TRUSTED)
         base = 0.9 * known * (state.least_round_trip or 0.0)
         return booking.sent + trust * max(0.0, ended - booking.sent - base) + _SLACK
@@ -175,7 +190,7 @@ class Pacing:
         return booking
 
     def _pass_time(self, state: LimiterState, now: float) -> None:
-        """Log requests whose lease is over, and forget what no longer counts."""
+        """Log requests whose lease has expired, and drop those that no longer count."""
         state.clock = max(state.clock, now)
         if (
             state.last is not None
@@ -195,6 +210,9 @@ class Pacing:
             window.add(self._bound(state, booking, ended, self._trust(window.seconds, state)))
 
     def _learn(self, state: LimiterState, booking: Booking, answer: LimiterAnswer) -> None:
+        if answer.status >= 500:
+            _refusal.unanswered(state.refusal, booking, answer.time, answer, self._draw())
+            return
         if answer.status != 429:
             _refusal.passed(state.refusal, booking)
             self._relax(state)
@@ -219,12 +237,12 @@ class Pacing:
 
 
 def polls_turn(state: LimiterState) -> bool:
-    """Whether a waiting poll goes before those who issue: one slot in ten is its."""
+    """Whether the next slot is for a waiting poll: polls get at least one slot in ten."""
     return state.passed_over >= _POLL_TURN
 
 
 def _ahead(state: LimiterState, mine: Ticket, now: float) -> list[Ticket]:
-    """The tickets whose turn comes before ``mine``, but for those that are not yet expected by then."""
+    """The tickets that go before ``mine``, without those that are not expected back by then."""
     issuing = [ticket for ticket in state.tickets if not ticket.polls]
     polling = [ticket for ticket in state.tickets if ticket.polls]
     first = 1 if polls_turn(state) else 0

@@ -1,4 +1,4 @@
-"""What a rate limiter is, for those who use one or write one."""
+"""The `RateLimiter` protocol: slots, lanes and status, for users of a limiter and authors of one."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from thanx_async.limiter._limits import RateLimit
 
 
 class Lane(Enum):
-    """Issuing and revoking go before polling; a waiting poll still gets one slot in ten."""
+    """The kind of a request. Issuing and revoking go before polling, which still gets one slot in ten."""
 
     ISSUE = "issue"
     POLL = "poll"
 
 
 class Slot(Protocol):
-    """The permission to send one request."""
+    """Permission to send one request."""
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        """Tell what came back; ``headers`` are looked up without regard to case."""
+        """Report the answer. Lookups in ``headers`` ignore case."""
 
 
 @attrs.frozen
 class WindowStatus:
-    """How much of one limit is spent."""
+    """How many requests of one limit are used and free."""
 
     limit: RateLimit
     used: int
@@ -45,12 +45,13 @@ class LimiterStatus:
 
     Attributes:
         windows: each limit, the shortest window first.
-        held_for: seconds until the next request may go, 0 if it may go now.
-        held_until: the same as a time of the wall clock in UTC, None if it may go now.
-        reason: what it waits for, None if it may go now.
-        refused: answers with status 429 so far.
-        waiting: requests of this process in the queue.
-        latency: the 90th percentile of this process's recent round trips in seconds, None before the first.
+        held_for: seconds until the next request may be sent; 0 if it may be sent now.
+        held_until: the same moment in UTC; None if a request may be sent now.
+        reason: why requests wait; None if they don't.
+        refused: the number of 429 answers so far.
+        waiting: requests of this process that are waiting.
+        latency: the 90th percentile of this process's recent round trips, in seconds; None before the first.
+        no_answer_for: seconds since an outage began; None if there is none.
     """
 
     windows: tuple[WindowStatus, ...]
@@ -60,24 +61,30 @@ class LimiterStatus:
     refused: int
     waiting: int
     latency: float | None
+    no_answer_for: float | None = None
 
     def __str__(self) -> str:
         text = ", ".join(map(str, self.windows))
+        if self.no_answer_for is not None:
+            text += f"; no answer from Thanx for {self.no_answer_for:.0f} s"
         if self.held_for:
             text += f"; next in {self.held_for:.1f} s after {self.reason}"
         return f"{text}; {self.waiting:,} waiting, {self.refused:,} refused"
 
 
 class RateLimiter(Protocol):
-    """Gives each request its slot: ``async with limiter.slot(lane) as slot: ... slot.answered(...)``.
+    """Gives each request a slot: ``async with limiter.slot(lane) as slot: ... slot.answered(...)``.
 
-    A request that ends without an answer counts as sent. After a 429 the caller asks for a new slot; all
-    the waiting happens here.
+    A request that ends without an answer counts as sent. After a 429 the caller asks for another slot; the
+    limiter does all the waiting.
     """
 
     @property
-    def limits(self) -> tuple[RateLimit, ...]: ...
+    def limits(self) -> tuple[RateLimit, ...]:
+        """All limits that apply, the shortest window first."""
 
-    def slot(self, lane: Lane = Lane.ISSUE) -> AbstractAsyncContextManager[Slot]: ...
+    def slot(self, lane: Lane = Lane.ISSUE) -> AbstractAsyncContextManager[Slot]:
+        """A slot for one request. Entering it waits until the request may be sent."""
 
-    def status(self) -> LimiterStatus: ...
+    def status(self) -> LimiterStatus:
+        """The current state, without waiting."""

@@ -1,18 +1,22 @@
-"""Limiters: the queue of one process before a store that several may share."""
+"""Where requests wait for a slot, also after a 429: one queue for each event loop, before a store."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
-from thanx_async._core.errors import ConfigurationError
+from thanx_async._core import checks
+from thanx_async._core.errors import ConfigurationError, TransportError
 from thanx_async._core.tasks import RESOLUTION, changed
 from thanx_async.limiter._limits import RateLimit
 from thanx_async.limiter._pacing import Admission, Pacing, polls_turn
@@ -27,86 +31,179 @@ _LONG_WAIT = 5.0
 _LONGEST_TOLD = 1e9
 
 
-class SlotQueue:
-    """The queue of a limiter. Of each process one waiter at a time asks the store, so that processes take
-    turns however many requests each of them has."""
+class LoopQueues:
+    """The queues of one process: one for each event loop that uses the limiter.
+
+    Loops take turns like processes do, so a loop that hangs or ends does not block the others. Threads share
+    only this object and the store.
+    """
 
     def __init__(self, pacing: Pacing, store: Store) -> None:
-        self._pacing = pacing
-        self._store = store
-        self._owner = uuid4().hex
-        self._queues: dict[Lane, OrderedDict[QueuedSlot, asyncio.Event]] = {
-            lane: OrderedDict() for lane in Lane
-        }
+        self.pacing = pacing
+        self.store = store
+        self._lock = threading.Lock()
+        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, SlotQueue] = WeakKeyDictionary()
         self._round_trips: deque[float] = deque(maxlen=100)
         self._waiting_since: float | None = None
         self._announced = False
         self._store_failed = False
 
-    @property
-    def limits(self) -> tuple[RateLimit, ...]:
-        return self._pacing.limits
+    def here(self) -> SlotQueue:
+        """The queue of the running event loop."""
+        loop = asyncio.get_running_loop()
+        queue = self._queues.get(loop)
+        if queue is None:
+            with self._lock:
+                queue = self._queues[loop] = SlotQueue(self)
+        return queue
+
+    def wake_others(self, queue: SlotQueue) -> None:
+        """Wake the queues of other loops: a slot was given back."""
+        if len(self._queues) == 1:
+            return
+        with self._lock:
+            others = [(loop, other) for loop, other in self._queues.items() if other is not queue]
+        for loop, other in others:
+            if other.waiting:
+                with suppress(RuntimeError):  # the loop is closed; nobody is waiting there
+                    loop.call_soon_threadsafe(other.wake)
 
     async def refresh(self) -> None:
-        """Read the store, and change nothing in it."""
-        await self._store.transact(lambda _state, _now: None)
+        """Read the state from the store."""
+        await self.store.transact(lambda _state, _now: None)
 
     def status(self) -> LimiterStatus:
-        """The state now, by what this process has seen."""
-        now, state = self._store.now(), self._store.state
-        decision = self._pacing.decide(state, now)
+        """The current state, as far as this process has seen it."""
+        return self.store.look(self._status)
+
+    def _status(self, state: LimiterState, now: float) -> LimiterStatus:
+        decision = self.pacing.decide(state, now)
         held = max(0.0, decision.due - now)
-        used = ((limit, self._pacing.used(state, limit, now)) for limit in self.limits)
+        used = ((limit, self.pacing.used(state, limit, now)) for limit in self.pacing.limits)
+        with self._lock:
+            waiting = sum(queue.waiting for queue in self._queues.values())
+            round_trips = sorted(self._round_trips)
         return LimiterStatus(
             windows=tuple(WindowStatus(limit, count, limit.requests - count) for limit, count in used),
             held_for=held,
             held_until=_wall_time(held) if held else None,
             reason=decision.reason if held else None,
             refused=state.refusal.count,
-            waiting=sum(map(len, self._queues.values())),
-            latency=self._latency(),
+            waiting=waiting,
+            latency=round_trips[int(0.9 * (len(round_trips) - 1))] if round_trips else None,
+            no_answer_for=None
+            if state.refusal.away_since is None
+            else max(0.0, now - state.refusal.away_since),
         )
 
+    async def record(self, change: Callable[[LimiterState, float], None]) -> None:
+        """Change the state. If the store fails, the request counts as late as possible; a warning tells."""
+        try:
+            await self.store.transact(change)
+        except ConfigurationError as error:
+            if not self._store_failed:
+                self._store_failed = True
+                _log.warning("what was sent could not be recorded, and counts as late as possible: %s", error)
+
+    def answered(self, seconds: float) -> None:
+        """Remember how long a round trip took, in seconds."""
+        with self._lock:
+            self._round_trips.append(seconds)
+
+    def admitted(self) -> None:
+        """A request may be sent; the time of the others' wait starts anew."""
+        self._waiting_since = None
+        self._announced = self._announced and bool(self.store.state.refusal.failures)
+
+    def nobody_waits(self) -> None:
+        self._waiting_since = None
+
+    def waits(self, wait: float, reason: str) -> None:
+        """A request has to wait. A long wait is logged once."""
+        now = self.store.now()
+        with self._lock:
+            since = self._waiting_since = now if self._waiting_since is None else self._waiting_since
+            if now + wait - since <= _LONG_WAIT or self._announced:
+                return
+            self._announced = True
+        until = _wall_time(wait).astimezone()
+        _log.warning("requests wait for %s, until about %s (%.0f s)", reason, f"{until:%H:%M:%S}", wait)
+
+
+class SlotQueue:
+    """The queue of one event loop.
+
+    Only the first request in it asks the store, so that loops and processes take turns, however many requests
+    each of them has.
+    """
+
+    def __init__(self, queues: LoopQueues) -> None:
+        self._shared = queues
+        self._pacing = queues.pacing
+        self._store = queues.store
+        self._name = uuid4().hex
+        self._queues: dict[Lane, OrderedDict[QueuedSlot, asyncio.Event]] = {
+            lane: OrderedDict() for lane in Lane
+        }
+
+    @property
+    def waiting(self) -> int:
+        """The number of waiting requests."""
+        return sum(map(len, self._queues.values()))
+
+    @property
+    def _owner(self) -> str:
+        """The owner of this queue's tickets; a forked process is another owner."""
+        return f"{self._name} {os.getpid()}"
+
     async def acquire(self, slot: QueuedSlot) -> Booking:
-        """Wait for the slot's turn and for the limits; who is cancelled leaves no trace."""
+        """Wait for the slot's turn and for the limits. A cancellation gives everything back."""
         queue = self._queues[slot.lane]
         queue[slot] = change = asyncio.Event()
         admission: Admission | None = None
+        has_asked = False
         try:
             while True:
                 change.clear()
                 wait: float | None = None
                 if self._first() is slot:
+                    has_asked = True
                     admission = await self._ask(slot.lane)
                     if admission.booking:
                         return admission.booking
                     wait = max(admission.due - self._store.now(), RESOLUTION)
-                    self._announce(wait, admission.reason)
+                    self._shared.waits(wait, admission.reason)
                 if admission and self._first() is not slot:
                     wait = None
-                    self._wake()
+                    self.wake()
                 await changed(change, wait)
         except asyncio.CancelledError:
             del queue[slot]
-            await self._leave(None)
+            if has_asked:  # the others get a new ticket; they may have their slots already, and none
+                await self._leave(None)
             raise
         finally:
             queue.pop(slot, None)
-            if not any(self._queues.values()):
-                self._waiting_since = None
-            self._wake()
+            if not self.waiting:
+                self._shared.nobody_waits()
+            self.wake()
 
-    async def release(self, booking: Booking, answer: LimiterAnswer | None) -> None:
-        """The request is over. What cannot be recorded now counts when its lease is over."""
+    async def release(self, booking: Booking, answer: LimiterAnswer | None, *, failed: bool) -> None:
+        """The request has ended. If that cannot be recorded, it counts once its lease expires."""
         if answer is not None:
-            self._round_trips.append(answer.time - booking.sent)
+            self._shared.answered(answer.time - booking.sent)
         try:
-            await self._record(lambda state, now: self._pacing.settle(state, booking, now, answer))
+            await self._shared.record(
+                lambda state, now: self._pacing.settle(state, booking, now, answer, failed=failed)
+            )
         finally:
-            self._wake()
+            self.wake()
+            self._shared.wake_others(self)
 
-    def now(self) -> float:
-        return self._store.now()
+    def wake(self) -> None:
+        """Wake the first request in the queue."""
+        if (first := self._first()) is not None:
+            self._queues[first.lane][first].set()
 
     async def _ask(self, lane: Lane) -> Admission:
         polls, others = lane is Lane.POLL, bool(self._queues[Lane.POLL])
@@ -123,97 +220,77 @@ class SlotQueue:
                 await self._leave(admissions[-1].booking)
             raise
         if admission.booking:
-            self._waiting_since = None
-            self._announced = self._announced and bool(self._store.state.refusal.failures)
+            self._shared.admitted()
         return admission
 
     async def _leave(self, booking: Booking | None) -> None:
-        """Give back a booking that is not used, and the ticket if nobody is left to use it."""
-        if booking is None and any(self._queues.values()):
-            return
-        await self._record(lambda state, _: self._pacing.withdraw(state, self._owner, booking))
-
-    async def _record(self, change: Callable[[LimiterState, float], None]) -> None:
-        try:
-            await self._store.transact(change)
-        except ConfigurationError as error:
-            if not self._store_failed:
-                self._store_failed = True
-                _log.warning("what was sent could not be recorded, and counts as late as possible: %s", error)
+        """Give back the ticket, and an unused booking."""
+        await self._shared.record(lambda state, _: self._pacing.withdraw(state, self._owner, booking))
+        self._shared.wake_others(self)
 
     def _first(self) -> QueuedSlot | None:
         issuing, polling = self._queues[Lane.ISSUE], self._queues[Lane.POLL]
         polls = polling and (not issuing or polls_turn(self._store.state))
         return next(iter(polling if polls else issuing), None)
 
-    def _wake(self) -> None:
-        if (first := self._first()) is not None:
-            self._queues[first.lane][first].set()
-
-    def _announce(self, wait: float, reason: str) -> None:
-        now = self._store.now()
-        if self._waiting_since is None:
-            self._waiting_since = now
-        if now + wait - self._waiting_since > _LONG_WAIT and not self._announced:
-            self._announced = True
-            until = _wall_time(wait).astimezone()
-            _log.warning("requests wait for %s, until about %s (%.0f s)", reason, f"{until:%H:%M:%S}", wait)
-
-    def _latency(self) -> float | None:
-        if not self._round_trips:
-            return None
-        return sorted(self._round_trips)[int(0.9 * (len(self._round_trips) - 1))]
-
 
 class QueuedSlot:
-    """One request's place in the queue, and then its permission."""
+    """One request: first its place in the queue, then its permission to be sent."""
 
-    __slots__ = ("_answer", "_booking", "_queue", "lane")
+    __slots__ = ("_answer", "_booking", "_queue", "_queues", "lane")
 
-    def __init__(self, queue: SlotQueue, lane: Lane) -> None:
-        self._queue = queue
+    def __init__(self, queues: LoopQueues, lane: Lane) -> None:
+        self._queues = queues
+        self._queue: SlotQueue | None = None
         self._booking: Booking | None = None
         self._answer: LimiterAnswer | None = None
         self.lane = lane
 
     async def __aenter__(self) -> Self:
+        self._queue = self._queues.here()
         self._booking = await self._queue.acquire(self)
         return self
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         self._answer = LimiterAnswer(
-            self._queue.now(), status, headers.get("Retry-After", ""), headers.get("Date", "")
+            self._queues.store.now(), status, headers.get("Retry-After", ""), headers.get("Date", "")
         )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._booking is not None:
+        if self._booking is not None and self._queue is not None:
             booking, self._booking = self._booking, None
-            await self._queue.release(booking, self._answer)
+            failed = isinstance(error, TransportError | OSError)  # TimeoutError is an OSError
+            await self._queue.release(booking, self._answer, failed=failed)
 
 
 class QueuedLimiter:
-    """What all limiters of this library have in common: a queue before a store."""
+    """The base of the limiters: queues in front of a store."""
 
     def __init__(self, pacing: Pacing, store: Store) -> None:
-        self._queue = SlotQueue(pacing, store)
+        self._queues = LoopQueues(pacing, store)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status()}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise checks.unpicklable(
+            "a rate limiter", "make one in each process; processes share the limits by a SQLiteRateLimiter"
+        )
+
     @property
     def limits(self) -> tuple[RateLimit, ...]:
-        """All that apply, the shortest window first."""
-        return self._queue.limits
+        """All limits that apply, the shortest window first."""
+        return self._queues.pacing.limits
 
     def slot(self, lane: Lane = Lane.ISSUE) -> AbstractAsyncContextManager[Slot]:
-        """A slot for one request, to be entered once."""
-        return QueuedSlot(self._queue, lane)
+        """A slot for one request; entering it waits until the request may be sent."""
+        return QueuedSlot(self._queues, lane)
 
     def status(self) -> LimiterStatus:
-        """The state now, by what this process has seen."""
-        return self._queue.status()
+        """The current state, as far as this process has seen it."""
+        return self._queues.status()
 
 
 def _wall_time(wait: float) -> datetime:

@@ -1,4 +1,4 @@
-"""What follows a 429: everybody pauses, one request probes, and the pause grows while probes fail."""
+"""Decides the pause after a 429 or an outage: all requests wait, one probes, failed probes lengthen it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import attrs
 from thanx_async.limiter._state import Booking, Refusal
 
 _LONGEST_HOLD = 60.0
+_LONGEST_OUTAGE_HOLD = 30.0
+_LONGEST_ASKED_IN_OUTAGE = 300.0
 _LONGEST_ASKED = 3600.0
 _AFTER_BOUNDARY = 0.5
 _LONG_LIMIT_AFTER = 3
@@ -16,7 +18,7 @@ _LONG_LIMIT_AFTER = 3
 
 @attrs.frozen
 class LimiterAnswer:
-    """What came back, and when. The two texts are headers, empty if there were none."""
+    """An answer and its time. ``retry_after`` and ``date`` are headers, empty if missing."""
 
     time: float
     status: int
@@ -25,14 +27,17 @@ class LimiterAnswer:
 
 
 def refused(refusal: Refusal, booking: Booking, answer: LimiterAnswer, boundary: float, draw: float) -> None:
-    """Pause, or pause longer. A request that was sent before the pause began says nothing new.
+    """Start or lengthen the pause after a 429. Requests that were sent before it began change nothing.
 
-    The first pause is meant for the shortest window, and so begins with the sending.
+    The first pause is for the shortest window, so it starts when the refused request was sent.
 
     Args:
-        boundary: seconds of the longest window. A counter that is aligned to the server's clock starts anew
-            at its multiples, so that from the third failure on a probe is made there as well.
-        draw: from 0 to 1, spreads clients.
+        refusal: the pause, which is changed.
+        booking: the refused request.
+        answer: the 429.
+        boundary: the longest window, in seconds. A counter aligned to the server's clock resets at multiples
+            of it, so from the third failure on a probe is sent there as well.
+        draw: a random number from 0 to 1.
     """
     refusal.count += 1
     if refusal.failures and booking.token != refusal.probe:
@@ -40,6 +45,7 @@ def refused(refusal: Refusal, booking: Booking, answer: LimiterAnswer, boundary:
     if not refusal.failures and refusal.resumed is not None and booking.sent < refusal.resumed:
         return
     refusal.failures += 1
+    refusal.outage, refusal.away_since = False, None
     if (asked := _asked(answer)) is not None:
         refusal.until = answer.time + asked
     else:
@@ -47,10 +53,43 @@ def refused(refusal: Refusal, booking: Booking, answer: LimiterAnswer, boundary:
         refusal.until = since + _hold(refusal.failures, answer, boundary, draw)
 
 
+def unanswered(
+    refusal: Refusal, booking: Booking, now: float, answer: LimiterAnswer | None, draw: float
+) -> None:
+    """Start or lengthen the pause of an outage, after a 5xx or no answer.
+
+    After the first failure the probe is sent at once. Requests that were sent before the pause began change
+    nothing.
+
+    Args:
+        refusal: the pause, which is changed.
+        booking: the failed request.
+        now: the time.
+        answer: the 5xx; None if there was no answer.
+        draw: a random number from 0 to 1.
+    """
+    if refusal.failures and booking.token != refusal.probe:
+        return
+    if not refusal.failures and refusal.resumed is not None and booking.sent < refusal.resumed:
+        return
+    refusal.failures += 1
+    refusal.outage = True
+    refusal.away_since = booking.sent if refusal.away_since is None else refusal.away_since
+    asked = None if answer is None else _asked(answer)
+    if asked is not None:
+        refusal.until = now + min(asked, _LONGEST_ASKED_IN_OUTAGE)
+    elif refusal.failures == 1:
+        refusal.until = now
+    else:
+        hold = min(_LONGEST_OUTAGE_HOLD, 2.0 ** min(refusal.failures - 3, 10))
+        refusal.until = now + hold * (0.5 + 0.5 * draw)
+
+
 def passed(refusal: Refusal, booking: Booking) -> None:
-    """An answer that was no 429: if it was the probe's, the pause is over."""
-    if booking.token == refusal.probe:
+    """Thanx has answered. That ends an outage; after a 429 only the probe's answer ends the pause."""
+    if refusal.failures and (refusal.outage or booking.token == refusal.probe):
         refusal.failures, refusal.until, refusal.resumed = 0, None, booking.sent
+        refusal.outage, refusal.away_since = False, None
 
 
 def _hold(failures: int, answer: LimiterAnswer, boundary: float, draw: float) -> float:
@@ -64,10 +103,10 @@ def _hold(failures: int, answer: LimiterAnswer, boundary: float, draw: float) ->
 
 
 def _asked(answer: LimiterAnswer) -> float | None:
-    """Seconds that Retry-After asks for: a number of them, or a moment of the server's clock.
+    """The wait that ``Retry-After`` asks for, in seconds; the header holds a number or a date.
 
-    Less than a second would let probes run into a wall, and more than an hour is no answer to a limit of
-    minutes.
+    Less than a second is ignored, as probes would be refused again. More than an hour is cut, since the
+    limits' windows are minutes.
     """
     text = answer.retry_after.strip()
     if text.isascii() and text.isdigit():

@@ -1,4 +1,4 @@
-"""A limiter's state in a SQLite file, for all processes of one machine and across restarts."""
+"""`SQLiteRateLimiter`, for all processes of one machine, and its store in a file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from anyio import to_thread
 from cattrs.preconf.orjson import make_converter
 
 from thanx_async._core import checks, sqlite
 from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.sqlite import Format, Problem, Trouble, connect, explained, transaction
 from thanx_async._core.tasks import to_its_end
+from thanx_async._core.worker import Worker
 from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit
 from thanx_async.limiter._pacing import Pacing
 from thanx_async.limiter._protocol import LimiterStatus
@@ -28,18 +28,17 @@ from thanx_async.limiter._store import Clock
 T = TypeVar("T")
 
 _APPLICATION = 0x74686C72  # "thlr"
-_LATEST = 1e11
 
 
 def wall_clock() -> float:
-    """Seconds since 1970: the one clock that processes share and that outlives them."""
+    """Seconds since 1970: the one clock that all processes share."""
     return time.time()
 
 
 class SQLiteStore:
-    """Keeps the state in one row. Each transaction takes the file's lock for well under a millisecond.
+    """Keeps the state in one row. A transaction holds the file's lock for well under a millisecond.
 
-    The file is opened by the first transaction and closed when the store is no longer used.
+    The first transaction opens the file. It is closed when the store is garbage-collected.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,18 +46,36 @@ class SQLiteStore:
         self.state = LimiterState()
         self._clock = Clock(lambda: wall_clock())
         self._lock = threading.Lock()
+        self._in_use = threading.Lock()
+        self._process = 0
+        self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
 
     def now(self) -> float:
         self._clock.attach()
         return max(self._clock.time(), self.state.clock)
 
+    def look(self, view: Callable[[LimiterState, float], T]) -> T:
+        return view(self.state, self.now())
+
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
         self._clock.attach()
-        return await to_its_end(to_thread.run_sync(self._transact, change))
+        return await to_its_end(self._own_worker().do(lambda: self._transact(change)))
+
+    def _own_worker(self) -> Worker:
+        """The worker thread of this process. A forked child gets its own, and opens the file again."""
+        with self._lock:
+            if self._worker is None or self._process != os.getpid():
+                sqlite.leave_to_parent(self._connection)
+                self._connection = None
+                self._in_use = threading.Lock()
+                self._process = os.getpid()
+                self._worker = Worker("thanx-limiter")
+                weakref.finalize(self, self._worker.stop)
+            return self._worker
 
     def _transact(self, change: Callable[[LimiterState, float], T]) -> T:
-        with self._lock, explained(self._error):
+        with self._in_use, explained(self._error):
             if self._connection is None:
                 self._connection = self._open()
             connection = self._connection
@@ -78,7 +95,7 @@ class SQLiteStore:
     def _open(self) -> sqlite3.Connection:
         form = Format(_APPLICATION, _MIGRATIONS, durable=False, log_required=False)
         connection = connect(self.path, form, self._error)
-        weakref.finalize(self, connection.close)
+        weakref.finalize(self, sqlite.close_idle, connection, self._in_use, os.getpid())
         return connection
 
     def _error(self, trouble: Trouble) -> ConfigurationError:
@@ -112,9 +129,9 @@ def dump_state(state: LimiterState) -> bytes:
 
 
 def load_state(data: bytes) -> LimiterState:
-    """The state; data that are none raise one exception or another."""
+    """The state from its serialized form. Invalid data raise various exceptions."""
     state = _converter.loads(data, LimiterState)
-    if not 0 <= state.clock < _LATEST:
+    if not state.is_sound():
         raise ValueError
     return state
 
@@ -128,22 +145,22 @@ _MIGRATIONS = (
 
 
 class SQLiteRateLimiter(QueuedLimiter):
-    """Keeps the limits over all processes of one machine that give the same file, and across restarts.
+    """Keeps the limits across all processes of one machine that use the same file, and across restarts.
 
-    The processes take turns, and share everything: what was spent, pauses after a refusal, and what was
-    learnt of the network. Requests of a process that was killed count as if their answers had come after
-    60 s. Each process may give limits of its own, and keeps those, over what all have sent.
+    The processes take turns and share the used requests, pauses, and what was learned about the network.
+    Requests of a killed process count as if they had been answered after 60 seconds. Each process can have
+    its own limits, and applies them to the requests of all.
 
-    The file is made by the first request, readable by its owner only, and opened and closed without further
-    ado. `status` tells what this process saw last; `refresh` looks anew.
+    The first request creates the file, which only its owner can read. `status` shows what this process has
+    seen last; `refresh` reads the file.
 
     Args:
-        path: the file, on a local disk, in a directory that exists.
+        path: the file, on a local disk, in an existing directory.
         limits, strict: as for `LocalRateLimiter`.
 
     Raises:
-        ConfigurationError: the limits are unusable. A request, or `refresh`, raises it if the file is no
-            limiter's, is damaged or cannot be written; such a file is left as it is.
+        ConfigurationError: a limit is invalid. Requests and `refresh` raise it if the file belongs to
+            something else, is damaged or cannot be written; the file is not changed then.
     """
 
     def __init__(
@@ -160,6 +177,6 @@ class SQLiteRateLimiter(QueuedLimiter):
         return f"<SQLiteRateLimiter {self.path}: {self.status()}>"
 
     async def refresh(self) -> LimiterStatus:
-        """Read the file, and tell what all processes have spent."""
-        await self._queue.refresh()
+        """Read the file, and return the state of all processes."""
+        await self._queues.refresh()
         return self.status()

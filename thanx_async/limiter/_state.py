@@ -1,27 +1,43 @@
-"""What a limiter remembers, small enough to be stored: no clock, no I/O, only times that others give it."""
+"""The state of a limiter, small enough to be stored: windows, requests in flight, tickets, the pause."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import merge
+from itertools import pairwise
 from math import floor
 
 import attrs
 
 _GRAINS = 500
+_LATEST = 1e11
+_AHEAD = 7200.0
+_MOST_MARGIN = 10.0
 
 
 @attrs.define
 class Window:
-    """When requests of the last ``seconds`` may have been counted.
+    """When requests within the last ``seconds`` seconds may have been counted.
 
-    The moments are kept in buckets of one part in 500 of the window, each standing at its bucket's end, so
-    that the state stays small however high the limit is, and errs on the safe side.
+    Times are rounded up to a 500th of the window, so the state stays small however high the limit is, and
+    errs on the safe side.
     """
 
     seconds: float
     buckets: list[tuple[int, int]] = attrs.field(factory=list)
     total: int = 0
+
+    def is_sound(self, latest: float) -> bool:
+        """Whether its buckets stand in order, none later than that, and add up."""
+        if not 0 < self.seconds < _LATEST:
+            return False
+        places = [bucket for bucket, _ in self.buckets]
+        return (
+            all(earlier < later for earlier, later in pairwise(places))
+            and all(count > 0 for _, count in self.buckets)
+            and sum(count for _, count in self.buckets) == self.total
+            and (not places or self._end(places[-1]) <= latest + self.seconds)
+        )
 
     def add(self, moment: float) -> None:
         bucket = floor(moment * _GRAINS / self.seconds)
@@ -39,7 +55,7 @@ class Window:
             self.total -= self.buckets.pop(0)[1]
 
     def newest(self, number: int, flying: list[float]) -> float | None:
-        """The ``number``-th newest moment, with those ``flying`` (in order); None if there are fewer."""
+        """The ``number``-th newest time, including the sorted ``flying`` ones; None if there are fewer."""
         older = self.total + len(flying) - number
         if older < 0:
             return None
@@ -50,7 +66,7 @@ class Window:
         return None
 
     def since(self, moment: float) -> int:
-        """How many are later than that."""
+        """How many times are later than ``moment``."""
         count = self.total
         for end, ended in self.moments():
             if end > moment:
@@ -59,7 +75,7 @@ class Window:
         return count
 
     def moments(self) -> Iterator[tuple[float, int]]:
-        """The moments in order, and how many requests stand at each."""
+        """The times in order, each with its number of requests."""
         return ((self._end(bucket), count) for bucket, count in self.buckets)
 
     def _end(self, bucket: int) -> float:
@@ -68,7 +84,7 @@ class Window:
 
 @attrs.frozen
 class Booking:
-    """A request that was sent: its number, the time, and when it counts as arrived without an answer."""
+    """A request that was sent. Without an answer it counts as arrived at ``lease``."""
 
     token: int
     sent: float
@@ -77,7 +93,7 @@ class Booking:
 
 @attrs.define
 class Ticket:
-    """A process that waits for its turn, and when it has promised to look again."""
+    """A queue that waits for its turn; it asks again at ``wake``."""
 
     owner: str
     polls: bool
@@ -86,10 +102,21 @@ class Ticket:
 
 @attrs.define
 class Refusal:
-    """What follows a 429. ``failures`` in a row: 0 while nobody is refused. ``resumed``: when the probe was
-    sent that got through last."""
+    """The pause after a 429 or an outage.
+
+    Attributes:
+        count: all 429 answers so far.
+        failures: failures in a row; 0 if there is no pause.
+        outage: the last failure was a 5xx or no answer.
+        away_since: when the outage began.
+        until: when the next probe may be sent.
+        probe: the token of the probe in flight.
+        resumed: when the last successful probe was sent.
+    """
 
     count: int = 0
+    outage: bool = False
+    away_since: float | None = None
     failures: int = 0
     until: float | None = None
     probe: int | None = None
@@ -98,7 +125,7 @@ class Refusal:
 
 @attrs.define
 class LimiterState:
-    """All that a decision needs. ``clock`` is the latest time that anybody has seen."""
+    """The state of a limiter. ``clock`` is the latest time that any process has seen."""
 
     clock: float = 0.0
     tokens: int = 0
@@ -115,7 +142,7 @@ class LimiterState:
     refusal: Refusal = attrs.field(factory=Refusal)
 
     def window(self, seconds: float) -> Window:
-        """The log of a window. One that is new knows what the longest knows, and is not kept."""
+        """The log of a window. A new one starts with the times of the longest, and is not stored."""
         for window in self.windows:
             if window.seconds == seconds:
                 return window
@@ -126,8 +153,25 @@ class LimiterState:
                 fresh.add(moment)
         return fresh
 
+    def is_sound(self) -> bool:
+        """Whether it can have come about by sending, so that it is safe to go by."""
+        past = self.clock + _AHEAD
+        moments = [self.last, self.adjusted, self.refusal.until, self.refusal.resumed]
+        moments += [time for flight in self.flights.values() for time in (flight.sent, flight.lease)]
+        return (
+            0 <= self.clock < _LATEST
+            and all(moment is None or 0 <= moment <= past for moment in moments)
+            and all(0 <= ticket.wake < _LATEST for ticket in self.tickets)
+            and all(token == flight.token <= self.tokens for token, flight in self.flights.items())
+            and all(window.is_sound(past) for window in self.windows)
+            and 0 <= self.trust <= 1
+            and 0 <= self.margin <= _MOST_MARGIN
+            and min(self.round_trips, self.passed_over, self.refusal.count, self.refusal.failures) >= 0
+            and (self.least_round_trip is None or 0 <= self.least_round_trip <= _AHEAD)
+        )
+
     def unlearn(self) -> None:
-        """After a long silence: be neither as careful nor as bold as then, and await no probe."""
+        """Forget what was learned, after a long time without requests."""
         self.margin, self.trust, self.adjusted = 0.0, 1.0, None
         self.refusal = Refusal(self.refusal.count)
 

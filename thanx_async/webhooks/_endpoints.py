@@ -11,7 +11,7 @@ import attrs
 
 from thanx_async._core import checks
 from thanx_async._core.errors import SignatureError, WebhookError
-from thanx_async.webhooks._events import MAX_BODY, SIGNATURE, Event, check_secret, verify
+from thanx_async.webhooks._events import MAX_BODY, SIGNATURE, Event, Secret, check_secret, verify
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -40,7 +40,7 @@ class _Endpoint:
     """The handling of requests that both kinds of endpoint share."""
 
     client: Notified = attrs.field()
-    secret: str | bytes = attrs.field(repr=False)
+    secret: Secret = attrs.field(repr=False)
     on_event: Listener | None = attrs.field()
 
     @client.validator
@@ -53,7 +53,7 @@ class _Endpoint:
             checks.kind("on_event", callable(value), "callable with an event", value)
 
     @secret.validator
-    def _check_secret(self, _: object, value: str | bytes) -> None:
+    def _check_secret(self, _: object, value: object) -> None:
         check_secret(value)
 
     async def answer(
@@ -102,7 +102,7 @@ async def _read(chunks: AsyncIterable[bytes]) -> bytes | None:
 
 
 def aiohttp_handler(
-    client: Notified, secret: str | bytes, *, on_event: Listener | None = None
+    client: Notified, secret: Secret, *, on_event: Listener | None = None
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """A handler for aiohttp.web: ``app.router.add_post("/webhooks/thanx", aiohttp_handler(client, secret))``.
 
@@ -128,7 +128,7 @@ def aiohttp_handler(
     return handle
 
 
-def asgi_app(client: Notified, secret: str | bytes, *, on_event: Listener | None = None) -> ASGIApp:
+def asgi_app(client: Notified, secret: Secret, *, on_event: Listener | None = None) -> ASGIApp:
     """An ASGI application, to be mounted or served on its own. It takes any path.
 
     Arguments and answers are the same as for `aiohttp_handler`.

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import attrs
-import cattrs
 import orjson
-from attrs import NOTHING
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, SignatureError, WebhookError
-from thanx_async._decoding import enveloped
+from thanx_async._decoding import MISFITS, enveloped
 from thanx_async.models import counted
 
 MAX_BODY = 5 * 2**20
@@ -58,11 +56,12 @@ class RewardIssued:
 
 @attrs.frozen
 class RewardBatchCompleted:
-    """``reward_batch.completed``: a job has ended. ``state`` is completed or failed."""
+    """``reward_batch.completed``: a job has ended. ``state`` is completed or failed; ``merchant_id`` is None
+    where Thanx leaves it out."""
 
     issuance_job_id: str
-    merchant_id: str
     state: str
+    merchant_id: str | None = attrs.field(default=None, kw_only=True)
     total_count: int = 0
     issued_count: int = 0
     failed_count: int = 0
@@ -80,20 +79,23 @@ class UnknownEvent:
 
 Event = RewardIssued | RewardBatchCompleted | UnknownEvent
 
+Secret = str | bytes | Sequence[str | bytes]
+"""A webhook secret, or several of them."""
+
 _KINDS: dict[str, type[RewardIssued | RewardBatchCompleted]] = {
     "reward.issued": RewardIssued,
     "reward_batch.completed": RewardBatchCompleted,
 }
-_MISFITS = cattrs.BaseValidationError, KeyError, TypeError, ValueError, OverflowError
 
 
-def verify(body: bytes, signature: str | None, secret: str | bytes) -> Event:
+def verify(body: bytes, signature: str | None, secret: Secret) -> Event:
     """Verify the signature of a webhook request, and parse its event.
 
     Args:
         body: the raw bytes of the request, exactly as received; at most 5 MB.
         signature: the header ``X-Thanx-Signature``, or None if it is missing.
-        secret: the webhook secret from Thanx.
+        secret: the webhook secret from Thanx, or several of them, each of which is accepted: while a secret
+            is being replaced, events come with the old and with the new one.
 
     Raises:
         SignatureError: the signature is missing, malformed or wrong.
@@ -105,26 +107,39 @@ def verify(body: bytes, signature: str | None, secret: str | bytes) -> Event:
     check_secret(secret)
     if len(body) > MAX_BODY:
         raise WebhookError(f"the body has more than {MAX_BODY:,} bytes")
-    key = secret.encode() if isinstance(secret, str) else secret
-    if not hmac.compare_digest(hmac.digest(key, body, hashlib.sha256), _given(signature)):
+    given = _given(signature)
+    fits = [hmac.compare_digest(hmac.digest(key, body, hashlib.sha256), given) for key in _keys(secret)]
+    if not any(fits):
         raise SignatureError(f"{SIGNATURE} does not match the body and the secret")
     return _parsed(body)
 
 
 def check_secret(value: object) -> None:
-    """Check the secret that signs webhooks."""
-    if not isinstance(value, str | bytes):
-        raise ConfigurationError(
-            f"the webhook secret must be text or bytes, not {type(value).__name__}", argument="secret"
-        )
-    if not value:
+    """Check the secret, or the secrets, that webhooks are signed with."""
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    secrets = list(value) if isinstance(value, Iterable) and several else [value]
+    if not secrets:
         raise ConfigurationError("the webhook secret is empty", argument="secret")
+    for secret in secrets:
+        if not isinstance(secret, str | bytes):
+            raise ConfigurationError(
+                f"the webhook secret must be text or bytes, not {type(secret).__name__}", argument="secret"
+            )
+        if not secret:
+            raise ConfigurationError("the webhook secret is empty", argument="secret")
+        if isinstance(secret, str):
+            checks.text("secret", secret)
+
+
+def _keys(secret: Secret) -> list[bytes]:
+    secrets = [secret] if isinstance(secret, str | bytes) else secret
+    return [key.encode() if isinstance(key, str) else key for key in secrets]
 
 
 def _given(signature: str | None) -> bytes:
     if not signature:
         raise SignatureError(f"the header {SIGNATURE} is missing")
-    checks.text("signature", signature)
+    checks.kind("signature", isinstance(signature, str), "text", signature)
     try:
         digest = bytes.fromhex(signature)
     except ValueError:
@@ -139,32 +154,20 @@ def _parsed(body: bytes) -> Event:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise WebhookError("the body is not JSON") from None
-    if not isinstance(payload, dict) or not isinstance(name := payload.get("event"), str):
+    if not isinstance(payload, dict):
+        raise WebhookError('the body is not an object with an "event"')
+    name = payload.get("event")
+    if "event" not in payload and len(payload) == 1:
+        (name,) = payload  # as Thanx sends events about purchases and the like
+    if not isinstance(name, str):
         raise WebhookError('the body is not an object with an "event"')
     kind = _KINDS.get(name)
-    if kind is None:
+    if kind is None or "event" not in payload:
         return UnknownEvent(name, payload)
     try:
-        return _structured(kind, {**payload["data"], "timestamp": payload.get("timestamp")})
-    except _MISFITS as error:
+        data = {**payload["data"], "timestamp": payload.get("timestamp")}
+        given = {name: value for name, value in data.items() if value is not None}
+        return enveloped(kind, "data")({"data": given})
+    except MISFITS as error:
         # The cause is left out: it would repeat the payload in the traceback.
         raise WebhookError(f"{name} has an unexpected shape ({type(error).__name__})") from None
-
-
-def _structured(
-    kind: type[RewardIssued | RewardBatchCompleted], data: dict[str, object]
-) -> RewardIssued | RewardBatchCompleted:
-    """The event. Optional fields of an unexpected shape are left out, so that the rest is not lost."""
-    decoder = enveloped(kind, "data")
-    given = {name: value for name, value in data.items() if value is not None}
-    try:
-        return decoder({"data": given})
-    except _MISFITS:
-        event = {
-            name: given[name] for name, field in attrs.fields_dict(kind).items() if field.default is NOTHING
-        }
-    for name in given:
-        with suppress(*_MISFITS):
-            decoder({"data": event | {name: given[name]}})
-            event[name] = given[name]
-    return decoder({"data": event})

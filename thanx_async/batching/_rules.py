@@ -1,0 +1,44 @@
+"""Decisions of micro-batching: how far apart batches are, whose fault a refusal is, what callers get."""
+
+from __future__ import annotations
+
+from thanx_async._core.errors import BadRequestError, ThanxError
+from thanx_async.batching._batch import Batch
+from thanx_async.batching._waiting_room import Reply
+from thanx_async.limiter import LimiterStatus
+
+_BUDGET_SHARE = 2 / 3
+_MAX_PACE = 2.0
+_ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
+
+
+def min_interval(status: LimiterStatus) -> float:
+    """Seconds from one batch to the next, while guests arrive steadily.
+
+    The free requests of a longer rate limit are spread over two thirds of its window. A service that spends
+    them at once would stall until the window has passed.
+    """
+    shortest = min((window.limit.seconds for window in status.windows), default=0.0)
+    intervals = [
+        window.limit.seconds * _BUDGET_SHARE / max(1, window.free)
+        for window in status.windows
+        if window.limit.seconds > shortest
+    ]
+    return min(_MAX_PACE, max(intervals, default=0.0))
+
+
+def blames_one_guest(reply: Reply) -> bool:
+    """Whether Thanx refused the batch because of one guest's value, and certainly issued nothing."""
+    return isinstance(reply, BadRequestError) and reply.code in _ONE_GUEST and not reply.in_doubt
+
+
+def as_thanx_error(error: Exception, batch: Batch | None) -> ThanxError:
+    """The error as callers get it: a `ThanxError`, in doubt if the batch is."""
+    if isinstance(error, ThanxError):
+        wrapped = error
+    else:
+        wrapped = ThanxError(f"the batch could not be sent ({type(error).__name__})")
+        wrapped.__cause__ = error
+    if batch is not None:
+        batch.mark_if_in_doubt(wrapped)
+    return wrapped
