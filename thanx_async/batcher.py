@@ -407,4 +407,4 @@ def _check_parts(client: object, guard: object, ledger: object, on_progress: obj
     if ledger is not None:
         checks.has("ledger", ledger, "an open SQLiteLedger(path)", "claim", "record", "accept", "finish")
     if on_progress is not None:
-        checks.kind("on_progress", callable(on_progress), "callable with a run", on_progress)
+        checks.callback("on_progress", on_progress, "callable with a run")
