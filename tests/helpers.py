@@ -40,6 +40,7 @@ OPTIONS = ["--campaign", TARGET["campaign_id"], "--merchant", MERCHANT, "--varia
 
 FAST = JobSpeed(identifiers_per_second=1e6, start_delay=0.01, revoke_seconds=0.01)
 ONCE = RetryPolicy(max_attempts=1)
+
 USUAL = ScriptedAnswer()
 LOST = ScriptedAnswer(fault="reset_after")
 BAD = ScriptedAnswer(400, b'{"error": {"code": "BAD_REQUEST", "message": "not like this"}}')
