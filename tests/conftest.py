@@ -7,6 +7,7 @@ import pytest
 
 from thanx_async import SQLiteLedger, ThanxClient
 from thanx_async.emulator import Emulator
+from thanx_async.jobs._schedule import PollSchedule
 
 pytest_plugins = ["thanx_async.pytest_plugin"]  # not the installed copy, so that its coverage is measured
 
@@ -48,6 +49,15 @@ async def emulator() -> AsyncIterator[Emulator]:
 async def client(emulator: Emulator) -> AsyncIterator[ThanxClient]:
     async with ThanxClient("client", "s3cret-token", base_url=emulator.url) as opened:
         yield opened
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the real clock nobody waits a second for the first look at a job of a hundredth."""
+    usual = PollSchedule.due
+    monkeypatch.setattr(
+        PollSchedule, "due", lambda self, course: min(usual(self, course), course.polled_at + 0.02)
+    )
 
 
 @pytest.fixture

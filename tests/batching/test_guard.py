@@ -28,7 +28,7 @@ UNKNOWN = [f"unknown{number}@example.com" for number in range(100)]
 
 
 @pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
+async def emulator(soon: None) -> AsyncIterator[Emulator]:
     async with Emulator(limits=[], speed=FAST) as running:
         yield running
 

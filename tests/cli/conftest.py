@@ -1,9 +1,11 @@
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import FAST, in_thread
+from thanx_async import RateLimit, SQLiteRateLimiter
 from thanx_async.emulator import Emulator
 
 
@@ -16,8 +18,10 @@ def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A quick emulator to which the environment points."""
+def served(soon: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """A quick emulator to which the environment points, for one request after the other."""
+    in_turn = partial(SQLiteRateLimiter, limits=[RateLimit(1, 0.01)])
+    monkeypatch.setattr("thanx_async.cli._client.SQLiteRateLimiter", in_turn)
     with in_thread(Emulator(limits=[], speed=FAST)) as emulator:
         monkeypatch.setenv("THANX_BASE_URL", emulator.url)
         monkeypatch.setenv("THANX_CLIENT_ID", "client")

@@ -26,13 +26,20 @@ def doubtful(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str
     return command
 
 
+def refused(served: Emulator, command: list[str], *answers: ScriptedAnswer) -> int:
+    """The exit status of a command whose requests get these answers, and then nothing but 401."""
+    served.script(*answers, *[UNAUTHORIZED] * 10)
+    status = run(command)
+    served._script.clear()
+    return status
+
+
 def test_the_same_command_goes_on(
     served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A stopped command started again finishes the rest; a third time it says that all is done."""
     command = ["issue", written(tmp_path / "a.txt", *guests(25)), *OPTIONS, "--batch-size", "10"]
-    served.script(USUAL, UNAUTHORIZED)
-    assert run(command) == 3
+    assert refused(served, command, USUAL) == 3
     assert counts(capsys.readouterr().out)["unsent"] == 15
     assert run(command) == 0
     printed = capsys.readouterr()
@@ -52,8 +59,7 @@ def test_the_same_command_goes_on(
 def test_a_changed_file(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that has changed since its run was stopped is not issued under the same run."""
     command = ["issue", written(tmp_path / "a.txt", *guests(25)), *OPTIONS, "--batch-size", "10"]
-    served.script(USUAL, UNAUTHORIZED)
-    assert run(command) == 3
+    assert refused(served, command, USUAL) == 3
     written(tmp_path / "a.txt", *guests(25, start=100))
     assert run(command) == 2
     assert "batch 0, recorded as positions 0 to 9 (10 guests), now holds other" in capsys.readouterr().err
@@ -65,10 +71,8 @@ def test_a_refused_run_does_not_go_on(
 ) -> None:
     """Other settings than those of the run are named as they were typed, and nothing is said to go on."""
     command = ["issue", written(tmp_path / "a.txt", *guests(25)), *OPTIONS, "--run-id", "march"]
-    served.script(UNAUTHORIZED)
-    assert run([*command, "--batch-size", "10"]) == 3
-    served.script(USUAL, UNAUTHORIZED)
-    assert run([*command, "--batch-size", "10"]) == 3
+    assert refused(served, [*command, "--batch-size", "10"]) == 3
+    assert refused(served, [*command, "--batch-size", "10"], USUAL) == 3
     capsys.readouterr()
     assert run([*command, "--batch-size", "5"]) == 2
     printed = capsys.readouterr().err
@@ -168,11 +172,9 @@ def test_resume_that_cannot_do_it_all(
     served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What had not been sent needs the file, and an error is reported as such."""
-    served.script(LOST, UNAUTHORIZED)
     command = ["issue", written(tmp_path / "a.txt", *guests(25)), *OPTIONS, "--batch-size", "10"]
-    assert run([*command, "--run-id", "march"]) == 3
-    served.script(UNAUTHORIZED)
-    assert run(["resume", "march"]) == 3
+    assert refused(served, [*command, "--run-id", "march"], LOST) == 3
+    assert refused(served, ["resume", "march"]) == 3
     assert "stopped: HTTP 401" in capsys.readouterr().err
     assert run(["resume", "march"]) == 3
     assert "Not all of the file was sent: run `issue` with it again" in capsys.readouterr().out

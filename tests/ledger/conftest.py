@@ -11,7 +11,7 @@ from thanx_async.emulator import Emulator
 
 
 @pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
+async def emulator(soon: None) -> AsyncIterator[Emulator]:
     async with Emulator(limits=[], speed=FAST) as running:
         yield running
 
