@@ -36,7 +36,8 @@ _TRUNK_ZERO = re.compile(r"\(\s*0\s*\)")
 # them within its lengths, 64 characters before the @ and 254 in all.
 _PLAIN_FIRST = _ATOM.replace("'", "")  # which before an address is a spreadsheet's mark of text
 _PLAIN_LABEL = r"[a-z0-9][a-z0-9-]{0,40}+(?<!-)\."
-_PLAIN_EMAIL = rf"{_PLAIN_FIRST}{_ATOM}{{0,31}}+(?:\.{_ATOM}{{1,15}}+){{0,2}}+@{_PLAIN_LABEL}(?:{_PLAIN_LABEL}){{0,2}}+[a-z]{{1,40}}+"
+_PLAIN_LOCAL = rf"{_PLAIN_FIRST}{_ATOM}{{0,31}}+(?:\.{_ATOM}{{1,15}}+){{0,2}}+"
+_PLAIN_EMAIL = rf"{_PLAIN_LOCAL}@{_PLAIN_LABEL}(?:{_PLAIN_LABEL}){{0,2}}+[a-z]{{1,40}}+"
 # The phone numbers are a subset of _PHONE: those without a 0 where a trunk prefix could be.
 _PLAIN_PHONE = r"\+(?:1[0-9]{10}+|[2-9][0-9][1-9](?!(?<=353|358|966|971|972)0)[0-9]{5,12}+)"
 _PLAIN_LINES = re.compile(rf"(?:{_PLAIN_PHONE}\n|{_PLAIN_EMAIL}\n)*+")
