@@ -319,7 +319,7 @@ class AsyncBatcher:
             ThanxError: Thanx refused a poll, such as with a 401 or a 404. Outages are waited out.
         """
         checks.timeout(timeout)
-        return await self._open_collector.outcome_for(normalise(identifier), timeout=timeout)
+        return await self._open_collector.outcome_for(normalise(identifier), timeout)
 
     async def aclose(self, *, timeout: float | None = None) -> CloseReport:
         """Stop taking guests, send everyone still waiting without lingering, and wait for the answers.
