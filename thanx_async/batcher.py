@@ -316,7 +316,7 @@ class AsyncBatcher:
         Raises:
             ConfigurationError: the guest is not remembered.
             AddTimeoutError: the guest is still on the way, or in doubt; call again.
-            BatcherClosedError: the guest was taken out, or the batcher was closed, before there was an answer.
+            BatcherClosedError: the guest was taken out, or the batcher was closed, before an answer.
             JobTimeoutError: the job is still running; call again.
             ThanxError: the error that ended the guest's batch, if its caller had stopped waiting; or Thanx
                 refused a poll, such as with a 401 or a 404. Outages are waited out.
