@@ -11,7 +11,7 @@ def plain(count: int) -> Iterator[str]:
         if number % 5:
             yield f"guest{number}@example.com"
         else:
-            yield f"+1415{number:08d}"
+            yield f"+49151{number:08d}"
 
 
 def exported(count: int) -> Iterator[str]:

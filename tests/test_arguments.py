@@ -1,5 +1,6 @@
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -142,3 +143,21 @@ def test_times_without_end() -> None:
 async def test_paths_may_be_objects(tmp_path: Path) -> None:
     """A path is a text or what `pathlib` makes."""
     assert SQLiteLedger(tmp_path / "a").path == SQLiteLedger(str(tmp_path / "a")).path
+
+
+class AsyncHook:
+    async def __call__(self, record: object) -> None:
+        raise AssertionError
+
+
+async def async_hook(record: object) -> None:
+    raise AssertionError
+
+
+@pytest.mark.parametrize("hook", [async_hook, AsyncHook(), partial(async_hook, None)])
+def test_callbacks_that_nobody_would_await_are_refused(hook: Callable[..., object]) -> None:
+    """An async function in place of a plain one would be called and never run."""
+    with pytest.raises(ConfigurationError, match="hook must be a plain function"):
+        ThanxClient("c", "t", hook=hook)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(ConfigurationError, match="on_progress must be a plain function"):
+        AsyncBatcher(ThanxClient("c", "t"), **TARGET, on_progress=hook)  # type: ignore[arg-type]  # likewise

@@ -14,6 +14,9 @@ import orjson
 
 from thanx_async.models import IssuanceFailure, IssuanceJob, counted
 
+SERVICE_RUNS = "service-"
+"""How the ids of runs begin that have no input, and end in 32 hexadecimal digits."""
+
 
 def batch_key(run_id: str, number: int) -> str:
     """The idempotency key of a run's batch, derived from run and number, whatever the content."""

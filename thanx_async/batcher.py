@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
+from thanx_async._batches import SERVICE_RUNS
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, LedgerError, ServerError, TransportError
 from thanx_async._core.tasks import Home
@@ -38,12 +39,11 @@ from thanx_async.batching import (
 from thanx_async.client import ThanxClient, internals
 from thanx_async.identifiers import MAX_BATCH, normalise
 from thanx_async.jobs import JobHandle
-from thanx_async.ledger import SERVICE_RUNS
 from thanx_async.models import check_target
 
 if TYPE_CHECKING:
     from thanx_async.batching import Recorder
-    from thanx_async.ledger import SERVICE_RUNS, Ledger
+    from thanx_async.ledger import Ledger
 
 __all__ = [
     "AsyncBatcher",
@@ -298,7 +298,9 @@ class AsyncBatcher:
                 if Thanx may have acted on it.
         """
         checks.timeout(timeout)
-        return await self._open_collector.add(normalise(identifier), timeout)
+        reply = self._open_collector.add(normalise(identifier), timeout)
+        del identifier  # tools that record the local variables of errors would record the guest
+        return await reply
 
     async def outcome(self, identifier: object, *, timeout: float | None = None) -> Outcome:
         """Wait for the latest job of a guest who was added, and tell the guest's outcome.
@@ -410,4 +412,4 @@ def _check_parts(client: object, guard: object, ledger: object, on_progress: obj
     if ledger is not None:
         checks.has("ledger", ledger, "an open SQLiteLedger(path)", "claim", "record", "accept", "finish")
     if on_progress is not None:
-        checks.kind("on_progress", callable(on_progress), "callable with a run", on_progress)
+        checks.callback("on_progress", on_progress, "callable with a run")

@@ -198,9 +198,10 @@ class ThanxClient:
         values = checked_values(identifiers)
         body = wire.issue_body(campaign_id, merchant_id, variant_id, values)
         key = str(uuid4()) if idempotency_key is None else header("idempotency_key", idempotency_key)
-        request = wire.issue_rewards(body, key)
+        request, total = wire.issue_rewards(body, key), len(values)
+        del identifiers, values  # tools that record the local variables of errors would record guests
         job = await self._transport.deliver(request, Delivery())
-        return self._jobs.accepted(job, merchant_id=merchant_id, total=len(values))
+        return self._jobs.accepted(job, merchant_id=merchant_id, total=total)
 
     async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob:
         """Fetch a snapshot of a job. Like every request that only reads, it waits behind issuing."""

@@ -26,7 +26,7 @@ _TRUNK_COUNTRIES = (
 _TRUNK = re.compile(rf"\+(?:{_TRUNK_COUNTRIES})0")
 _PHONE_DIGITS = rf"\+(?:1[0-9]{{10}}+|(?!(?:{_TRUNK_COUNTRIES})0)[2-9][0-9]{{7,14}}+)"
 _PHONE = re.compile(_PHONE_DIGITS)
-_TAIL = re.compile(r"[./]\s*\d\Z|[^\S \u00a0\u2000-\u200a\u202f]")
+_ODD_SPACE = re.compile(r"[^\S \u00a0\u2000-\u200a\u202f]")
 _SPREADSHEET_TEXT = "'"
 _SEPARATOR = r"\s().\-/\u00a0\u2010-\u2015\u202f"
 _SEPARATORS = re.compile(rf"[{_SEPARATOR}]+")
@@ -34,11 +34,12 @@ _DIALLED = re.compile(rf"[{_SEPARATOR}+0-9]*")
 _TRUNK_ZERO = re.compile(r"\(\s*0\s*\)")
 # Lines of normalized values. The addresses are a subset of _EMAIL that is quick to match: the bounds keep
 # them within its lengths, 64 characters before the @ and 254 in all.
+_PLAIN_FIRST = _ATOM.replace("'", "")  # which before an address is a spreadsheet's mark of text
 _PLAIN_LABEL = r"[a-z0-9][a-z0-9-]{0,40}+(?<!-)\."
-_PLAIN_EMAIL = (
-    rf"{_ATOM}{{1,32}}+(?:\.{_ATOM}{{1,15}}+){{0,2}}+@{_PLAIN_LABEL}(?:{_PLAIN_LABEL}){{0,2}}+[a-z]{{1,40}}+"
-)
-_PLAIN_LINES = re.compile(rf"(?:{_PHONE_DIGITS}\n|(?!')(?:{_PLAIN_EMAIL})\n)*+")
+_PLAIN_EMAIL = rf"{_PLAIN_FIRST}{_ATOM}{{0,31}}+(?:\.{_ATOM}{{1,15}}+){{0,2}}+@{_PLAIN_LABEL}(?:{_PLAIN_LABEL}){{0,2}}+[a-z]{{1,40}}+"
+# The phone numbers are a subset of _PHONE: those without a 0 where a trunk prefix could be.
+_PLAIN_PHONE = r"\+(?:1[0-9]{10}+|[2-9][0-9][1-9](?!(?<=353|358|966|971|972)0)[0-9]{5,12}+)"
+_PLAIN_LINES = re.compile(rf"(?:{_PLAIN_PHONE}\n|{_PLAIN_EMAIL}\n)*+")
 
 
 @attrs.frozen
@@ -102,7 +103,7 @@ def normalise_all(items: Sequence[object]) -> tuple[list[str], dict[int, str]]:
         joined = _lines(texts)
     except TypeError:
         return _normalise_each(items)
-    if set(map(type, texts)) != {str}:  # a subclass may compare, hash or lower as it likes
+    if [*map(type, texts)].count(str) != len(texts):  # a subclass may compare, hash or lower as it likes
         return _normalise_each(items)
     if joined.count("\n") == len(texts) and _PLAIN_LINES.fullmatch(joined):
         return texts, {}
@@ -249,7 +250,7 @@ def _phone(text: str) -> str:
     if _TRUNK_ZERO.search(text):
         raise InvalidIdentifierError('the phone number has a trunk prefix "(0)", which E.164 leaves out')
     text = text.strip().removeprefix(_SPREADSHEET_TEXT)
-    if _TAIL.search(text):
+    if text[:-1].rstrip().endswith((".", "/")) or (not text.isprintable() and _ODD_SPACE.search(text)):
         raise InvalidIdentifierError("the phone number is followed by something else")
     value = _SEPARATORS.sub("", text)
     if _PHONE.fullmatch(value):

@@ -366,3 +366,18 @@ async def test_a_lost_answer_to_a_revocation_is_looked_up(emulator: Emulator, cl
     job = {"id": other.handles[0].id, "state": "completed", "success_count": 5}
     emulator.script(ScriptedAnswer(202, orjson.dumps({"issuance_job": job})))
     assert [left.reason for left in (await other.revoke()).not_revoked] == ["the job is completed"]
+
+
+async def test_whoever_had_no_reward_is_not_told_of_a_revocation(
+    emulator: Emulator, client: ThanxClient
+) -> None:
+    """A revoked job says nothing of its failures any more: what it said before stands."""
+    run = await batcher(client).issue(["unknown@example.com", *guests(2)])
+    (handle,) = run.handles
+    silent = b'{"issuance_job": {"id": "%b", "state": "revoked", "total_count": 3, "success_count": 2}}'
+    await handle.wait()
+    emulator.script(ScriptedAnswer(202, silent % handle.id.encode()))
+    await run.revoke()
+    reasons = {row.position: row.reason for row in run.report().failed}
+    assert reasons[0] == "User not found"
+    assert reasons[1] == reasons[2] == "reward revoked"

@@ -29,7 +29,7 @@ def answer(status: int, payload: object) -> Answer:
 def test_the_body_is_the_documented_one() -> None:
     """The bytes of a request are JSON of the documented shape, in the given order."""
     body = wire.issue_body('c"1', "m", "v", ["jane@x.com", "+14155551234"])
-    assert orjson.loads(body) == {
+    assert orjson.loads(bytes(body)) == {
         "campaign_id": 'c"1',
         "merchant_id": "m",
         "variant_id": "v",

@@ -13,8 +13,9 @@ import pytest
 from tests.helpers import TARGET, guests, recording
 from tests.ledger.test_store import BODY, RUN, batch
 from thanx_async import AsyncBatcher, BatchError, ConfigurationError, LedgerError, SQLiteLedger, ThanxClient
+from thanx_async._batches import SERVICE_RUNS
 from thanx_async.emulator import Emulator
-from thanx_async.ledger import SERVICE_RUNS, BatchOutcome, BatchState, RunProgress
+from thanx_async.ledger import BatchOutcome, BatchState, RunProgress
 
 pytestmark = pytest.mark.realtime
 DONE = BatchOutcome("completed", 2, ((1, "User not found"),))

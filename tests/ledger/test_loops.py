@@ -100,7 +100,8 @@ async def test_an_opening_that_fails_leaves_no_thread(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-async def test_a_forked_child_takes_nothing_away(ledger: SQLiteLedger, path: Path) -> None:
+@pytest.mark.parametrize("by_hand", [True, False])
+async def test_a_forked_child_takes_nothing_away(ledger: SQLiteLedger, path: Path, *, by_hand: bool) -> None:
     """A child that inherits an open ledger cannot use it, and closing it there leaves the parent its claims
     and its bytes."""
     await ledger.claim(RUN)
@@ -109,7 +110,7 @@ async def test_a_forked_child_takes_nothing_away(ledger: SQLiteLedger, path: Pat
     if child == 0:
         try:
             asyncio.events._set_running_loop(None)
-            asyncio.run(_as_a_child(ledger))
+            asyncio.run(_as_a_child(ledger, by_hand=by_hand))
         except BaseException:  # noqa: BLE001 - told by the exit status
             os._exit(1)
         os._exit(0)
@@ -122,10 +123,10 @@ async def test_a_forked_child_takes_nothing_away(ledger: SQLiteLedger, path: Pat
     await ledger.record(batch(1), BODY)
 
 
-async def _as_a_child(ledger: SQLiteLedger) -> None:
+async def _as_a_child(ledger: SQLiteLedger, *, by_hand: bool) -> None:
     with pytest.raises(ConfigurationError, match="before this process was forked"):
         await ledger.runs()
-    await ledger.aclose()
+    await (ledger.aclose() if by_hand else ledger.__aexit__(None, None, None))
     async with ledger:
         assert len(await ledger.runs()) == 1
 

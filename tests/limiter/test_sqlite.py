@@ -567,3 +567,18 @@ def test_the_repr_shows_file_and_state(path: Path) -> None:
     assert repr(limiter) == (
         f"<SQLiteRateLimiter {path}: 0 of 5 in 1 s, 0 of 2,000 in 900 s; 0 waiting, 0 refused>"
     )
+
+
+@pytest.mark.parametrize("polls", [False, True])
+def test_a_request_that_is_cancelled_at_once_leaves_no_ticket(path: Path, *, polls: bool) -> None:
+    """Nobody waits for the turn of a request that is gone, whoever else of its process was just admitted."""
+    limits = [RateLimit(1, 0.5)]
+
+    async def main() -> None:
+        limiters = [SQLiteRateLimiter(path, limits) for _ in range(3)]
+        requests = [(0.0, "answer", polls), *[(0.0, "answer", False)] * 2, (0.0, "cancel", False)]
+        await course(limiters, requests)
+        assert stored(path).tickets == []
+
+    with virtual():
+        on_virtual_time(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from inspect import iscoroutinefunction
 from math import inf
 from pathlib import Path
 from typing import TypeGuard
@@ -87,6 +88,13 @@ def kind(name: str, right: bool, what: str, value: object) -> None:
     """Raise unless ``right``; ``what`` says what the argument must be."""
     if not right:
         raise wrong(name, f"must be {what}, not {_shown(value)}")
+
+
+def callback(name: str, value: object, what: str) -> None:
+    """A function that is called and not awaited."""
+    kind(name, callable(value), what, value)
+    if any(iscoroutinefunction(call) for call in (value, getattr(value, "__call__", None))):  # noqa: B004
+        raise wrong(name, "must be a plain function: nobody would await an async one")
 
 
 def unpicklable(what: str, instead: str) -> ConfigurationError:

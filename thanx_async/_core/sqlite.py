@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from errno import EACCES, EINVAL, EISDIR
 from pathlib import Path
+from threading import Lock
 from time import monotonic, sleep
 
 import attrs
@@ -193,12 +194,15 @@ def leave_to_parent(connection: sqlite3.Connection | None) -> None:
         _INHERITED.append(connection)
 
 
-def close(connection: sqlite3.Connection, process: int) -> None:
-    """Close a connection, but only in the process that opened it."""
-    if process == os.getpid():
-        connection.close()
-    else:
+def close_idle(connection: sqlite3.Connection, in_use: Lock, process: int) -> None:
+    """Close a connection, but only in the process that opened it, and only if no thread is using it.
+
+    A transaction may be waiting for another process, and the end of this process does not wait for it.
+    """
+    if process != os.getpid():
         leave_to_parent(connection)
+    elif in_use.acquire(blocking=False):
+        connection.close()
 
 
 def _check(connection: sqlite3.Connection, form: Format, failure: Failure) -> None:

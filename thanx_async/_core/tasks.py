@@ -37,12 +37,12 @@ class Home:
     @property
     def is_forked(self) -> bool:
         """Whether a parent of this process opened the object."""
-        return self.is_open and self._process != os.getpid()
+        return self._loop is not None and self._process != os.getpid()
 
     @property
     def is_lost(self) -> bool:
         """Whether the object must be opened again: its loop is closed, or belongs to a parent process."""
-        return self.is_open and (self.is_forked or (self._loop is not None and self._loop.is_closed()))
+        return self._loop is not None and (self._loop.is_closed() or self.is_forked)
 
     def enter(self) -> bool:
         """Enter a block. Returns whether it is the first one, which opens the object.

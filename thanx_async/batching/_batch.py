@@ -10,7 +10,7 @@ from thanx_async._batches import BatchOutcome, batch_key, outcome_of
 from thanx_async._core.errors import BadRequestError, ThanxError
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._report import BatchRange, GuestRow
-from thanx_async.http import Delivery
+from thanx_async.http import Delivery, wire
 from thanx_async.instrumentation import BatchEvent, BatchFate
 from thanx_async.jobs import JobHandle
 
@@ -185,7 +185,7 @@ class Batch:
 
     def replay(self, body: bytes) -> None:
         """Send the batch again with these recorded bytes."""
-        self._body = body
+        self._body = wire.Body(body)
 
     def adopt(self, record: BatchRecord, handle: JobHandle | None, *, held: bool, keep_values: bool) -> None:
         """Take over the recorded fate.

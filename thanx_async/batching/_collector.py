@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextvars import Context
 from uuid import uuid4
 
-from thanx_async._batches import Positions
+from thanx_async._batches import SERVICE_RUNS, Positions
 from thanx_async._core.errors import BadRequestError, LedgerError, ThanxError
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
@@ -31,7 +31,6 @@ from thanx_async.batching._waiting_room import (
     tell_in_slices,
 )
 from thanx_async.jobs import JobHandle
-from thanx_async.ledger import SERVICE_RUNS
 
 _log = logging.getLogger("thanx_async.batching")
 
@@ -93,7 +92,7 @@ class Collector:
         left = [] if self._doubts is None else self._doubts.left
         return CloseReport(tuple(self._unsent), (*self._in_doubt, *left))
 
-    async def add(self, value: str, timeout: float | None) -> JobHandle:
+    def add(self, value: str, timeout: float | None) -> Coroutine[object, object, JobHandle]:
         """Wait until Thanx has accepted the guest's batch.
 
         Raises:
@@ -102,7 +101,7 @@ class Collector:
         """
         if self._closing:
             raise closed_error("the batcher is closed: nothing was sent for this guest")
-        return await self._waiting.wait(value, timeout)
+        return self._waiting.wait(value, timeout)
 
     async def outcome_for(self, value: str, timeout: float | None) -> Outcome:
         """Wait until the guest's batch is accepted, if it is on the way, and then for its job.

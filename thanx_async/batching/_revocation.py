@@ -34,6 +34,7 @@ async def _revoke(batch: Batch, handle: JobHandle) -> tuple[int, str | None]:
     """Revoke one job. Returns the number of rewards revoked, and the reason if it was not revoked."""
     try:
         job = await handle.wait()
+        batch.settle_from_job()  # a revoked job no longer tells who had got no reward
         rewards = 0 if job.state == "revoked" else job.success_count
         if job.state != "revoked":
             await _request_revocation(handle)

@@ -126,6 +126,7 @@ class WaitingRoom:
             ThanxError: the reply.
         """
         guest, caller = self._join(value)
+        del value  # see `AsyncBatcher.add`
         try:
             async with asyncio.timeout(timeout) as scope:
                 return result_of(await caller)

@@ -9,7 +9,6 @@ import aiohttp
 from yarl import URL
 
 from thanx_async._core.errors import (
-    APIError,
     ConfigurationError,
     ConnectionFailedError,
     InvalidResponseError,
@@ -32,7 +31,6 @@ _ERRORS = 400
 _START = 200
 _LARGEST = 2**24
 """Bytes of an answer, decoded. One of 10,000 failures with long reasons fits."""
-_SECRET = 8
 
 
 def once() -> aiohttp.ClientMiddlewareType:
@@ -54,41 +52,57 @@ def once() -> aiohttp.ClientMiddlewareType:
     return middleware
 
 
-async def read(response: aiohttp.ClientResponse, token: str) -> wire.Answer:
-    """The whole answer; where it repeats the token, it does so no longer."""
+async def read(response: aiohttp.ClientResponse, mask: Callable[[bytes], bytes]) -> wire.Answer:
+    """The whole answer.
+
+    Args:
+        response: its status and headers have arrived.
+        mask: removes the token from a body that repeats it.
+    """
     received = bytearray()
+    broken = await _receive(response, received)
+    body = mask(bytes(received))
+    received.clear()
+    if broken is None:
+        return wire.Answer(response.status, response.headers, body)
+    if response.status >= _ERRORS:
+        raise wire.api_error(wire.Answer(response.status, response.headers, b"")) from broken
+    if isinstance(broken, _TooLarge):
+        what = f"the answer has more than {_LARGEST:,} bytes"
+    elif isinstance(broken, aiohttp.ClientPayloadError):
+        what = f"the answer broke off after {len(body)} bytes"
+    else:
+        raise broken
+    message, start = f"HTTP {response.status}: {what}", body[:_START]
+    raise InvalidResponseError(message, status=response.status, body_start=start) from broken
+
+
+async def _receive(response: aiohttp.ClientResponse, received: bytearray) -> Exception | None:
+    """Receive the body. Returns the error that ended it early.
+
+    A server may send gigabytes, or a few bytes that become gigabytes: the rest of these is not read.
+    """
     try:
         async for chunk in response.content.iter_any():
             received += chunk
             if len(received) > _LARGEST:
-                raise _too_large(response, _without(bytes(received[:_START]), token))
+                return _TooLarge()
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        if response.status >= _ERRORS:
-            raise wire.api_error(wire.Answer(response.status, response.headers, b"")) from error
-        if not isinstance(error, aiohttp.ClientPayloadError):
-            raise
-        raise InvalidResponseError(
-            f"HTTP {response.status}: the answer broke off after {len(received)} bytes",
-            status=response.status,
-            body_start=_without(bytes(received[:_START]), token),
-        ) from error
-    return wire.Answer(response.status, response.headers, _without(bytes(received), token))
+        return without_frames(error)
+    return None
 
 
-def _without(body: bytes, token: str) -> bytes:
-    """The body without the token; a very short one may be part of any word."""
-    return body.replace(token.encode(), b"[masked]") if len(token) >= _SECRET else body
+class _TooLarge(Exception):  # noqa: N818 - never raised
+    """An answer has too many bytes."""
 
 
-def _too_large(response: aiohttp.ClientResponse, start: bytes) -> APIError | InvalidResponseError:
-    """The rest is not read: a server may send gigabytes, or a few bytes that become gigabytes."""
-    if response.status >= _ERRORS:
-        return wire.api_error(wire.Answer(response.status, response.headers, b""))
-    return InvalidResponseError(
-        f"HTTP {response.status}: the answer has more than {_LARGEST:,} bytes",
-        status=response.status,
-        body_start=start,
-    )
+def without_frames(error: Exception) -> Exception:
+    """The error without the frames of its whole chain, whose local variables hold the token and guests."""
+    found: BaseException | None = error
+    while found is not None:
+        found.__traceback__ = None
+        found = found.__cause__ or found.__context__
+    return error
 
 
 class Upload(io.BytesIO):
@@ -127,7 +141,8 @@ def _unsent(error: Exception, what: str) -> ThanxError:
         case TimeoutError():
             return RequestTimeoutError(f"no connection to {what} within the timeout", in_doubt=False)
         case aiohttp.ClientConnectorError():
-            why = _words(error.os_error)
+            # An error of a certificate has no other in releases of aiohttp before 3.13.
+            why = _words(getattr(error, "certificate_error", None) or error.os_error)
             return ConnectionFailedError(f"cannot connect to {what}: {why}", in_doubt=False)
         case aiohttp.ClientHttpProxyError(status=407):
             return ConfigurationError(

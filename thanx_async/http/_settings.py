@@ -74,7 +74,7 @@ def check_parts(session: object, timeout: object, retry: object, limiter: object
     checks.kind("retry", isinstance(retry, RetryPolicy), "a RetryPolicy(max_attempts=3)", retry)
     if limiter is not None:
         checks.has("limiter", limiter, "a RateLimiter", "slot", "status", "limits")
-    checks.kind("hook", callable(hook), "callable with a record", hook)
+    checks.callback("hook", hook, "callable with a record")
 
 
 def unpicklable() -> ConfigurationError:

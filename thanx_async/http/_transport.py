@@ -21,7 +21,7 @@ from thanx_async._core.errors import (
 )
 from thanx_async._core.tasks import foreign_cancellation, is_being_cancelled
 from thanx_async.http import _wire as wire
-from thanx_async.http._aiohttp import SURELY_UNSENT, Upload, error_of, read
+from thanx_async.http._aiohttp import SURELY_UNSENT, Upload, error_of, read, without_frames
 from thanx_async.http._delivery import Delivery, Sending
 from thanx_async.http._session import HomeSession
 from thanx_async.http._settings import unpicklable
@@ -33,6 +33,7 @@ from thanx_async.retry import KEYS_LAST, RetryPolicy
 T = TypeVar("T")
 
 _MIN_REPORTED_WAIT = 0.001
+_MIN_TOKEN = 8
 
 
 def _now() -> float:
@@ -232,16 +233,13 @@ class Transport:
     async def _send(self, session: aiohttp.ClientSession, call: _Call[T], slot: Slot) -> wire.Answer:
         request, sending = call.request, call.sending
         url = URL(self._base_url + request.path, encoded=True).with_query(request.params)
-        headers = dict(self._headers)
-        if request.idempotency_key is not None:
-            headers["X-Idempotency-Key"] = request.idempotency_key
         answered = False
         try:
             async with session.request(
                 request.method,
                 url,
                 data=Upload(request.body, sending.begin) if request.body else None,
-                headers=headers,
+                headers=self._headers_of(request),
                 timeout=self._timeout,
                 allow_redirects=False,
                 raise_for_status=False,
@@ -251,17 +249,26 @@ class Transport:
             ) as response:
                 answered = True
                 slot.answered(response.status, response.headers)
-                return await read(response, self._token)
+                return await read(response, self._mask)
         except ThanxError:
             raise
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            # The repr of a ClientResponseError shows the token.
-            cause = None if isinstance(error, aiohttp.ClientResponseError) else error
-            raise error_of(error, url, begun=answered or _may_have_begun(call, error)) from cause
         except Exception as error:
-            if answered:  # of a limiter, which is not ours to explain
-                raise
-            raise error_of(error, url, begun=_may_have_begun(call, error)) from error
+            if answered and not isinstance(error, aiohttp.ClientError | OSError):
+                raise  # of a limiter, which is not ours to explain
+            failure = error_of(error, url, begun=answered or _may_have_begun(call, error))
+            # The repr of a ClientResponseError shows the token.
+            hidden = isinstance(error, aiohttp.ClientResponseError)
+            failure.__cause__ = None if hidden else without_frames(error)
+        raise failure  # outside of the block, so that aiohttp's error is not its context
+
+    def _headers_of(self, request: wire.Request) -> dict[str, str]:
+        """In no local variable here, since tools that record those would record the token."""
+        key = request.idempotency_key
+        return {**self._headers, **({} if key is None else {"X-Idempotency-Key": key})}
+
+    def _mask(self, body: bytes) -> bytes:
+        """The body without the token; a very short one may be part of any word."""
+        return body.replace(self._token.encode(), b"[masked]") if len(self._token) >= _MIN_TOKEN else body
 
 
 def _may_have_begun(call: _Call[T], error: Exception) -> bool:

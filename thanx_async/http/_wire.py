@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 API_VERSION = "v4.0"
 _BODY_START = 200
+_NO_JSON = object()
 _SLICE = 1_000
 _LONGEST_KIND = 100
 _LONGEST_ID = 200
@@ -61,6 +62,13 @@ class Answer:
     body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
 
 
+class Body(bytes):
+    """A request body. Its repr hides the guests from tools that record local variables."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} bytes>"
+
+
 def issue_body(campaign_id: str, merchant_id: str, variant_id: str, values: Sequence[str]) -> bytes:
     """The body of an Issue Rewards request for normalized identifiers.
 
@@ -71,7 +79,7 @@ def issue_body(campaign_id: str, merchant_id: str, variant_id: str, values: Sequ
     parts = [target[:-1], b',"identifiers":[']
     for first in range(0, len(values), _SLICE):
         parts += [b"," if first else b"", _members(values[first : first + _SLICE])]
-    return b"".join([*parts, b"]}"])
+    return Body(b"".join([*parts, b"]}"]))
 
 
 def _members(values: Sequence[str]) -> bytes:
@@ -116,19 +124,39 @@ def decode(answer: Answer, decoder: Callable[[object], T]) -> T:
     """
     if answer.status >= 400:
         raise api_error(answer)
-    try:
-        payload = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        # The cause is left out here and below: it would repeat the payload in the traceback.
-        raise _invalid(answer, f"{_content(answer)} instead of JSON") from None
+    found = _decoded(answer, decoder)
+    if isinstance(found, _Misfit):
+        raise _invalid(answer, found.what)
+    return found
+
+
+@attrs.frozen
+class _Misfit:
+    """What an answer is in place of the model."""
+
+    what: str
+
+
+def _decoded(answer: Answer, decoder: Callable[[object], T]) -> T | _Misfit:
+    """In a function of its own, so that neither the payload nor a decoder's error is in a traceback."""
+    payload = _parsed(answer.body)
+    if payload is _NO_JSON:
+        return _Misfit(f"{_content(answer)} instead of JSON")
     if not 200 <= answer.status < 300:
-        raise _invalid(answer, _content(answer))
+        return _Misfit(_content(answer))
     try:
         return decoder(payload)
     except AnotherJob:
-        raise _invalid(answer, "another job than was asked for") from None
+        return _Misfit("another job than was asked for")
     except MISFITS as error:
-        raise _invalid(answer, f"JSON of an unexpected shape ({type(error).__name__})") from None
+        return _Misfit(f"JSON of an unexpected shape ({type(error).__name__})")
+
+
+def _parsed(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _NO_JSON
 
 
 def _invalid(answer: Answer, what: str) -> InvalidResponseError:
@@ -175,11 +203,7 @@ def api_error(answer: Answer) -> APIError:
 
 def _envelope(answer: Answer) -> tuple[str | None, str]:
     """The error code and message, if the body has them."""
-    try:
-        payload = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return None, ""
-    match payload:
+    match _parsed(answer.body):
         case {"error": {**error}}:
             code, message = error.get("code"), error.get("message")
             return (code if isinstance(code, str) else None), (message if isinstance(message, str) else "")

@@ -15,7 +15,6 @@ from thanx_async.ledger._protocol import (
     Ledger,
 )
 from thanx_async.ledger._records import (
-    SERVICE_RUNS,
     BatchRecord,
     BatchState,
     RunProgress,
@@ -28,7 +27,6 @@ else:
     __getattr__ = lazily(__name__, {"SQLiteLedger": "_sqlite"})  # sqlite3 is loaded only if it is used
 
 __all__ = [
-    "SERVICE_RUNS",
     "BatchOutcome",
     "BatchRecord",
     "BatchState",

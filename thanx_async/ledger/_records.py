@@ -13,9 +13,6 @@ from thanx_async._batches import BatchOutcome, Positions
 from thanx_async._core.messages import Message, Name
 from thanx_async.models import IssuanceFailure, IssuanceJob, JobSummary
 
-SERVICE_RUNS = "service-"
-"""How the ids of runs begin that have no input, and end in 32 hexadecimal digits."""
-
 
 class BatchState(StrEnum):
     """The state of a batch, which only moves forward."""

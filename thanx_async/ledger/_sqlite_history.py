@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import time
 
+from thanx_async._batches import SERVICE_RUNS
 from thanx_async._core.sqlite import transaction
-from thanx_async.ledger._records import SERVICE_RUNS, RunProgress, RunRecord
+from thanx_async.ledger._records import RunProgress, RunRecord
 from thanx_async.ledger._sqlite_runs import RUN_COLUMNS, run_of
 from thanx_async.ledger._sqlite_schema import explained
 

@@ -161,11 +161,13 @@ class SlotQueue:
         queue = self._queues[slot.lane]
         queue[slot] = change = asyncio.Event()
         admission: Admission | None = None
+        has_asked = False
         try:
             while True:
                 change.clear()
                 wait: float | None = None
                 if self._first() is slot:
+                    has_asked = True
                     admission = await self._ask(slot.lane)
                     if admission.booking:
                         return admission.booking
@@ -177,7 +179,8 @@ class SlotQueue:
                 await changed(change, wait)
         except asyncio.CancelledError:
             del queue[slot]
-            await self._leave(None)
+            if has_asked:  # the others get a new ticket; they may have their slots already, and none
+                await self._leave(None)
             raise
         finally:
             queue.pop(slot, None)
@@ -221,9 +224,7 @@ class SlotQueue:
         return admission
 
     async def _leave(self, booking: Booking | None) -> None:
-        """Give back an unused booking, and the ticket if no request is waiting."""
-        if booking is None and self.waiting:
-            return
+        """Give back the ticket, and an unused booking."""
         await self._shared.record(lambda state, _: self._pacing.withdraw(state, self._owner, booking))
         self._shared.wake_others(self)
 

@@ -46,6 +46,7 @@ class SQLiteStore:
         self.state = LimiterState()
         self._clock = Clock(lambda: wall_clock())
         self._lock = threading.Lock()
+        self._in_use = threading.Lock()
         self._process = 0
         self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
@@ -67,13 +68,14 @@ class SQLiteStore:
             if self._worker is None or self._process != os.getpid():
                 sqlite.leave_to_parent(self._connection)
                 self._connection = None
+                self._in_use = threading.Lock()
                 self._process = os.getpid()
                 self._worker = Worker("thanx-limiter")
                 weakref.finalize(self, self._worker.stop)
             return self._worker
 
     def _transact(self, change: Callable[[LimiterState, float], T]) -> T:
-        with explained(self._error):
+        with self._in_use, explained(self._error):
             if self._connection is None:
                 self._connection = self._open()
             connection = self._connection
@@ -93,7 +95,7 @@ class SQLiteStore:
     def _open(self) -> sqlite3.Connection:
         form = Format(_APPLICATION, _MIGRATIONS, durable=False, log_required=False)
         connection = connect(self.path, form, self._error)
-        weakref.finalize(self, sqlite.close, connection, os.getpid())
+        weakref.finalize(self, sqlite.close_idle, connection, self._in_use, os.getpid())
         return connection
 
     def _error(self, trouble: Trouble) -> ConfigurationError:

@@ -156,7 +156,8 @@ class LimiterState:
     def is_sound(self) -> bool:
         """Whether it can have come about by sending, so that it is safe to go by."""
         past = self.clock + _AHEAD
-        moments = [self.last, self.adjusted, self.refusal.until, self.refusal.resumed]
+        pause = self.refusal
+        moments = [self.last, self.adjusted, pause.until, pause.resumed, pause.away_since]
         moments += [time for flight in self.flights.values() for time in (flight.sent, flight.lease)]
         return (
             0 <= self.clock < _LATEST
@@ -166,7 +167,7 @@ class LimiterState:
             and all(window.is_sound(past) for window in self.windows)
             and 0 <= self.trust <= 1
             and 0 <= self.margin <= _MOST_MARGIN
-            and min(self.round_trips, self.passed_over, self.refusal.count, self.refusal.failures) >= 0
+            and min(self.round_trips, self.passed_over, pause.count, pause.failures) >= 0
             and (self.least_round_trip is None or 0 <= self.least_round_trip <= _AHEAD)
         )
 
