@@ -324,7 +324,9 @@ class AsyncBatcher:
                 refused a poll, such as with a 401 or a 404. Outages are waited out.
         """
         checks.timeout(timeout)
-        return await self._open_collector.outcome_for(normalise(identifier), timeout)
+        outcome = self._open_collector.outcome_for(normalise(identifier), timeout)
+        del identifier  # see `add`
+        return await outcome
 
     async def aclose(self, *, timeout: float | None = None) -> CloseReport:
         """Stop taking guests, send everyone still waiting without lingering, and wait for the answers.

@@ -103,14 +103,14 @@ class Collector:
             raise closed_error("the batcher is closed: nothing was sent for this guest")
         return self._waiting.wait(value, timeout)
 
-    async def outcome_for(self, value: str, timeout: float | None) -> Outcome:
+    def outcome_for(self, value: str, timeout: float | None) -> Coroutine[object, object, Outcome]:
         """Wait until the guest's batch is accepted, if it is on the way, and then for its job.
 
         Raises:
             ConfigurationError: the guest is neither on the way nor remembered.
             AddTimeoutError, JobTimeoutError, ThanxError: as for `AsyncBatcher.outcome`.
         """
-        return await self._outcomes.outcome_for(value, self._waiting.find_pending(value), timeout)
+        return self._outcomes.outcome_for(value, self._waiting.find_pending(value), timeout)
 
     async def settle_doubts(self) -> None:
         """Try once to settle what this opening has left in doubt."""

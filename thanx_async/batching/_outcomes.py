@@ -120,18 +120,28 @@ class RememberedGuests:
         """
         time_left = _countdown(timeout)
         if guest is not None:
+            del value  # see `AsyncBatcher.add`
             guest.asked_for = True
             reply = await guest.wait(time_left())
             if isinstance(reply, ThanxError) and not reply.in_doubt:
                 result_of(reply)
+            value = guest.value
+        found = self._latest(value)
+        del value
+        if found is None:
+            raise ConfigurationError(
+                "nothing is known of this guest: outcome() is for guests whose add() has returned, and"
+                f" remembers the last {self._max_guests:,}",
+                argument="identifier",
+            )
+        batch, index = found
+        return await batch.outcome(index, time_left)
+
+    def _latest(self, value: str) -> tuple[_RememberedBatch, int] | None:
         for batch in reversed(self._batches):
             if (index := batch.index_of(value)) is not None:
-                return await batch.outcome(index, time_left)
-        raise ConfigurationError(
-            "nothing is known of this guest: outcome() is for guests whose add() has returned, and remembers"
-            f" the last {self._max_guests:,}",
-            argument="identifier",
-        )
+                return batch, index
+        return None
 
 
 def _countdown(timeout: float | None) -> Callable[[], float | None]:
