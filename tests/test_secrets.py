@@ -34,6 +34,16 @@ async def added(client: ThanxClient, ledger: SQLiteLedger) -> object:
         return await batcher.add(f"{GUEST}@example.com")
 
 
+async def asked_for(client: ThanxClient, ledger: SQLiteLedger) -> object:
+    async with AsyncBatcher(client, **TARGET, linger=0) as batcher:
+        adding = asyncio.create_task(batcher.add(f"{GUEST}@example.com"))
+        await asyncio.sleep(0)
+        try:
+            return await batcher.outcome(f"{GUEST}@example.com")
+        finally:
+            await asyncio.gather(adding, return_exceptions=True)
+
+
 async def polled(client: ThanxClient, ledger: SQLiteLedger) -> object:
     return await client.get_issuance_job("job000001", merchant_id=MERCHANT)
 
@@ -73,7 +83,7 @@ def chain(error: BaseException | None) -> list[BaseException]:
     ("use", "name"),
     [
         (use, name)
-        for use in (single, bulk, added, polled)
+        for use in (single, bulk, added, asked_for, polled)
         for name in ANSWERS
         if (use, name) != (bulk, "refused")  # such a batch does not stop a run
     ],

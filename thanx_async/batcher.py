@@ -305,7 +305,8 @@ class AsyncBatcher:
     async def outcome(self, identifier: object, *, timeout: float | None = None) -> Outcome:
         """Wait for the latest job of a guest who was added, and tell the guest's outcome.
 
-        A guest who is still on the way is waited for, whatever has become of the caller of `add`.
+        A guest who is still on the way is waited for, whatever has become of the caller of `add`, and with a
+        ledger also a guest whose batch is in doubt, until the batch is settled.
 
         The batcher remembers the last ``max_waiting`` accepted guests, in at most 10,000 batches. All callers
         who wait for a job share its polls.
@@ -316,12 +317,16 @@ class AsyncBatcher:
 
         Raises:
             ConfigurationError: the guest is not remembered.
-            AddTimeoutError: the guest is still on the way; call again.
+            AddTimeoutError: the guest is still on the way, or in doubt; call again.
+            BatcherClosedError: the guest was taken out, or the batcher was closed, before an answer.
             JobTimeoutError: the job is still running; call again.
-            ThanxError: Thanx refused a poll, such as with a 401 or a 404. Outages are waited out.
+            ThanxError: the error that ended the guest's batch, if its caller had stopped waiting; or Thanx
+                refused a poll, such as with a 401 or a 404. Outages are waited out.
         """
         checks.timeout(timeout)
-        return await self._open_collector.outcome_for(normalise(identifier), timeout=timeout)
+        outcome = self._open_collector.outcome_for(normalise(identifier), timeout)
+        del identifier  # see `add`
+        return await outcome
 
     async def aclose(self, *, timeout: float | None = None) -> CloseReport:
         """Stop taking guests, send everyone still waiting without lingering, and wait for the answers.

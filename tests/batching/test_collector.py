@@ -20,6 +20,7 @@ from thanx_async import (
     Outcome,
     RateLimit,
     Slot,
+    SQLiteLedger,
     ThanxClient,
 )
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, ScriptedAnswer
@@ -405,14 +406,21 @@ def test_on_uvloop() -> None:
         lambda batcher: batcher.aclose(),
         lambda batcher: batcher.__aenter__(),
         lambda batcher: batcher.issue(["a@example.com"]),
+        lambda batcher: batcher.stream(["a@example.com"]).__aenter__(),
+        lambda batcher: batcher.resume("run-1"),
+        lambda batcher: batcher.recover(),
+        lambda batcher: batcher.__aexit__(None, None, None),
     ],
-    ids=["add", "outcome", "aclose", "open", "issue"],
+    ids=["add", "outcome", "aclose", "open", "issue", "stream", "resume", "recover", "leave"],
 )
 async def test_another_loop_is_refused_before_anything_happens(
-    emulator: Emulator, client: ThanxClient, use: Callable[[AsyncBatcher], Coroutine[object, object, object]]
+    emulator: Emulator,
+    client: ThanxClient,
+    ledger: SQLiteLedger,
+    use: Callable[[AsyncBatcher], Coroutine[object, object, object]],
 ) -> None:
     """From the loop of another thread nothing can be used, and the message says how to hand a call over."""
-    async with AsyncBatcher(client, **TARGET) as batcher:
+    async with AsyncBatcher(client, **TARGET, ledger=ledger) as batcher:
         with pytest.raises(ConfigurationError, match=r"run_coroutine_threadsafe|is open already"):
             await asyncio.to_thread(asyncio.run, use(batcher))
         loop = asyncio.get_running_loop()

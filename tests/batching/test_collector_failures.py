@@ -1,11 +1,13 @@
 """Guests who come one by one, when things go wrong and when it ends."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+import re
+from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import ContextVar
 from traceback import walk_tb
 
 import aiohttp
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,10 +32,11 @@ from thanx_async import (
     RetryPolicy,
     ThanxClient,
     ThanxError,
+    TransportError,
 )
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._sender import BatchSender
-from thanx_async.batching._waiting_room import Guest, tell_in_slices
+from thanx_async.batching._waiting_room import Guest, WaitingRoom, closed_error, tell, tell_in_slices
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.emulator.answers import Refused
 from thanx_async.errors import LedgerError
@@ -460,14 +463,16 @@ async def test_a_closed_client_is_an_answer(client: ThanxClient) -> None:
         assert not error.in_doubt
 
 
+ROOM_FOR_ALL = 40
 ADDS = st.lists(
     st.tuples(
         st.sampled_from([*guests(8), "unknown1@example.com"]),
         st.floats(0, 3),
         st.one_of(st.none(), st.floats(0, 1)),
+        st.booleans(),
     ),
     min_size=1,
-    max_size=40,
+    max_size=ROOM_FOR_ALL,
 )
 FAULTS = st.sampled_from(["reset_before", "reset_after", "truncated", "html_502", "error_500"])
 ANSWERS = st.lists(
@@ -484,13 +489,13 @@ ANSWERS = st.lists(
     adds=ADDS,
     answers=ANSWERS,
     size=st.integers(1, 6),
-    room=st.integers(1, 12),
+    room=st.sampled_from([1, 2, 5, 12, ROOM_FOR_ALL, ROOM_FOR_ALL]),
     retry=st.sampled_from([ONCE, RetryPolicy()]),
     limits=st.sampled_from([[RateLimit(1000, 1)], [RateLimit(2, 1)]]),
     close=st.one_of(st.none(), st.floats(0, 4)),
 )
 def test_every_add_has_one_answer_and_every_guest_one_reward(
-    adds: list[tuple[str, float, float | None]],
+    adds: list[tuple[str, float, float | None, bool]],
     answers: list[ScriptedAnswer],
     size: int,
     room: int,
@@ -498,15 +503,21 @@ def test_every_add_has_one_answer_and_every_guest_one_reward(
     limits: list[RateLimit],
     close: float | None,
 ) -> None:
-    """Whatever the answers, cancellations and the end: a handle stands for exactly one reward, an error
-    that is not in doubt for none, and nobody is left waiting."""
+    """Whatever the answers, cancellations and the end: each reward is of a batch that one of the guest's
+    callers knows, by its handle or its key, the outcome of a guest on the way can be asked for, and nobody
+    is left waiting."""
 
-    async def one(batcher: AsyncBatcher, name: str, after: float, patience: float | None) -> object:
+    async def one(
+        batcher: AsyncBatcher, name: str, after: float, patience: float | None, own: bool
+    ) -> object:
         await asyncio.sleep(after)
         try:
-            async with asyncio.timeout(patience):
-                return await batcher.add(name)
+            async with asyncio.timeout(None if own else patience):
+                return await batcher.add(name, timeout=patience if own else None)
         except (TimeoutError, ThanxError) as error:
+            if "Wait for outcome()" in f"{error} {fate(error)}" and room == ROOM_FOR_ALL:
+                with suppress(APIError, TransportError, BatcherClosedError):
+                    await batcher.outcome(name)
             return error
 
     async def main() -> None:
@@ -522,7 +533,7 @@ def test_every_add_has_one_answer_and_every_guest_one_reward(
                 if close is not None:
                     await asyncio.sleep(close)
                     await batcher.aclose(timeout=0.2)
-            check([(name, task.result()) for (name, _, _), task in zip(adds, tasks, strict=True)], emulator)
+            check([(name, task.result()) for (name, *_), task in zip(adds, tasks, strict=True)], emulator)
 
     on_virtual_time(main)
 
@@ -533,14 +544,29 @@ def check(results: list[tuple[str, object]], emulator: Emulator) -> None:
     for guest in {name for name, _ in results}:
         mine = [result for name, result in results if name == guest]
         jobs = {result.id for result in mine if isinstance(result, JobHandle)}
-        doubts = {
-            result.idempotency_key for result in mine if isinstance(result, ThanxError) and result.in_doubt
+        jobs |= {
+            job for result in mine for job in re.findall("was accepted, in job (job[0-9]+)", fate(result))
         }
-        gone = sum(isinstance(result, TimeoutError) for result in mine)
+        doubts = {key for result in mine for key in re.findall(KEY, fate(result))}
         if guest.startswith("unknown"):
             assert rewards.get(guest, 0) == 0
         else:
-            assert len(jobs) <= rewards.get(guest, 0) <= len(jobs) + len(doubts) + gone
+            assert len(jobs) <= rewards.get(guest, 0) <= len(jobs) + len(doubts)
+
+
+KEY = "key ([0-9a-f-]{36})"
+
+
+def fate(result: object) -> str:
+    """What an error tells of the guest; of a TimeoutError that is a note on its cause."""
+    if isinstance(result, ThanxError):
+        return f"key {result.idempotency_key}" if result.in_doubt else ""
+    if isinstance(result, TimeoutError):
+        assert result.__cause__
+        (note,) = result.__cause__.__notes__
+        assert ("in doubt" in note) != ("nothing was" in note or "was accepted" in note)
+        return note
+    return ""
 
 
 async def test_a_cancellation_of_the_limiters_own(emulator: Emulator) -> None:
@@ -615,18 +641,18 @@ async def test_whoever_stops_waiting_is_told_the_fate(
             adding.cancel()
         error = await adding
         if isinstance(error, AddTimeoutError):
-            fate = str(error)
+            told = str(error)
             assert error.in_doubt == sent
             assert error.idempotency_key == (emulator.requests[0].idempotency_key if sent else None)
         else:
-            told = error.__cause__ if isinstance(error, TimeoutError) else error
-            assert told is not None
-            (fate,) = told.__notes__
+            noted = error.__cause__ if isinstance(error, TimeoutError) else error
+            assert noted is not None
+            (told,) = noted.__notes__
         assert isinstance(error, AddTimeoutError) == (how == "timeout")
         if sent:
-            assert f"idempotency key {emulator.requests[0].idempotency_key}" in fate
+            assert f"idempotency key {emulator.requests[0].idempotency_key}" in told
         else:
-            assert "nothing was sent for this guest" in fate
+            assert "nothing was sent for this guest" in told
         emulator.faults = Faults()
     assert emulator.reward_counts() == ({"a@example.com": 1} if sent else {})
 
@@ -653,6 +679,75 @@ async def test_the_outcome_of_a_guest_on_the_way(client: ThanxClient, emulator: 
         emulator.faults = Faults()
         assert (await batcher.outcome("a@example.com")).issued
     assert emulator.reward_counts() == {"a@example.com": 1}
+
+
+@pytest.mark.parametrize("answer", [UNAUTHORIZED, LOST])
+async def test_the_outcome_of_a_batch_that_failed(emulator: Emulator, answer: ScriptedAnswer) -> None:
+    """A caller who stopped waiting can ask later what the batch ended in, and whether it is in doubt."""
+    emulator.script(attrs.evolve(answer, delay=5))
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, retry=ONCE) as client,
+        AsyncBatcher(client, **TARGET) as batcher,
+    ):
+        with pytest.raises(AddTimeoutError) as caught:
+            await batcher.add("a@example.com", timeout=2)
+        for pause in (0, 10):
+            await asyncio.sleep(pause)
+            with pytest.raises((AuthenticationError, ConnectionFailedError)) as ended:
+                await batcher.outcome("a@example.com")
+            assert ended.value.in_doubt == (answer is LOST)
+            if answer is LOST:
+                assert ended.value.idempotency_key == caught.value.idempotency_key
+
+
+async def test_the_key_of_a_guest_in_a_batch_that_was_split(client: ThanxClient) -> None:
+    """A caller who stops waiting while the others' half is sent is told the key of the guest's own half, and
+    the outcome can be waited for."""
+    names = ["poison@example.com", *guests(3)]
+    async with (
+        Emulator(fails=poison_is_refused, faults=Faults(delay=2)) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url) as strict,
+        AsyncBatcher(strict, **TARGET) as batcher,
+    ):
+        others = start(batcher, names[:3])
+        await asyncio.sleep(0)
+        adding = asyncio.create_task(batcher.add(names[3]))
+        await until(lambda: len(emulator.requests) == 2)
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await adding
+        assert (await batcher.outcome(names[3])).issued
+        await asyncio.gather(*others, return_exceptions=True)
+        (key,) = {
+            row.idempotency_key
+            for row in emulator.requests
+            if row.status == 202 and row.path.endswith("issue")
+        } & set(re.findall(KEY, caught.value.__notes__[0]))
+        assert key
+        assert emulator.reward_counts() == dict.fromkeys(guests(3), 1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "note"),
+    [
+        (
+            closed_error("it closed", key="k-1"),
+            "in doubt: the guest's batch ended in BatcherClosedError.* key k-1",
+        ),
+        (AuthenticationError(401, None, "no"), "ended in AuthenticationError: nothing was issued"),
+        (JobHandle("job000001", "merchant", poller=None), "accepted, in job job000001"),
+    ],
+)
+async def test_a_reply_that_comes_as_its_caller_leaves(reply: JobHandle | ThanxError, note: str) -> None:
+    """A cancellation at the same moment tells what the reply was, with the key of what is in doubt."""
+    room = WaitingRoom(1, thresholds=frozenset(), on_threshold=lambda: None)
+    leaving = asyncio.create_task(room.wait("a@example.com", None))
+    await asyncio.sleep(0)
+    tell(room.take(), reply)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await leaving
+    assert re.search(note, caught.value.__notes__[0])
 
 
 async def test_asking_for_an_outcome_keeps_no_guest(client: ThanxClient, emulator: Emulator) -> None:

@@ -17,7 +17,7 @@ from tests.ledger.chaos import (
     client_of,
     emulator_of,
 )
-from thanx_async import AsyncBatcher, BatchError, LedgerError, SQLiteLedger, ThanxError
+from thanx_async import AddTimeoutError, AsyncBatcher, BatchError, LedgerError, SQLiteLedger, ThanxError
 from thanx_async.emulator import Emulator
 from thanx_async.ledger import BatchState
 
@@ -48,7 +48,7 @@ class Service:
     """A service that dies again and again, and its callers.
 
     ``left`` are those who know that they got nothing, and who ask again. Of the others, ``sure`` have a
-    handle, ``in_doubt`` were told so, and the ``impatient`` did not wait for the answer.
+    handle, ``in_doubt`` were told so, and the ``impatient`` stopped waiting while they were on the way.
     """
 
     def __init__(self, emulator: Emulator, path: Path, seed: int) -> None:
@@ -102,24 +102,32 @@ class Service:
 
     async def _call(self, batcher: AsyncBatcher, guest: str) -> None:
         await asyncio.sleep(self._draw.uniform(0, 3))
+        patience = self._draw.choice((None, None, None, self._draw.random()))
+        own = self._draw.choice((False, True))
         try:
-            async with asyncio.timeout(self._draw.choice((None, None, None, self._draw.random()))):
-                handle = await batcher.add(guest)
-        except TimeoutError:
-            self.impatient.add(guest)
+            async with asyncio.timeout(None if own else patience):
+                handle = await batcher.add(guest, timeout=patience if own else None)
+        except TimeoutError as error:
+            fates = getattr(error.__cause__, "__notes__", [])
+            self._note(guest, self.impatient, in_doubt=not any("nothing was" in fate for fate in fates))
+        except AddTimeoutError as error:
+            self._note(guest, self.impatient, in_doubt=error.in_doubt)
         except ThanxError as error:
             if isinstance(error, LedgerError):
                 raise
-            if error.in_doubt:
-                self.in_doubt.add(guest)
-            else:
-                self.left.append(guest)
-                if guest in self._emulator.reward_counts():
-                    self.wrong.append("a guest has a reward and was told otherwise")
+            self._note(guest, self.in_doubt, in_doubt=error.in_doubt)
         else:
             self.sure.add(guest)
             if not handle.total or guest not in self._emulator.reward_counts():
                 self.wrong.append("a guest has a handle and no reward")
+
+    def _note(self, guest: str, doubtful: set[str], *, in_doubt: bool) -> None:
+        if in_doubt:
+            doubtful.add(guest)
+        else:
+            self.left.append(guest)
+            if guest in self._emulator.reward_counts():
+                self.wrong.append("a guest has a reward and was told otherwise")
 
 
 async def served(path: Path, seed: int) -> Service:

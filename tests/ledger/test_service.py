@@ -3,29 +3,40 @@
 import asyncio
 import random
 import sqlite3
+from collections.abc import AsyncIterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import TARGET, guests, recording
+from tests.batching.limiters import Leaving
+from tests.helpers import ONCE, TARGET, guests, issuing, now, recording, until
 from thanx_async import (
+    AddTimeoutError,
     APIError,
     AsyncBatcher,
+    BatcherClosedError,
     ConfigurationError,
     ConnectionFailedError,
     Guard,
     IdempotencyConflictError,
     JobHandle,
     LedgerError,
+    LocalRateLimiter,
+    RateLimit,
     RetryPolicy,
     ServerError,
     SQLiteLedger,
     ThanxClient,
     ThanxError,
 )
+from thanx_async.batching._batch import Batch
+from thanx_async.batching._recorder import Recorder
+from thanx_async.batching._sender import BatchSender
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.ledger import BatchState
+from thanx_async.limiter import Lane
 
 
 async def states(ledger: SQLiteLedger) -> list[BatchState]:
@@ -305,3 +316,181 @@ async def test_a_doubt_that_lasts_is_reported_at_the_end(emulator: Emulator, led
     assert [doubt.idempotency_key for doubt in report.in_doubt] == [caught.value.idempotency_key]
     assert [record.key for record in await ledger.in_doubt()] == [caught.value.idempotency_key]
     assert emulator.reward_counts() == {"a@example.com": 1}
+
+
+@pytest.fixture
+async def impatient_client(emulator: Emulator) -> AsyncIterator[ThanxClient]:
+    limiter = LocalRateLimiter([RateLimit(1000, 1)])
+    async with ThanxClient("c", "t", base_url=emulator.url, retry=ONCE, limiter=limiter) as opened:
+        yield opened
+
+
+async def in_doubt(emulator: Emulator, batcher: AsyncBatcher, count: int) -> list[str | None]:
+    """So many guests in a batch each, sent and not answered; their keys."""
+    keys = []
+    emulator.faults = Faults(reset_after=1)
+    for guest in guests(count):
+        with pytest.raises(ConnectionFailedError) as caught:
+            await batcher.add(guest)
+        keys.append(caught.value.idempotency_key)
+    emulator.faults = Faults()
+    return keys
+
+
+async def requests_reach(emulator: Emulator, count: int) -> None:
+    await until(lambda: len(emulator.requests) >= count)
+
+
+async def test_a_doubt_is_probed_without_traffic(
+    emulator: Emulator, impatient_client: ThanxClient, ledger: SQLiteLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch in doubt is tried again at growing intervals, up to a minute, and its end is told once."""
+    caplog.set_level("INFO")
+    async with recording(impatient_client, ledger) as batcher:
+        await in_doubt(emulator, batcher, 1)
+        emulator.faults = Faults(html_502=1)
+        times = [now()]
+        for tries in range(2, 8):
+            await requests_reach(emulator, tries)
+            times.append(now())
+        emulator.faults = Faults()
+        assert (await batcher.outcome("guest0@example.com")).issued
+        waits = [after - before for before, after in pairwise(times)]
+        assert waits == pytest.approx([5, 10, 20, 40, 60, 60], abs=2)
+    assert await ledger.in_doubt() == []
+    assert len(set(issuing(emulator))) == 1
+    assert emulator.reward_counts() == {"guest0@example.com": 1}
+    assert caplog.text.count("is not in doubt any more") == 1
+
+
+async def test_a_doubt_that_fails_again_does_not_follow_the_traffic(
+    client: ThanxClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only that batch gets no answer, each success of others is not one more request."""
+    tries: list[float] = []
+
+    async def deliver(_: BatchSender, batch: Batch) -> None:
+        if batch.number:
+            batch.accepted(JobHandle(f"job{batch.number}", "merchant", poller=None))
+        else:
+            tries.append(now())
+            batch.doubt()
+            raise ServerError(500, None, "it broke", in_doubt=True)
+
+    async def restore(*_: object) -> None:
+        """The bytes are not looked at."""
+
+    monkeypatch.setattr(BatchSender, "deliver", deliver)
+    monkeypatch.setattr(Recorder, "restore", restore)
+    async with recording(client, ledger) as batcher:
+        with pytest.raises(ServerError):
+            await batcher.add("stuck@example.com")
+        for guest in guests(100):
+            await batcher.add(guest)
+        assert 2 <= len(tries) <= 3 + 2 * (now() - tries[0]) / 15
+
+
+async def test_the_outcome_of_a_guest_in_doubt(
+    emulator: Emulator, impatient_client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """It can be waited for until the batch is settled; a timeout tells the key, and so does the closing."""
+    async with recording(impatient_client, ledger) as batcher:
+        _, second = await in_doubt(emulator, batcher, 2)
+        emulator.faults = Faults(html_502=1)
+        with pytest.raises(AddTimeoutError) as caught:
+            await batcher.outcome("guest1@example.com", timeout=1)
+        assert (caught.value.in_doubt, caught.value.idempotency_key) == (True, second)
+        asking = asyncio.create_task(batcher.outcome("guest1@example.com"))
+        emulator.faults = Faults()
+        assert (await asking).issued
+        emulator.faults = Faults(html_504=1)
+        with pytest.raises(ServerError) as again:
+            await batcher.add("guest2@example.com")
+        asking = asyncio.create_task(batcher.outcome("guest2@example.com"))
+        await asyncio.sleep(0)
+        await batcher.aclose()
+        with pytest.raises(BatcherClosedError) as closed:
+            await asking
+        assert closed.value.in_doubt
+        assert closed.value.idempotency_key == again.value.idempotency_key
+    assert emulator.reward_counts() == dict.fromkeys(guests(3), 1)
+
+
+async def test_recovering_ends_while_doubts_end_by_themselves(
+    emulator: Emulator, impatient_client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """Several callers recover an open batcher at once, during traffic and its closing: all return."""
+    async with recording(impatient_client, ledger) as batcher:
+        await in_doubt(emulator, batcher, 3)
+        recovering = [asyncio.create_task(batcher.recover()) for _ in range(2)]
+        await batcher.add("guest0@example.com")
+        assert await asyncio.gather(*recovering) == [[], []]
+        assert await ledger.in_doubt() == []
+        await in_doubt(emulator, batcher, 3)
+        emulator.faults = Faults(delay=5)
+        recovering = [asyncio.create_task(batcher.recover())]
+        await requests_reach(emulator, len(emulator.requests) + 1)
+        await batcher.aclose()
+        await asyncio.gather(*recovering)
+    await recording(impatient_client, ledger).recover()
+    assert await ledger.in_doubt() == []
+    assert emulator.reward_counts() == {
+        "guest0@example.com": 3,
+        "guest1@example.com": 2,
+        "guest2@example.com": 2,
+    }
+
+
+async def test_settling_survives_the_users_limiter(emulator: Emulator, ledger: SQLiteLedger) -> None:
+    """Whatever a limiter raises while a batch in doubt is sent again, the service tries again."""
+    limiter = Leaving(OSError("the store is away"), (Lane.ISSUE, 2))
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, retry=ONCE, limiter=limiter) as client,
+        recording(client, ledger) as batcher,
+    ):
+        await in_doubt(emulator, batcher, 1)
+        assert (await batcher.outcome("guest0@example.com")).issued
+        await batcher.add("a@example.com")
+    assert limiter.calls[Lane.ISSUE] == 4
+    assert emulator.reward_counts() == {"a@example.com": 1, "guest0@example.com": 1}
+
+
+async def test_a_doubt_that_ends_while_the_batcher_closes(
+    emulator: Emulator, impatient_client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """An answer that comes during the closing is recorded, and the batch is not in the report."""
+    async with recording(impatient_client, ledger) as batcher:
+        await in_doubt(emulator, batcher, 1)
+        emulator.faults = Faults(delay=5)
+        await requests_reach(emulator, 2)
+        report = await batcher.aclose()
+        assert report.in_doubt == ()
+        assert (await batcher.outcome("guest0@example.com")).issued
+    assert await states(ledger) == [BatchState.ACCEPTED]
+
+
+@pytest.mark.parametrize("why", ["age", "conflict"])
+async def test_a_doubt_that_is_given_up(
+    emulator: Emulator,
+    impatient_client: ThanxClient,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    why: str,
+) -> None:
+    """What cannot be sent again stays in doubt for whoever asks, in the log, the ledger and the report."""
+    async with (
+        SQLiteLedger(path, replay_within=0.001 if why == "age" else 86_400) as ledger,
+        recording(impatient_client, ledger) as batcher,
+    ):
+        (key,) = await in_doubt(emulator, batcher, 1)
+        emulator.script(ScriptedAnswer(422, b'{"error": {"code": "X", "message": "Idempotency key reused"}}'))
+        with pytest.raises(ConnectionFailedError) as caught:
+            await batcher.outcome("guest0@example.com")
+        assert (caught.value.in_doubt, caught.value.idempotency_key) == (True, key)
+        assert f"batch with key {key} stays in doubt" in caplog.text
+        await asyncio.sleep(300)
+        assert len(emulator.requests) == (1 if why == "age" else 2)
+        report = await batcher.aclose()
+        assert [batch.idempotency_key for batch in report.in_doubt] == [key]
+        assert await states(ledger) == [BatchState.IN_DOUBT]
+    assert emulator.reward_counts() == {"guest0@example.com": 1}

@@ -152,8 +152,8 @@ class AddTimeoutError(ThanxError):
     """`AsyncBatcher.add` was not answered within its timeout.
 
     Unless it is ``in_doubt``, the guest was taken out and certainly not sent. Otherwise the guest is on the
-    way, in the batch with the ``idempotency_key``: wait for `AsyncBatcher.outcome`, and do not add the guest
-    again.
+    way, in the batch with the ``idempotency_key`` (None if the batch is not cut yet, because another caller
+    has added the same guest): wait for `AsyncBatcher.outcome`, and do not add the guest again.
     """
 
     def __init__(self, message: str, *, in_doubt: bool, idempotency_key: str | None) -> None:

@@ -13,7 +13,7 @@ from contextvars import Context
 from uuid import uuid4
 
 from thanx_async._batches import SERVICE_RUNS, Positions
-from thanx_async._core.errors import AddTimeoutError, BadRequestError, LedgerError, ThanxError
+from thanx_async._core.errors import BadRequestError, LedgerError, ThanxError
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
@@ -27,7 +27,6 @@ from thanx_async.batching._waiting_room import (
     Reply,
     WaitingRoom,
     closed_error,
-    result_of,
     tell,
     tell_in_slices,
 )
@@ -72,7 +71,7 @@ class Collector:
         self._unsent: list[str] = []
         self._in_doubt: list[BatchInDoubt] = []
         recorder = sender.recorder
-        self._doubts = None if recorder is None else DoubtSettler(sender, recorder, self._outcomes.remember)
+        self._doubts = None if recorder is None else DoubtSettler(sender, recorder)
         # Otherwise each batch would belong to the trace of whoever has opened the batcher.
         self._worker = asyncio.create_task(self._run(), context=Context())
         self._worker.add_done_callback(self._abandon_all)
@@ -90,7 +89,8 @@ class Collector:
     @property
     def report(self) -> CloseReport:
         """The guests left without an answer."""
-        return CloseReport(tuple(self._unsent), tuple(self._in_doubt))
+        left = [] if self._doubts is None else self._doubts.left
+        return CloseReport(tuple(self._unsent), (*self._in_doubt, *left))
 
     def add(self, value: str, timeout: float | None) -> Coroutine[object, object, JobHandle]:
         """Wait until Thanx has accepted the guest's batch.
@@ -103,36 +103,14 @@ class Collector:
             raise closed_error("the batcher is closed: nothing was sent for this guest")
         return self._waiting.wait(value, timeout)
 
-    async def outcome_for(self, value: str, *, timeout: float | None) -> Outcome:
+    def outcome_for(self, value: str, timeout: float | None) -> Coroutine[object, object, Outcome]:
         """Wait until the guest's batch is accepted, if it is on the way, and then for its job.
 
         Raises:
             ConfigurationError: the guest is neither on the way nor remembered.
             AddTimeoutError, JobTimeoutError, ThanxError: as for `AsyncBatcher.outcome`.
         """
-        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        if (guest := self._waiting.find(value) or self._find_in_flight(value)) is not None:
-            caller = self._waiting.watch(guest)
-            try:
-                async with asyncio.timeout(timeout):
-                    result_of(await caller)
-            except TimeoutError:
-                raise AddTimeoutError(
-                    f"the guest's batch was not accepted after {timeout:g} s; it is still on the way",
-                    in_doubt=True,
-                    idempotency_key=guest.key,
-                ) from None
-            finally:
-                guest.callers.remove(caller)
-        left = None if deadline is None else deadline - asyncio.get_running_loop().time()
-        return await self._outcomes.outcome_for(value, timeout=left)
-
-    def _find_in_flight(self, value: str) -> Guest | None:
-        for guests in reversed(self._in_flight.values()):
-            for guest in guests:
-                if guest.value == value:
-                    return guest
-        return None
+        return self._outcomes.outcome_for(value, self._waiting.find_pending(value), timeout)
 
     async def settle_doubts(self) -> None:
         """Try once to settle what this opening has left in doubt."""
@@ -159,8 +137,8 @@ class Collector:
             self._worker.result()
 
     def _close_doubts(self) -> None:
-        if self._doubts is not None and not self._closing:
-            self._in_doubt += self._doubts.close()
+        if self._doubts is not None:
+            self._doubts.close()
         self._closing = True
 
     async def _run(self) -> None:
@@ -175,7 +153,7 @@ class Collector:
             self._run_id = await self._open_run()
             self._opened_runs.append(self._run_id)
         except ThanxError as error:
-            tell(self._waiting.take(), error)
+            self._answer(self._waiting.take(), error)
 
     async def _open_run(self) -> str:
         run_id = f"{SERVICE_RUNS}{uuid4().hex}"
@@ -200,7 +178,7 @@ class Collector:
                 try:
                     wait = self._wait_to_cut()
                 except Exception as error:  # noqa: BLE001 - a limiter of the user's may raise anything; the callers get it
-                    tell(self._waiting.take(), as_thanx_error(error, None))
+                    self._answer(self._waiting.take(), as_thanx_error(error, None))
                     continue
                 if wait is None or wait > 0:
                     await changed(self._change, wait)
@@ -217,6 +195,8 @@ class Collector:
         while self._waiting:
             self._abandon(self._waiting.take())
         self._in_flight.clear()
+        if self._doubts is not None:
+            self._doubts.end()
 
     def _wait_to_cut(self) -> float | None:
         """Seconds until a batch should be cut, as far as is known now; None to wait for a change."""
@@ -238,6 +218,7 @@ class Collector:
         guests = self._waiting.take(self._size)
         batch = self._new_batch(run_id, self._next_position, guests)
         self._next_position += len(guests)
+        self._in_flight[batch] = guests
         self._last_cut = asyncio.get_running_loop().time()
         group.create_task(self._process(batch, guests, group))
 
@@ -248,7 +229,6 @@ class Collector:
         self._next_number += 1
         for guest in guests:
             guest.key = batch.key
-        self._in_flight[batch] = guests
         return batch
 
     async def _process(self, batch: Batch, guests: list[Guest], group: asyncio.TaskGroup) -> None:
@@ -256,6 +236,7 @@ class Collector:
             await self._send(batch, guests, iter(range(_MAX_SPLITS)), group)
         finally:
             self._abandon(guests)
+            self._waiting.forget(guests)
 
     async def _send(
         self, batch: Batch, guests: list[Guest], splits_left: Iterator[int], group: asyncio.TaskGroup
@@ -266,22 +247,33 @@ class Collector:
         that guest is alone. ``splits_left`` bounds the number of splits.
         """
         reply = await self._deliver(batch, guests)
-        self._follow_up(batch, guests, group)
         if len(guests) > 1 and blames_one_guest(reply) and next(splits_left, None) is not None:
             first, middle = batch.positions.first, len(guests) // 2
-            for start, half in ((first, guests[:middle]), (first + middle, guests[middle:])):
-                await self._send(self._new_batch(batch.run_id, start, half), half, splits_left, group)
+            halves = ((first, guests[:middle]), (first + middle, guests[middle:]))
+            # Both get their keys now: callers who stop waiting are told the key that is sent.
+            for part, half in [(self._new_batch(batch.run_id, start, half), half) for start, half in halves]:
+                self._in_flight[part] = half
+                await self._send(part, half, splits_left, group)
         else:
+            self._keep(batch, guests, reply, group)
             await tell_in_slices(guests, reply)
 
-    def _follow_up(self, batch: Batch, guests: list[Guest], group: asyncio.TaskGroup) -> None:
-        """A batch that is left in doubt is settled later; one that was accepted shows that Thanx answers."""
-        if self._doubts is None or self._closing:
-            return
-        if batch.handle:
-            self._doubts.thanx_answers()
-        elif batch.delivery.in_doubt and not batch.settled:
-            self._doubts.take(batch, [guest.value for guest in guests], group)
+    def _keep(self, batch: Batch, guests: list[Guest], reply: Reply, group: asyncio.TaskGroup) -> None:
+        """Keep an error for `outcome`, and a batch in doubt to be settled later."""
+        if not isinstance(reply, ThanxError):
+            if self._doubts is not None:
+                self._doubts.thanx_answers()
+        elif self._doubts is not None and batch.is_in_doubt and not self._closing:
+            values = [guest.value for guest in guests]
+            self._outcomes.remember(self._doubts.take(batch, values, reply, group), values)
+        else:
+            self._outcomes.remember_error(reply, guests)
+
+    def _answer(self, guests: list[Guest], reply: Reply) -> None:
+        if isinstance(reply, ThanxError):
+            self._outcomes.remember_error(reply, guests)
+        tell(guests, reply)
+        self._waiting.forget(guests)
 
     async def _deliver(self, batch: Batch, guests: list[Guest]) -> Reply:
         error: ThanxError | None = None
@@ -290,7 +282,7 @@ class Collector:
         except asyncio.CancelledError:
             self._closing = True
             if batch.handle or batch.delivery.in_doubt:
-                tell(guests, self._reply(batch, guests, None))
+                self._answer(guests, self._reply(batch, guests, None))
             raise
         except Exception as failure:  # noqa: BLE001 - any error is the reply to these callers
             error = as_thanx_error(failure, batch)
@@ -319,7 +311,7 @@ class Collector:
         )
 
     def _abandon(self, guests: list[Guest]) -> None:
-        unanswered = [guest for guest in guests if not guest.told]
+        unanswered = [guest for guest in guests if guest.reply is None]
         if unanswered:
             self._unsent += [guest.value for guest in unanswered]
-            tell(unanswered, closed_error("the batcher closed before this guest was sent"))
+            self._answer(unanswered, closed_error("the batcher closed before this guest was sent"))

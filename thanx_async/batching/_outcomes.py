@@ -1,14 +1,16 @@
-"""`AsyncBatcher.outcome`: remembers which job each recent guest went into, and tells one guest's outcome."""
+"""`AsyncBatcher.outcome`: remembers the replies to recent batches, and tells one guest's outcome."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from thanx_async._batches import outcome_of
-from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.errors import ConfigurationError, ThanxError
+from thanx_async.batching._waiting_room import Guest, Pending, Reply, result_of
 from thanx_async.jobs import JobHandle
 from thanx_async.models import IssuanceJob
 
@@ -35,13 +37,13 @@ class Outcome:
 _MAX_BATCHES = 10_000
 
 
-class _AcceptedBatch:
-    """One accepted batch. The index of its guests is built on the first question."""
+class _RememberedBatch:
+    """One batch with its reply. The index of its guests is built on the first question."""
 
-    __slots__ = ("_failures", "_indices", "_job", "handle", "values")
+    __slots__ = ("_failures", "_indices", "_job", "_reply", "values")
 
-    def __init__(self, handle: JobHandle, values: Sequence[str]) -> None:
-        self.handle = handle
+    def __init__(self, reply: Reply | Pending, values: Sequence[str]) -> None:
+        self._reply = reply
         self.values = values
         self._indices: dict[str, int] | None = None
         self._job: IssuanceJob | None = None
@@ -52,7 +54,13 @@ class _AcceptedBatch:
             self._indices = {value: index for index, value in enumerate(self.values)}
         return self._indices.get(value)
 
-    def outcome(self, index: int, job: IssuanceJob) -> Outcome:
+    async def outcome(self, index: int, time_left: Callable[[], float | None]) -> Outcome:
+        if isinstance(self._reply, Pending):
+            self._reply = self._reply.reply or await self._reply.wait(time_left())
+        handle = result_of(self._reply)
+        return self._outcome(index, handle, await handle.wait(timeout=time_left()))
+
+    def _outcome(self, index: int, handle: JobHandle, job: IssuanceJob) -> Outcome:
         if self._job is not job:
             failures = outcome_of(job, len(self.values))
             self._job, self._failures = job, None if failures is None else dict(failures)
@@ -61,13 +69,13 @@ class _AcceptedBatch:
             issued=reason is None,
             reason=reason,
             in_doubt=self._failures is None,
-            job_id=self.handle.id,
-            position=self.handle.start + index,
+            job_id=handle.id,
+            position=handle.start + index,
         )
 
 
 class RememberedGuests:
-    """Remembers the batches of the last ``max_guests`` accepted guests.
+    """Remembers the replies to the batches of the last ``max_guests`` guests.
 
     A small batch costs about as much memory as a large one, so the number of batches is bounded as well.
     """
@@ -75,29 +83,71 @@ class RememberedGuests:
     def __init__(self, max_guests: int) -> None:
         self._max_guests = max_guests
         self._count = 0
-        self._batches: deque[_AcceptedBatch] = deque()
+        self._batches: deque[_RememberedBatch] = deque()
 
-    def remember(self, handle: JobHandle, values: Sequence[str]) -> None:
-        """Remember an accepted batch, and forget the oldest ones beyond the bounds."""
-        self._batches.append(_AcceptedBatch(handle, values))
+    def remember(self, reply: Reply | Pending, values: Sequence[str]) -> None:
+        """Remember what a batch ended in, and forget the oldest ones beyond the bounds.
+
+        Args:
+            reply: the reply, or for a batch in doubt what waits until it is settled.
+            values: the guests of the batch.
+        """
+        self._batches.append(_RememberedBatch(reply, values))
         self._count += len(values)
         while len(self._batches) > 1 and (
             self._count > self._max_guests or len(self._batches) > _MAX_BATCHES
         ):
             self._count -= len(self._batches.popleft().values)
 
-    async def outcome_for(self, value: str, *, timeout: float | None) -> Outcome:
+    def remember_error(self, error: ThanxError, guests: list[Guest]) -> None:
+        """Remember what the batch of these guests ended in, for those whose outcome is asked for."""
+        if asked_for := [guest.value for guest in guests if guest.asked_for]:
+            self.remember(error, asked_for)
+
+    async def outcome_for(self, value: str, guest: Guest | None, timeout: float | None) -> Outcome:
         """Wait for the latest job of a guest, and tell its outcome for the guest.
+
+        Args:
+            value: the guest's identifier.
+            guest: the guest, if still waiting or on the way.
+            timeout: in seconds; None for as long as it takes.
 
         Raises:
             ConfigurationError: the guest is not remembered.
+            AddTimeoutError: the guest's batch was still on the way, or in doubt, after ``timeout`` seconds.
             JobTimeoutError: the job did not finish within ``timeout`` seconds.
+            ThanxError: the error that ended the guest's batch.
         """
+        time_left = _countdown(timeout)
+        if guest is not None:
+            del value  # see `AsyncBatcher.add`
+            guest.asked_for = True
+            reply = await guest.wait(time_left())
+            if isinstance(reply, ThanxError) and not reply.in_doubt:
+                result_of(reply)
+            value = guest.value
+        found = self._latest(value)
+        del value
+        if found is None:
+            raise ConfigurationError(
+                "nothing is known of this guest: outcome() is for guests whose add() has returned, and"
+                f" remembers the last {self._max_guests:,}",
+                argument="identifier",
+            )
+        batch, index = found
+        return await batch.outcome(index, time_left)
+
+    def _latest(self, value: str) -> tuple[_RememberedBatch, int] | None:
         for batch in reversed(self._batches):
             if (index := batch.index_of(value)) is not None:
-                return batch.outcome(index, await batch.handle.wait(timeout=timeout))
-        raise ConfigurationError(
-            "nothing is known of this guest: outcome() is for guests whose add() has returned, and remembers"
-            f" the last {self._max_guests:,}",
-            argument="identifier",
-        )
+                return batch, index
+        return None
+
+
+def _countdown(timeout: float | None) -> Callable[[], float | None]:
+    """The seconds that are left of a timeout, whenever it is called."""
+    if timeout is None:
+        return lambda: None
+    now = asyncio.get_running_loop().time
+    deadline = now() + timeout
+    return lambda: deadline - now()

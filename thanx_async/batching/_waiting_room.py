@@ -16,24 +16,64 @@ Reply = JobHandle | ThanxError
 _SLICE = 50
 
 
-class Guest:
-    """One waiting guest.
+class Pending:
+    """A reply that has not come yet, and the callers who wait for it.
+
+    Attributes:
+        key: the idempotency key of the batch, once it is cut.
+        reply: the reply, once it has come.
+    """
+
+    __slots__ = ("callers", "key", "reply")
+
+    def __init__(self, key: str | None = None) -> None:
+        self.key = key
+        self.reply: Reply | None = None
+        self.callers: list[asyncio.Future[Reply]] = []
+
+    def watch(self) -> asyncio.Future[Reply]:
+        """Let one more caller wait."""
+        caller: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.callers.append(caller)
+        return caller
+
+    async def wait(self, timeout: float | None) -> Reply:
+        """Wait for the reply, and return it.
+
+        Raises:
+            AddTimeoutError: it did not come within ``timeout`` seconds.
+        """
+        caller = self.watch()
+        try:
+            async with asyncio.timeout(timeout):
+                return await caller
+        except TimeoutError:
+            raise AddTimeoutError(
+                f"the guest's batch was not accepted after {timeout:g} s; it is still on the way",
+                in_doubt=True,
+                idempotency_key=self.key,
+            ) from None
+        finally:
+            self.callers.remove(caller)
+
+
+class Guest(Pending):
+    """One guest who waits to be sent, or whose batch is on the way.
 
     Attributes:
         since: the time of arrival, in seconds on the loop's clock.
         adders: how many of the callers have added the guest; the others only ask for the outcome.
-        key: the idempotency key of the guest's batch, once the batch is cut.
+        asked_for: a caller of `add` has stopped waiting for the guest, or somebody asks for the outcome.
     """
 
-    __slots__ = ("adders", "callers", "key", "since", "told", "value")
+    __slots__ = ("adders", "asked_for", "since", "value")
 
     def __init__(self, value: str, since: float) -> None:
+        super().__init__()
         self.value = value
         self.since = since
-        self.told = False
         self.adders = 0
-        self.key: str | None = None
-        self.callers: list[asyncio.Future[Reply]] = []
+        self.asked_for = False
 
 
 class WaitingRoom:
@@ -51,6 +91,7 @@ class WaitingRoom:
         self._loop = asyncio.get_running_loop()
         self._admitted: dict[str, Guest] = {}
         self._overflow: dict[str, Guest] = {}
+        self._on_the_way: dict[str, Guest] = {}
         self._capacity = capacity
         self._thresholds = thresholds
         self._on_threshold = on_threshold
@@ -69,8 +110,13 @@ class WaitingRoom:
         return next(iter(self._admitted.values())).since
 
     def find(self, value: str) -> Guest | None:
-        """The guest with this value, if one is waiting."""
+        """The guest with this value, if one waits to be sent."""
         return self._admitted.get(value) or self._overflow.get(value)
+
+    def find_pending(self, value: str) -> Guest | None:
+        """The guest with this value who was added last, if no reply has come yet."""
+        guest = self.find(value) or self._on_the_way.get(value)
+        return None if guest is None or guest.reply is not None else guest
 
     async def wait(self, value: str, timeout: float | None) -> JobHandle:
         """Add a guest, or join the one with this value, and wait for the reply to the guest's batch.
@@ -87,13 +133,13 @@ class WaitingRoom:
         except ThanxError:
             raise
         except BaseException as error:
-            answered = caller.done() and not caller.cancelled()
-            fate, in_doubt = fate_of_reply(caller.result()) if answered else self._leave(guest, caller)
+            reply = guest.reply
+            fate, in_doubt = self._leave(guest, caller)
             if not (isinstance(error, TimeoutError) and scope.expired()):
                 error.add_note(fate)
                 raise
-            if answered:
-                return result_of(caller.result())
+            if reply is not None:
+                return result_of(reply)
             raise AddTimeoutError(
                 f"add() was not answered within {timeout:g} s: {fate}",
                 in_doubt=in_doubt,
@@ -103,13 +149,7 @@ class WaitingRoom:
     def _join(self, value: str) -> tuple[Guest, asyncio.Future[Reply]]:
         guest = self.find(value) or self._arrive(value)
         guest.adders += 1
-        return guest, self.watch(guest)
-
-    def watch(self, guest: Guest) -> asyncio.Future[Reply]:
-        """The reply to the guest's batch, for a caller who has not added the guest."""
-        caller: asyncio.Future[Reply] = self._loop.create_future()
-        guest.callers.append(caller)
-        return caller
+        return guest, guest.watch()
 
     def _arrive(self, value: str) -> Guest:
         guest = Guest(value, self._loop.time())
@@ -137,13 +177,19 @@ class WaitingRoom:
         """
         guest.callers.remove(caller)
         guest.adders -= 1
+        if guest.reply is not None:
+            return fate_of_reply(guest.reply)
+        guest.asked_for = True
         if guest.key is not None:
             return (
                 "in doubt: the guest is on the way and may get the reward, in the batch with idempotency key"
                 f" {guest.key}. Wait for outcome(), and do not add the guest again"
             ), True
         if guest.adders:
-            return "another caller has added the same guest, who stays and may get the reward", True
+            return (
+                "in doubt: another caller has added the same guest, who stays and may get the reward. Wait"
+                " for outcome(), and do not add the guest again"
+            ), True
         for queue in (self._admitted, self._overflow):
             if queue.get(guest.value) is guest:
                 del queue[guest.value]
@@ -152,27 +198,40 @@ class WaitingRoom:
         return "nothing was sent for this guest", False
 
     def take(self, count: int | None = None) -> list[Guest]:
-        """Take out the ``count`` admitted guests who have waited longest, or all of them."""
+        """Take out the ``count`` admitted guests who have waited longest, or all of them.
+
+        They are on the way until `forget`.
+        """
         if count is None or count >= len(self._admitted):
             guests = list(self._admitted.values())
             self._admitted.clear()
         else:
             guests = [self._admitted.pop(value) for value in list(islice(self._admitted, count))]
+        for guest in guests:
+            self._on_the_way[guest.value] = guest
         self._fill()
         return guests
 
+    def forget(self, guests: Iterable[Guest]) -> None:
+        """These guests have their reply."""
+        for guest in guests:
+            if self._on_the_way.get(guest.value) is guest:
+                del self._on_the_way[guest.value]
 
-def tell(guests: Iterable[Guest], reply: Reply) -> None:
-    """Give the reply to every caller of these guests."""
-    for guest in guests:
-        guest.told = True
-        for caller in guest.callers:
+
+def tell(pending: Iterable[Pending], reply: Reply) -> None:
+    """Give the reply to every caller who waits for one of these."""
+    for one in pending:
+        one.reply = reply
+        for caller in one.callers:
             if not caller.done():
                 caller.set_result(reply)
 
 
 async def tell_in_slices(guests: list[Guest], reply: Reply) -> None:
     """Like `tell`, but yield to the event loop now and then: thousands of callers would resume at once."""
+    for guest in guests:
+        guest.reply = reply
     remaining = iter(guests)
     try:
         while part := list(islice(remaining, _SLICE)):
@@ -208,6 +267,12 @@ def result_of(reply: Reply) -> JobHandle:
 
 def fate_of_reply(reply: Reply) -> tuple[str, bool]:
     """What a caller is told who stops waiting just as the reply comes."""
-    if isinstance(reply, ThanxError):
-        return f"the guest's batch ended in {type(reply).__name__}", reply.in_doubt
-    return f"the guest was accepted, in job {reply.id}", True
+    if not isinstance(reply, ThanxError):
+        return f"the guest was accepted, in job {reply.id}", True
+    ending = f"the guest's batch ended in {type(reply).__name__}"
+    if reply.in_doubt:
+        return (
+            f"in doubt: {ending}, and the guest may get the reward, in the batch with idempotency key"
+            f" {reply.idempotency_key}. Do not add the guest again"
+        ), True
+    return f"{ending}: nothing was issued to this guest", False
