@@ -111,7 +111,7 @@ class SQLiteStore:
                 )
             case Problem.SYSTEM:
                 return self._unusable(trouble.detail, "give a path that can be written")
-            case Problem.DAMAGED | Problem.NO_DATABASE:
+            case Problem.DAMAGED | Problem.NOT_A_DATABASE:
                 return self._unusable(trouble.detail, "move it away, and it is made anew")
         return self._unusable(trouble.detail, "give a file on a local disk that can be written")
 
