@@ -1,1 +1,1 @@
-"""What every room stands on: errors, checks of arguments, and what asyncio and sqlite3 lack."""
+"""The foundation of all packages: errors, argument checks, asyncio helpers, SQLite files, a worker thread."""

@@ -1,4 +1,4 @@
-"""Argument checks: each raises a `ConfigurationError` that names the argument and what it must be."""
+"""Argument checks. Each raises a `ConfigurationError` that names the argument and says what it must be."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def text(name: str, value: object) -> str:
     if not value:
         raise wrong(name, "is empty")
     if "\0" in value or not _is_unicode(value):
-        raise wrong(name, "has a character that is no text, a NUL or half of a surrogate pair")
+        raise wrong(name, "contains a NUL or half of a surrogate pair, which is not valid text")
     return value
 
 
@@ -66,7 +66,7 @@ def timeout(value: object) -> None:
 
 
 def path(name: str, value: object) -> Path:
-    """A file path. It may hold bytes that are not UTF-8, as Python decodes them."""
+    """A file path. Bytes that are not UTF-8 are allowed, in the form in which Python decodes them."""
     given = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(given, str) or not given:
         given = text(name, given)
@@ -75,17 +75,17 @@ def path(name: str, value: object) -> Path:
     except UnicodeEncodeError:
         encoded = b"\0"
     if b"\0" in encoded:
-        raise wrong(name, "has a character that no path can have")
+        raise wrong(name, "contains a character that a path cannot contain")
     return Path(given)
 
 
 def has(name: str, value: object, what: str, *attributes: str) -> None:
-    """An object that has these attributes."""
+    """An object with these attributes; ``what`` describes it."""
     kind(name, all(hasattr(value, attribute) for attribute in attributes), what, value)
 
 
 def kind(name: str, right: bool, what: str, value: object) -> None:
-    """Raise unless ``right``; ``what`` says what the argument must be."""
+    """Raise an error unless ``right``; ``what`` says what the argument must be."""
     if not right:
         raise wrong(name, f"must be {what}, not {_shown(value)}")
 
@@ -94,7 +94,7 @@ def callback(name: str, value: object, what: str) -> None:
     """A function that is called and not awaited."""
     kind(name, callable(value), what, value)
     if any(iscoroutinefunction(call) for call in (value, getattr(value, "__call__", None))):  # noqa: B004
-        raise wrong(name, "must be a plain function: nobody would await an async one")
+        raise wrong(name, "must be a plain function: an async one would never be awaited")
 
 
 def unpicklable(what: str, instead: str) -> ConfigurationError:
@@ -108,7 +108,7 @@ def wrong(name: str, problem: str) -> ConfigurationError:
 
 
 def _shown(value: object) -> str:
-    """A number as it is, otherwise the type only: strings may be personal data or secrets."""
+    """A number itself, otherwise only the type, since a string may be personal data or a secret."""
     return f"{value:,}" if _is_number(value) else type(value).__name__
 
 

@@ -1,6 +1,6 @@
-"""Errors that carry plain values. An error that carries another object is defined beside that object.
+"""The error classes. An error that carries an object of another module is defined there.
 
-Users import all errors from `thanx_async.errors`, which shows the tree.
+Users import all errors from `thanx_async.errors`, which shows the class tree.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 class ThanxError(Exception):
     """The base class of all errors.
 
-    ``in_doubt`` is True if Thanx may have acted on the request, although no success was received. Repeat an
-    Issue Rewards request then only with the same ``idempotency_key`` and the same identifiers.
+    ``in_doubt`` is True if Thanx may have acted on the request, although the client received no success.
+    Repeat an Issue Rewards request in doubt only with the same ``idempotency_key`` and the same identifiers.
     """
 
     in_doubt: bool = False
@@ -28,10 +28,10 @@ def _rebuild(kind: type[ThanxError], args: tuple[object, ...], fields: dict[str,
 
 
 class ConfigurationError(ThanxError):
-    """A usage error. The message says what is wrong, and what would be right.
+    """A usage error. The message says what is wrong and how to fix it.
 
-    ``argument`` names the argument at fault, with its class where it is a part of another one
-    (``Guard.max_rewards``, ``NewCampaign.variants``). It is None where no argument is at fault.
+    ``argument`` is the name of the invalid argument, with the class if it is a field of another argument
+    (``Guard.max_rewards``, ``NewCampaign.variants``). It is None if no argument is invalid.
     """
 
     def __init__(self, message: str, *, argument: str | None = None) -> None:
@@ -56,18 +56,18 @@ class TransportError(ThanxError):
 
 
 class ConnectionFailedError(TransportError):
-    """The connection could not be made, or broke before the answer was complete."""
+    """The connection failed, or broke before the answer was complete."""
 
 
 class RequestTimeoutError(TransportError):
-    """The answer did not come within the client's timeout."""
+    """No answer arrived within the client's timeout."""
 
 
 class InvalidResponseError(TransportError):
-    """A success or redirect that is not documented: HTML, an empty or truncated body, unexpected JSON.
+    """An undocumented success or redirect: HTML, an empty or truncated body, unexpected JSON.
 
-    ``status`` is the HTTP status and ``body_start`` the first bytes of the answer. They stay out of the
-    message, since an answer may repeat what was sent.
+    ``status`` is the HTTP status and ``body_start`` the first bytes of the answer. The message omits these
+    bytes, since an answer may repeat the request's identifiers.
     """
 
     def __init__(self, message: str, *, status: int, body_start: bytes) -> None:
@@ -79,10 +79,10 @@ class InvalidResponseError(TransportError):
 class APIError(ThanxError):
     """Thanx refused a request.
 
-    ``status`` is the HTTP status, ``code`` the stable error code (None when the answer had none) and
-    ``message`` Thanx's text, in which whatever looks like an e-mail address or a phone number is masked.
-    ``retry_after`` is how many seconds the answer asks to wait, and ``request_id`` its ``X-Request-Id``;
-    both are None where it says nothing of the kind.
+    ``status`` is the HTTP status, and ``code`` the stable error code (None if the answer has none).
+    ``message`` is Thanx's text, with anything masked that looks like an email address or a phone number.
+    ``retry_after`` is the wait that the answer asks for, in seconds, and ``request_id`` its
+    ``X-Request-Id``; each is None if the answer has none.
     Source: docs.thanx.com, consumer/usage/errors.
     """
 
@@ -106,11 +106,11 @@ class APIError(ThanxError):
 
 
 class BadRequestError(APIError):
-    """400: the request itself is wrong, nothing was issued."""
+    """400: the request is invalid. Nothing was issued."""
 
 
 class AuthenticationError(APIError):
-    """401: the access token or the client id is not accepted."""
+    """401: Thanx does not accept the access token or the client id."""
 
 
 class PermissionDeniedError(APIError):
@@ -126,34 +126,35 @@ class UnprocessableError(APIError):
 
 
 class IdempotencyConflictError(UnprocessableError):
-    """422: this idempotency key was used before, with another body. Nothing was issued."""
+    """422: the idempotency key was used before with another body. This request issued nothing."""
 
 
 class RateLimitedError(APIError):
-    """429: the client waits and retries by itself, so callers rarely see this error."""
+    """429: the client waits and retries automatically, so callers rarely see this error."""
 
 
 class ServerError(APIError):
-    """5xx: an Issue Rewards request is in doubt after it."""
+    """5xx: Thanx failed. An Issue Rewards request is in doubt."""
 
 
 class GuardError(ThanxError):
-    """A guard rail stopped the run: too many rewards, or too many failures."""
+    """The `Guard` stopped the run: too many rewards, or too many failures."""
 
 
 class BatcherClosedError(ThanxError):
     """The batcher was closed before Thanx answered for this guest.
 
-    If it is not ``in_doubt``, the guest was certainly not sent.
+    Unless the error is ``in_doubt``, the guest was certainly not sent.
     """
 
 
 class AddTimeoutError(ThanxError):
-    """`AsyncBatcher.add` was not answered within its timeout.
+    """`AsyncBatcher.add` did not finish within its timeout.
 
-    Unless it is ``in_doubt``, the guest was taken out and certainly not sent. Otherwise the guest is on the
-    way, in the batch with the ``idempotency_key`` (None if the batch is not cut yet, because another caller
-    has added the same guest): wait for `AsyncBatcher.outcome`, and do not add the guest again.
+    Unless the error is ``in_doubt``, the guest was removed from the queue and certainly not sent. Otherwise
+    the guest is on the way, in the batch with the ``idempotency_key``, which is None if another caller has
+    added the same guest and the batch is not cut yet. Wait for `AsyncBatcher.outcome`, and do not add the
+    guest again.
     """
 
     def __init__(self, message: str, *, in_doubt: bool, idempotency_key: str | None) -> None:
@@ -165,12 +166,13 @@ class AddTimeoutError(ThanxError):
 class LedgerError(ThanxError):
     """The ledger cannot be read or written, or does not allow the operation.
 
-    It is ``in_doubt`` if a batch may have been recorded although writing failed, and so may be sent later.
+    The error is ``in_doubt`` if the batch may have been recorded although writing failed, and so may be sent
+    later.
     """
 
 
 class InputChangedError(LedgerError):
-    """The input differs from the one that the run was started with. Nothing was sent.
+    """The input differs from the recorded input of the run. Nothing was sent.
 
     ``batch`` is the number of the first batch that differs, from 0; ``first`` and ``last`` are its
     positions in the input as recorded.
@@ -184,7 +186,7 @@ class InputChangedError(LedgerError):
 
 
 class WebhookError(ThanxError):
-    """A webhook request is not a valid Thanx event."""
+    """The webhook request is not a valid Thanx event."""
 
 
 class SignatureError(WebhookError):

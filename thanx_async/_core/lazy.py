@@ -1,4 +1,4 @@
-"""Lazy imports: a package's ``__getattr__`` that imports a name on first use."""
+"""Lazy imports: a ``__getattr__`` for packages that imports a name on first use."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 
 
-def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """Make the ``__getattr__`` of a package that imports some of its names only on first use.
+def lazily(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
+    """The ``__getattr__`` of a package that imports some of its names only on first use.
 
     Args:
         package: the package's ``__name__``.
-        homes: the module within the package that defines each such name.
+        modules: for each of these names, the module in the package that defines it.
     """
 
-    def find(name: str) -> object:
-        if name not in homes:
+    def load(name: str) -> object:
+        if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        found: object = getattr(import_module(f"{package}.{homes[name]}"), name)
-        setattr(sys.modules[package], name, found)
-        return found
+        value: object = getattr(import_module(f"{package}.{modules[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
 
-    return find
+    return load

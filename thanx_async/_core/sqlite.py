@@ -1,4 +1,4 @@
-"""SQLite files: safe opening, permissions, migrations, transactions, and errors explained."""
+"""SQLite files: opening, permissions, migrations, transactions, and the mapping of errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from time import monotonic, sleep
 import attrs
 
 BUSY = 30.0
-"""Seconds to wait for another process that has locked a file."""
+"""How long to wait for a file that another process has locked, in seconds."""
 
 _PRIVATE = 0o600
 
@@ -28,10 +28,10 @@ class Problem(Enum):
     FULL = auto()
     READ_ONLY = auto()
     DAMAGED = auto()
-    NO_DATABASE = auto()
+    NOT_A_DATABASE = auto()
     CANNOT_OPEN = auto()
-    NOT_READ_OR_WRITTEN = auto()
-    REFUSED = auto()
+    INPUT_OUTPUT = auto()
+    OTHER = auto()
     SYSTEM = auto()
     FOREIGN = auto()
     NEWER = auto()
@@ -40,11 +40,11 @@ class Problem(Enum):
 
 @attrs.frozen
 class Trouble:
-    """A problem with a file, in the words of SQLite or the system.
+    """A problem with a file, as SQLite or the operating system describes it.
 
     Attributes:
-        code: SQLite's error code, if there is one.
-        unsure: the changes may turn out to be written once the file is opened again.
+        code: the name of SQLite's error code; empty if there is none.
+        unsure: the transaction may still take effect when the file is opened again.
     """
 
     problem: Problem
@@ -53,8 +53,8 @@ class Trouble:
     unsure: bool = False
 
 
-Failure = Callable[[Trouble], Exception]
-"""Makes the error that users get."""
+ErrorFactory = Callable[[Trouble], Exception]
+"""Makes the error that the user gets."""
 
 
 @attrs.frozen
@@ -62,10 +62,10 @@ class Format:
     """A kind of file.
 
     Args:
-        application_id: identifies the files. Source: sqlite.org, PRAGMA application_id.
-        migrations: the SQL that leads from each version of the schema, from 0, to the next.
-        durable: a finished transaction survives a power failure, not only a crash of the process.
-        log_required: refuse the file if it cannot have a write-ahead log.
+        application_id: marks files of this kind. Source: sqlite.org, PRAGMA application_id.
+        migrations: for each version of the schema, from 0, the SQL that leads to the next.
+        durable: whether a finished transaction survives a power failure, and not only a crash.
+        log_required: whether to refuse a file that cannot have a write-ahead log.
     """
 
     application_id: int
@@ -79,39 +79,42 @@ _PROBLEMS = {
     "SQLITE_FULL": Problem.FULL,
     "SQLITE_READONLY": Problem.READ_ONLY,
     "SQLITE_CORRUPT": Problem.DAMAGED,
-    "SQLITE_NOTADB": Problem.NO_DATABASE,
+    "SQLITE_NOTADB": Problem.NOT_A_DATABASE,
     "SQLITE_CANTOPEN": Problem.CANNOT_OPEN,
-    "SQLITE_IOERR": Problem.NOT_READ_OR_WRITTEN,
+    "SQLITE_IOERR": Problem.INPUT_OUTPUT,
 }
 
 
 class _CommitFailedError(Exception):
-    """A transaction failed at its very end, where its changes may have reached the disk: SQLite has taken it
-    back for this process only, and whoever opens the file next may find it done."""
+    """The commit of a transaction failed after it may have written its changes to the disk.
+
+    SQLite has rolled the transaction back for this process only. When the file is opened again, it may turn
+    out to be committed.
+    """
 
 
 @contextmanager
-def explained(failure: Failure) -> Iterator[None]:
-    """Turn errors of SQLite and the disk into the errors that ``failure`` makes."""
+def explained(make_error: ErrorFactory) -> Iterator[None]:
+    """Turn errors of SQLite and the operating system into the errors that ``make_error`` makes."""
     try:
         yield
     except _CommitFailedError as error:
-        raise failure(_trouble(error.__cause__, unsure=True)) from error.__cause__
+        raise make_error(_trouble(error.__cause__, unsure=True)) from error.__cause__
     except sqlite3.Error as error:
-        raise failure(_trouble(error)) from error
+        raise make_error(_trouble(error)) from error
     except OSError as error:
-        raise failure(Trouble(Problem.SYSTEM, error.strerror or str(error))) from error
+        raise make_error(Trouble(Problem.SYSTEM, error.strerror or str(error))) from error
 
 
 def _trouble(error: BaseException | None, *, unsure: bool = False) -> Trouble:
     code = getattr(error, "sqlite_errorname", None) or type(error).__name__
-    found = (problem for start, problem in _PROBLEMS.items() if code.startswith(start))
-    return Trouble(next(found, Problem.REFUSED), str(error), code, unsure)
+    matching = (problem for start, problem in _PROBLEMS.items() if code.startswith(start))
+    return Trouble(next(matching, Problem.OTHER), str(error), code, unsure)
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """A transaction. IMMEDIATE excludes other writers; DEFERRED is for reading one consistent state."""
+    """A transaction. IMMEDIATE excludes other writers; DEFERRED reads one consistent state."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield
@@ -132,20 +135,20 @@ def _commit(connection: sqlite3.Connection) -> None:
         raise _CommitFailedError from error
 
 
-def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
-    """Open or create a file, for use by one thread at a time. Only its owner can read it.
+def connect(path: Path, form: Format, make_error: ErrorFactory) -> sqlite3.Connection:
+    """Open or create a file that only its owner can read. One thread at a time may use the connection.
 
-    A file of another kind is refused, and not changed.
+    A file of another kind is refused and not changed.
     """
-    with explained(failure):
-        _make_sure_of(path)
+    with explained(make_error):
+        _create_or_check(path)
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
-            _check(connection, form, failure)
-            make_private(path)
-            _use_log(connection, form, failure)
-            for beside in ("-wal", "-shm"):
-                make_private(path.with_name(path.name + beside))
+            _check_kind(connection, form, make_error)
+            _make_private(path)
+            _use_log(connection, form, make_error)
+            for suffix in ("-wal", "-shm"):
+                _make_private(path.with_name(path.name + suffix))
             connection.execute(f"PRAGMA synchronous = {'FULL' if form.durable else 'NORMAL'}")
             _migrate(connection, form)
         except BaseException:
@@ -154,11 +157,11 @@ def connect(path: Path, form: Format, failure: Failure) -> sqlite3.Connection:
     return connection
 
 
-def _make_sure_of(path: Path) -> None:
-    """Create the file if it is missing. Anything that is not a writable regular file is refused.
+def _create_or_check(path: Path) -> None:
+    """Create a missing file, and refuse anything but a writable regular file.
 
-    An existing file is not opened: closing it would release the locks that other connections of this process
-    hold on it. Source: sqlite.org/howtocorrupt.html, 2.2.
+    An existing file is not opened, since closing it would release the locks of other connections in this
+    process. Source: sqlite.org/howtocorrupt.html, 2.2.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
     try:
@@ -173,7 +176,7 @@ def _make_sure_of(path: Path) -> None:
             raise PermissionError(EACCES, os.strerror(EACCES)) from None
 
 
-def make_private(path: Path) -> None:
+def _make_private(path: Path) -> None:
     """Restrict an existing file to its owner."""
     try:
         found = path.stat()
@@ -184,20 +187,20 @@ def make_private(path: Path) -> None:
 
 
 _INHERITED: list[sqlite3.Connection] = []
-"""Connections that a parent process has opened: a forked child must not even close them.
+"""Connections of a parent process. A forked child must not close them, not even by garbage collection.
 Source: sqlite.org/howtocorrupt.html, 2.6."""
 
 
 def leave_to_parent(connection: sqlite3.Connection | None) -> None:
-    """Keep a forked child from closing an inherited connection."""
+    """Keep an inherited connection open for the rest of this forked process."""
     if connection is not None:
         _INHERITED.append(connection)
 
 
 def close_idle(connection: sqlite3.Connection, in_use: Lock, process: int) -> None:
-    """Close a connection, but only in the process that opened it, and only if no thread is using it.
+    """Close a connection if this process opened it and no thread is using it.
 
-    A transaction may be waiting for another process, and the end of this process does not wait for it.
+    A transaction may be waiting for another process, and must not delay the exit of this one.
     """
     if process != os.getpid():
         leave_to_parent(connection)
@@ -205,21 +208,20 @@ def close_idle(connection: sqlite3.Connection, in_use: Lock, process: int) -> No
         connection.close()
 
 
-def _check(connection: sqlite3.Connection, form: Format, failure: Failure) -> None:
-    with transaction(
-        connection, "DEFERRED"
-    ):  # one consistent state: another process may be creating the file
+def _check_kind(connection: sqlite3.Connection, form: Format, make_error: ErrorFactory) -> None:
+    # In one transaction, since another process may be creating the file.
+    with transaction(connection, "DEFERRED"):
         application = _pragma(connection, "application_id")
         version = _pragma(connection, "user_version")
         tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if application != form.application_id and (application or version or tables):
-        raise failure(Trouble(Problem.FOREIGN, "it is a database of another application"))
+        raise make_error(Trouble(Problem.FOREIGN, "it is a database of another application"))
     if version > len(form.migrations):
-        raise failure(Trouble(Problem.NEWER, str(version)))
+        raise make_error(Trouble(Problem.NEWER, str(version)))
 
 
-def _use_log(connection: sqlite3.Connection, form: Format, failure: Failure) -> None:
-    """Switch to the write-ahead log. SQLite does not wait for another process that does the same."""
+def _use_log(connection: sqlite3.Connection, form: Format, make_error: ErrorFactory) -> None:
+    """Switch to the write-ahead log. SQLite itself does not wait for another process that is switching."""
     until = monotonic() + BUSY
     while True:
         try:
@@ -232,7 +234,9 @@ def _use_log(connection: sqlite3.Connection, form: Format, failure: Failure) -> 
             sleep(0.01)
             continue
         if mode != "wal" and form.log_required:
-            raise failure(Trouble(Problem.NO_SHARED_MEMORY, "it is on a file system without shared memory"))
+            raise make_error(
+                Trouble(Problem.NO_SHARED_MEMORY, "it is on a file system without shared memory")
+            )
         return
 
 

@@ -1,4 +1,4 @@
-"""What asyncio lacks: objects bound to an event loop, uninterruptible work, and foreign cancellations."""
+"""asyncio helpers: objects bound to an event loop, uninterruptible work, cancellations from elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Home:
-    """The event loop that an object was opened on, and the number of open ``async with`` blocks.
+    """Binds an object to the event loop that opened it, and counts its open ``async with`` blocks.
 
     Args:
         what: the object's name in messages, such as "the client".
@@ -31,7 +31,7 @@ class Home:
 
     @property
     def is_open(self) -> bool:
-        """Whether the object is open."""
+        """Whether any block is open."""
         return self._blocks > 0
 
     @property
@@ -63,7 +63,7 @@ class Home:
         return not self._blocks
 
     def end(self) -> None:
-        """The object is closed, whatever blocks are still open."""
+        """Mark the object as closed, even if blocks are still open."""
         self._loop, self._blocks = None, 0
 
     def check(self) -> None:
@@ -89,9 +89,9 @@ class Home:
 
 
 async def to_its_end(work: Awaitable[T]) -> T:
-    """The result of the work. A cancellation is raised only after the work has ended.
+    """Wait for the work, and return its result. A cancellation is raised only after the work has ended.
 
-    For short work whose effect would otherwise be unknown, such as a commit in a worker thread.
+    This is for short work with an effect that must be known, such as a commit in a worker thread.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -108,19 +108,19 @@ async def to_its_end(work: Awaitable[T]) -> T:
 
 
 def is_being_cancelled() -> bool:
-    """Whether the running task itself is being cancelled, rather than something that it awaits."""
+    """Whether the running task itself is being cancelled, and not something that it awaits."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
 def foreign_cancellation(of: str) -> ThanxError:
-    """The error for a cancellation that was not meant for this task."""
+    """The error for a cancellation that did not come from this task's caller."""
     return ThanxError(f"something that {of} waits for was cancelled")
 
 
 @contextmanager
 def only_own_cancellation(of: str) -> Iterator[None]:
-    """Turn the cancellation of something that is awaited into an error; it would end the task silently.
+    """Turn a cancellation from elsewhere into an error, since it would end the task silently.
 
     Raises:
         ThanxError: something that the task awaits was cancelled.
@@ -134,13 +134,13 @@ def only_own_cancellation(of: str) -> Iterator[None]:
 
 
 RESOLUTION = 1e-6
-"""A wait below the resolution of the loop's clock would spin. Seconds."""
+"""The shortest wait, in seconds. A wait below the resolution of the loop's clock would spin."""
 
 
-async def changed(change: asyncio.Event, wait: float | None) -> None:
-    """Wait for the event, at most ``wait`` seconds; None or infinity for no limit."""
+async def changed(event: asyncio.Event, wait: float | None) -> None:
+    """Wait for the event, at most ``wait`` seconds; None or infinity means no limit."""
     try:
         async with asyncio.timeout(None if wait is None or wait == inf else max(wait, RESOLUTION)):
-            await change.wait()
+            await event.wait()
     except TimeoutError:
         return

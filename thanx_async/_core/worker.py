@@ -1,4 +1,4 @@
-"""One daemon thread for blocking work, such as SQL."""
+"""`Worker`, a daemon thread for blocking work, such as SQL."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Worker:
-    """A thread that does one piece of work after another, for any number of event loops.
+    """A thread that runs functions one after another, for any number of event loops.
 
-    It starts with the first piece of work. Work whose caller has gone is still done, but never delays the
-    exit of the process.
+    The first function starts the thread. A function runs even if its caller was cancelled, but never delays
+    the exit of the process.
     """
 
     def __init__(self, name: str) -> None:
@@ -26,7 +26,7 @@ class Worker:
         self._thread: threading.Thread | None = None
 
     def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Do the work in the thread, and return its result."""
+        """Run the function in the thread. Returns a future of the result, on the running event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._work.put(lambda: _do(work, loop, future))
@@ -35,7 +35,7 @@ class Worker:
         return future
 
     def stop(self) -> None:
-        """Stop the thread once its work is done."""
+        """Stop the thread after all functions given to it so far."""
         self._work.put(None)
 
     def _start(self) -> None:
@@ -46,23 +46,23 @@ class Worker:
 
 
 def _run(queue: SimpleQueue[Callable[[], None] | None]) -> None:
-    while (piece := queue.get()) is not None:
-        piece()
-        del piece  # it may be the last to hold what is closed when nobody holds it
+    while (call := queue.get()) is not None:
+        call()
+        del call  # it may hold the last reference to an object that is closed by garbage collection
 
 
 def _do(work: Callable[[], T], loop: asyncio.AbstractEventLoop, future: asyncio.Future[T]) -> None:
     try:
         result = work()
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is told to whoever waits
-        _tell(loop, _fail, future, error)
+    except BaseException as error:  # noqa: BLE001 - the caller gets any error
+        _report(loop, _fail, future, error)
     else:
-        _tell(loop, _succeed, future, result)
+        _report(loop, _succeed, future, result)
 
 
-def _tell(loop: asyncio.AbstractEventLoop, how: Callable[..., None], *what: object) -> None:
-    with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-        loop.call_soon_threadsafe(how, *what)
+def _report(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> None:
+    with suppress(RuntimeError):  # the loop is closed, so no caller is waiting
+        loop.call_soon_threadsafe(call, *arguments)
 
 
 def _succeed(future: asyncio.Future[T], result: T) -> None:

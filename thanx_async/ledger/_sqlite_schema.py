@@ -59,9 +59,9 @@ _REASONS = {
     Problem.FULL: "the disk is full; free some space and start the same run again",
     Problem.READ_ONLY: "it is read-only; make the file and its folder writable",
     Problem.DAMAGED: "it is damaged; restore it from a copy",
-    Problem.NO_DATABASE: "it is not a ledger but some other file; give another path",
+    Problem.NOT_A_DATABASE: "it is not a ledger but some other file; give another path",
     Problem.CANNOT_OPEN: "it cannot be opened; is it a folder, or does its folder not exist?",
-    Problem.NOT_READ_OR_WRITTEN: "the disk did not read or write it",
+    Problem.INPUT_OUTPUT: "the disk did not read or write it",
 }
 
 

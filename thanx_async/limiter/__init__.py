@@ -1,37 +1,20 @@
-"""Rate limiters: keep the limits of a credential within a process, or across processes.
+"""Rate limiters: keep a credential within Thanx's rate limits, in one process or across processes.
 
-Thanx allows 5 requests a second and 2,000 in 15 minutes, over all endpoints together, and does not say how
-it counts. Source: docs.thanx.com, partner/overview.
+Thanx allows 5 requests a second and 2,000 in 15 minutes, over all endpoints together. It does not publish how
+it counts them. Source: docs.thanx.com, partner/overview.
 """
 
-from typing import (
-    TYPE_CHECKING,
-)
+from typing import TYPE_CHECKING
 
-from thanx_async._core.lazy import (
-    lazily,
-)
-from thanx_async.limiter._limits import (
-    THANX_RATE_LIMITS,
-    RateLimit,
-    in_flight,
-    least_duration,
-)
-from thanx_async.limiter._memory import (
-    LocalRateLimiter,
-)
-from thanx_async.limiter._protocol import (
-    Lane,
-    LimiterStatus,
-    RateLimiter,
-    Slot,
-    WindowStatus,
-)
+from thanx_async._core.lazy import lazily
+from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit, in_flight, least_duration
+from thanx_async.limiter._memory import LocalRateLimiter
+from thanx_async.limiter._protocol import Lane, LimiterStatus, RateLimiter, Slot, WindowStatus
 
 if TYPE_CHECKING:
     from thanx_async.limiter._sqlite import SQLiteRateLimiter
 else:
-    __getattr__ = lazily(__name__, {"SQLiteRateLimiter": "_sqlite"})  # sqlite3 is loaded only if it is used
+    __getattr__ = lazily(__name__, {"SQLiteRateLimiter": "_sqlite"})  # imports sqlite3 on first use only
 
 __all__ = [
     "THANX_RATE_LIMITS",

@@ -1,4 +1,4 @@
-"""`RateLimit`, Thanx's limits, and arithmetic on them: least duration, requests in flight."""
+"""`RateLimit`, Thanx's published limits, and calculations: least duration, requests in flight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 
 from thanx_async._core import checks
 
-_MOST_AT_ONCE = 32
+_MOST_IN_FLIGHT = 32
 
 
 @attrs.frozen
@@ -31,16 +31,16 @@ class RateLimit:
         return f"{self.requests:,} in {self.seconds:g} s"
 
     def implies(self, other: RateLimit) -> bool:
-        """Whether keeping this limit keeps the other one as well."""
+        """Whether requests that keep this limit always keep the other one, too."""
         return self != other and self.requests <= other.requests and self.seconds >= other.seconds
 
 
 THANX_RATE_LIMITS = (RateLimit(5, 1), RateLimit(2000, 900))
-"""What Thanx allows unless it has granted more."""
+"""The limits of a credential for which Thanx has not granted more."""
 
 
 def checked_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
-    """The limits without repetitions, the shortest window first.
+    """The limits without duplicates, the shortest window first.
 
     Raises:
         ConfigurationError: the list is empty, or an item is not a `RateLimit`.
@@ -48,27 +48,27 @@ def checked_limits(limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
     if not isinstance(limits, Iterable):
         raise checks.wrong("limits", f"must be a list of RateLimit, not {limits!r}")
     given = list(limits)
-    for place, limit in enumerate(given):
+    for index, limit in enumerate(given):
         if not isinstance(limit, RateLimit):
-            raise checks.wrong(f"limits[{place}]", f"must be a RateLimit, not {limit!r}")
+            raise checks.wrong(f"limits[{index}]", f"must be a RateLimit, not {limit!r}")
     if not given:
         raise checks.wrong("limits", "is empty: give at least one RateLimit")
     return tuple(sorted(set(given), key=lambda limit: (limit.seconds, limit.requests)))
 
 
 def least_duration(requests: int, limits: Sequence[RateLimit]) -> float:
-    """The least time from the first to the last of a number of requests, in seconds.
+    """The least time from the first to the last of ``requests`` requests, in seconds.
 
-    Requests are spaced evenly within the shortest window, and no window ever holds too many.
+    Requests are spaced evenly within the shortest window, and keep all limits.
     """
     pace = without_implied(checked_limits(limits))[0]
     sent: list[float] = []
     for number in range(requests):
-        soonest = [sent[-1] + pace.seconds / pace.requests] if sent else [0.0]
-        soonest += [
+        earliest = [sent[-1] + pace.seconds / pace.requests] if sent else [0.0]
+        earliest += [
             sent[number - limit.requests] + limit.seconds for limit in limits if number >= limit.requests
         ]
-        sent.append(max(soonest))
+        sent.append(max(earliest))
     return sent[-1] if sent else 0.0
 
 
@@ -78,7 +78,12 @@ def without_implied(limits: tuple[RateLimit, ...]) -> list[RateLimit]:
 
 
 def in_flight(limits: Sequence[RateLimit], latency: float | None) -> int:
-    """How many requests to have in flight, 2 to 32: the rate times the latency (Little's law), plus one."""
+    """How many requests to keep in flight: the rate times the latency (Little's law), plus one, from 2 to 32.
+
+    Args:
+        limits: the rate limits; the one with the shortest window sets the rate.
+        latency: the time from a request to its answer, in seconds; None if it is not known yet.
+    """
     shortest = min(limits, key=lambda limit: (limit.seconds, limit.requests))
-    busy = shortest.requests / shortest.seconds * (latency or 0.0)
-    return min(_MOST_AT_ONCE, max(2, math.ceil(busy) + 1))
+    needed = shortest.requests / shortest.seconds * (latency or 0.0)
+    return min(_MOST_IN_FLIGHT, max(2, math.ceil(needed) + 1))

@@ -1,4 +1,4 @@
-"""`LocalRateLimiter`, for one process, and its store in memory."""
+"""`LocalRateLimiter`, for one process, and the store that keeps its state in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class MemoryStore:
-    """Keeps the state in memory, guarded by a lock."""
+    """A `Store` in memory, guarded by a lock."""
 
     def __init__(self) -> None:
         self.state = LimiterState()
@@ -24,29 +24,32 @@ class MemoryStore:
         self._lock = threading.Lock()
 
     def now(self) -> float:
+        """See `Store.now`."""
         self._clock.attach()
         return max(self._clock.time(), self.state.clock)
 
     def look(self, view: Callable[[LimiterState, float], T]) -> T:
+        """See `Store.look`."""
         with self._lock:
             return view(self.state, self.now())
 
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
+        """See `Store.transact`."""
         self._clock.attach()
         with self._lock:
             return change(self.state, self._clock.catch_up(self.state.clock))
 
 
 class LocalRateLimiter(QueuedLimiter):
-    """Keeps the limits within this process. Threads can share it, each with its own event loop.
+    """A rate limiter for one process. Threads can share it, each with its own event loop.
 
     Args:
         limits: all limits that apply, in any order.
-        strict: assume that each request was counted as late as possible, which holds for any network jitter.
-            Otherwise the limiter moves closer to the limits until Thanx refuses a request.
+        strict: assume that Thanx counts each request as late as possible, which is safe for any network
+            jitter. Otherwise the limiter moves closer to the limits until Thanx refuses a request.
 
     Raises:
-        ConfigurationError: a limit is invalid; the message says which and why.
+        ConfigurationError: a limit is invalid; the message says which one and why.
     """
 
     def __init__(self, limits: Sequence[RateLimit] = THANX_RATE_LIMITS, *, strict: bool = True) -> None:

@@ -1,8 +1,8 @@
-"""Decides when the next request may be sent: pure functions of a small state and the time.
+"""Decides when the next request may be sent, from the limiter's state and the time alone.
 
-The server counts a request at some moment between its sending and its answer. A slot of a window is
-therefore free again only one window after the latest moment at which the request can have been counted: its
-*arrival bound*. The caller passes all times, in seconds on one clock.
+The server counts a request at some moment between the sending and the answer. The *arrival bound* is the
+latest such moment. A request takes up a place in a window until one window after its arrival bound. The
+caller passes all times, in seconds on one clock.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from thanx_async.limiter._refusal import LimiterAnswer
 from thanx_async.limiter._state import Booking, LimiterState, Ticket
 
 LEASE = 60.0
+"""After so many seconds without an answer, a request counts as answered."""
+
 _SLACK = 0.005
 _HALF_TRUSTED = 20
 _MARGIN_STEP = 0.05
@@ -37,7 +39,7 @@ _PAUSE = "a refusal (429)", "the end of an outage"
 
 @attrs.frozen
 class Decision:
-    """When the next request may be sent, and the reason for the wait."""
+    """The time at which the next request may be sent, and the reason for the wait."""
 
     due: float
     reason: str
@@ -45,7 +47,7 @@ class Decision:
 
 @attrs.frozen
 class Admission:
-    """The result of asking for a slot: a booking, or when to ask again and why."""
+    """The result of asking for a slot: a booking, or else the time to ask again and the reason."""
 
     booking: Booking | None
     due: float
@@ -53,11 +55,12 @@ class Admission:
 
 
 class Pacing:
-    """The limits and the rules that keep them. Everything that changes is in the state.
+    """Applies the limits to a `LimiterState`, which holds everything that changes.
 
     Args:
-        limits: all limits that apply. Implied limits are ignored; the shortest of the others sets the pace.
-        strict: never assume that an answer was quick on its way back.
+        limits: all limits that apply. Of those that no other one implies, the shortest sets the pace.
+        strict: assume that Thanx counts each request as late as possible.
+        draw: gives random numbers from 0 to 1.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class Pacing:
         self._pace = self._kept[0]
 
     def decide(self, state: LimiterState, now: float) -> Decision:
-        """When the next request may be sent; changes nothing."""
+        """When the next request may be sent. The state is not changed."""
         refusal = state.refusal
         probe = None if refusal.probe is None else state.flights.get(refusal.probe)
         if probe and now < probe.lease:
@@ -97,14 +100,14 @@ class Pacing:
         return Decision(*max(waits))
 
     def admit(self, state: LimiterState, owner: str, now: float, *, polls: bool, others: bool) -> Admission:
-        """Give the owner a slot if it is its turn and the limits allow one, otherwise a ticket.
+        """Give the owner a slot if it is the owner's turn and the limits allow one, otherwise a ticket.
 
         Args:
             state: the state to change.
             owner: the queue that asks.
             now: the time.
-            polls: the request is a poll.
-            others: polls of this owner are waiting as well.
+            polls: whether the request is a poll.
+            others: whether polls of this owner are waiting, too.
         """
         self._pass_time(state, now)
         state.tickets = [
@@ -146,7 +149,7 @@ class Pacing:
         *,
         failed: bool = False,
     ) -> None:
-        """A request has ended: log it, and learn from the answer, or from a failure without one."""
+        """Log a request that has ended, and learn from its answer, or from its failure without an answer."""
         self._pass_time(state, now)
         state.flights.pop(booking.token, None)
         self._log(state, booking, answer.time if answer else now)
@@ -160,7 +163,7 @@ class Pacing:
             _refusal.unanswered(state.refusal, booking, now, None, self._draw())
 
     def used(self, state: LimiterState, limit: RateLimit, now: float) -> int:
-        """How many requests may still count within the window of ``limit``."""
+        """How many requests Thanx may still count within the window of ``limit``."""
         logged = state.window(limit.seconds).since(now - limit.seconds)
         flying = sum(flight.lease > now - limit.seconds for flight in state.flights.values())
         return min(limit.requests, logged + flying)
@@ -175,6 +178,7 @@ class Pacing:
         return state.trust if self._adaptive and seconds == self._pace.seconds else 1.0
 
     def _bound(self, state: LimiterState, booking: Booking, ended: float, trust: float) -> float:
+        # The way back of this answer and the way of a later request take the least round trip together.
         # With few samples the minimum may be too high, so trust in it grows with their number.
         known = state.round_trips / (state.round_trips + _HALF_TRUSTED)
         base = 0.9 * known * (state.least_round_trip or 0.0)
@@ -190,7 +194,7 @@ class Pacing:
         return booking
 
     def _pass_time(self, state: LimiterState, now: float) -> None:
-        """Log requests whose lease has expired, and drop those that no longer count."""
+        """Log requests with an expired lease, and forget requests that no longer count."""
         state.clock = max(state.clock, now)
         if (
             state.last is not None
@@ -242,7 +246,7 @@ def polls_turn(state: LimiterState) -> bool:
 
 
 def _ahead(state: LimiterState, mine: Ticket, now: float) -> list[Ticket]:
-    """The tickets that go before ``mine``, without those that are not expected back by then."""
+    """The tickets with a turn before ``mine`` whose owners ask again by ``now``."""
     issuing = [ticket for ticket in state.tickets if not ticket.polls]
     polling = [ticket for ticket in state.tickets if ticket.polls]
     first = 1 if polls_turn(state) else 0

@@ -1,4 +1,4 @@
-"""The `RateLimiter` protocol: slots, lanes and status, for users of a limiter and authors of one."""
+"""The `RateLimiter` protocol and its types: slots, lanes and status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from thanx_async.limiter._limits import RateLimit
 
 
 class Lane(Enum):
-    """The kind of a request. Issuing and revoking go before polling, which still gets one slot in ten."""
+    """The kind of a request. Issuing and revoking take precedence; polling still gets one slot in ten."""
 
     ISSUE = "issue"
     POLL = "poll"
@@ -24,12 +24,12 @@ class Slot(Protocol):
     """Permission to send one request."""
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        """Report the answer. Lookups in ``headers`` ignore case."""
+        """Report the answer to the limiter. Lookups in ``headers`` must ignore case."""
 
 
 @attrs.frozen
 class WindowStatus:
-    """How many requests of one limit are used and free."""
+    """How many requests of one limit are used, and how many are free."""
 
     limit: RateLimit
     used: int
@@ -44,14 +44,14 @@ class LimiterStatus:
     """The state of a limiter.
 
     Attributes:
-        windows: each limit, the shortest window first.
-        held_for: seconds until the next request may be sent; 0 if it may be sent now.
+        windows: the use of each limit, the shortest window first.
+        held_for: seconds until the next request may be sent; 0 if a request may be sent now.
         held_until: the same moment in UTC; None if a request may be sent now.
-        reason: why requests wait; None if they don't.
+        reason: why requests wait; None if they do not wait.
         refused: the number of 429 answers so far.
-        waiting: requests of this process that are waiting.
+        waiting: the number of waiting requests in this process.
         latency: the 90th percentile of this process's recent round trips, in seconds; None before the first.
-        no_answer_for: seconds since an outage began; None if there is none.
+        no_answer_for: seconds since the current outage began; None without an outage.
     """
 
     windows: tuple[WindowStatus, ...]
@@ -84,7 +84,7 @@ class RateLimiter(Protocol):
         """All limits that apply, the shortest window first."""
 
     def slot(self, lane: Lane = Lane.ISSUE) -> AbstractAsyncContextManager[Slot]:
-        """A slot for one request. Entering it waits until the request may be sent."""
+        """A slot for one request. Entering the slot waits until the request may be sent."""
 
     def status(self) -> LimiterStatus:
-        """The current state, without waiting."""
+        """The limiter's current state. Does not wait."""

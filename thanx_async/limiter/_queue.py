@@ -1,4 +1,4 @@
-"""Where requests wait for a slot, also after a 429: one queue for each event loop, before a store."""
+"""The queues in which requests wait for a slot, also during the pause after a 429 or an outage."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from thanx_async.limiter._store import Store
 _log = logging.getLogger("thanx_async.limiter")
 
 _LONG_WAIT = 5.0
-_LONGEST_TOLD = 1e9
+_LONGEST_SHOWN = 1e9
 
 
 class LoopQueues:
-    """The queues of one process: one for each event loop that uses the limiter.
+    """The queues of one process, one for each event loop that uses the limiter.
 
-    Loops take turns like processes do, so a loop that hangs or ends does not block the others. Threads share
-    only this object and the store.
+    Event loops take turns as processes do, so a loop that hangs or ends does not block the others. Threads
+    share only this object and the store.
     """
 
     def __init__(self, pacing: Pacing, store: Store) -> None:
@@ -58,14 +58,14 @@ class LoopQueues:
         return queue
 
     def wake_others(self, queue: SlotQueue) -> None:
-        """Wake the queues of other loops: a slot was given back."""
+        """Wake the queues of other event loops, after a slot was given back."""
         if len(self._queues) == 1:
             return
         with self._lock:
             others = [(loop, other) for loop, other in self._queues.items() if other is not queue]
         for loop, other in others:
             if other.waiting:
-                with suppress(RuntimeError):  # the loop is closed; nobody is waiting there
+                with suppress(RuntimeError):  # the loop is closed, so no request is waiting there
                     loop.call_soon_threadsafe(other.wake)
 
     async def refresh(self) -> None:
@@ -79,6 +79,7 @@ class LoopQueues:
     def _status(self, state: LimiterState, now: float) -> LimiterStatus:
         decision = self.pacing.decide(state, now)
         held = max(0.0, decision.due - now)
+        away_since = state.refusal.away_since
         used = ((limit, self.pacing.used(state, limit, now)) for limit in self.pacing.limits)
         with self._lock:
             waiting = sum(queue.waiting for queue in self._queues.values())
@@ -91,35 +92,34 @@ class LoopQueues:
             refused=state.refusal.count,
             waiting=waiting,
             latency=round_trips[int(0.9 * (len(round_trips) - 1))] if round_trips else None,
-            no_answer_for=None
-            if state.refusal.away_since is None
-            else max(0.0, now - state.refusal.away_since),
+            no_answer_for=None if away_since is None else max(0.0, now - away_since),
         )
 
     async def record(self, change: Callable[[LimiterState, float], None]) -> None:
-        """Change the state. If the store fails, the request counts as late as possible; a warning tells."""
+        """Change the state. If the store fails, a warning is logged once."""
         try:
             await self.store.transact(change)
         except ConfigurationError as error:
             if not self._store_failed:
                 self._store_failed = True
-                _log.warning("what was sent could not be recorded, and counts as late as possible: %s", error)
+                _log.warning("a request could not be recorded, and counts as late as possible: %s", error)
 
     def answered(self, seconds: float) -> None:
-        """Remember how long a round trip took, in seconds."""
+        """Remember the duration of a round trip, in seconds."""
         with self._lock:
             self._round_trips.append(seconds)
 
     def admitted(self) -> None:
-        """A request may be sent; the time of the others' wait starts anew."""
+        """Note that a request was admitted. The measured wait of the others starts over."""
         self._waiting_since = None
         self._announced = self._announced and bool(self.store.state.refusal.failures)
 
-    def nobody_waits(self) -> None:
+    def emptied(self) -> None:
+        """Note that no request is waiting any more."""
         self._waiting_since = None
 
     def waits(self, wait: float, reason: str) -> None:
-        """A request has to wait. A long wait is logged once."""
+        """Note that a request waits. A long wait is logged once."""
         now = self.store.now()
         with self._lock:
             since = self._waiting_since = now if self._waiting_since is None else self._waiting_since
@@ -133,8 +133,8 @@ class LoopQueues:
 class SlotQueue:
     """The queue of one event loop.
 
-    Only the first request in it asks the store, so that loops and processes take turns, however many requests
-    each of them has.
+    Only the first request in the queue asks the store. So event loops and processes take turns, however many
+    requests each of them has.
     """
 
     def __init__(self, queues: LoopQueues) -> None:
@@ -157,7 +157,7 @@ class SlotQueue:
         return f"{self._name} {os.getpid()}"
 
     async def acquire(self, slot: QueuedSlot) -> Booking:
-        """Wait for the slot's turn and for the limits. A cancellation gives everything back."""
+        """Wait for the slot's turn and for the limits. A cancellation gives back the turn and any booking."""
         queue = self._queues[slot.lane]
         queue[slot] = change = asyncio.Event()
         admission: Admission | None = None
@@ -179,17 +179,17 @@ class SlotQueue:
                 await changed(change, wait)
         except asyncio.CancelledError:
             del queue[slot]
-            if has_asked:  # the others get a new ticket; they may have their slots already, and none
+            if has_asked:  # no other request may be left to use the ticket, and any other asks for a new one
                 await self._leave(None)
             raise
         finally:
             queue.pop(slot, None)
             if not self.waiting:
-                self._shared.nobody_waits()
+                self._shared.emptied()
             self.wake()
 
     async def release(self, booking: Booking, answer: LimiterAnswer | None, *, failed: bool) -> None:
-        """The request has ended. If that cannot be recorded, it counts once its lease expires."""
+        """Record that the request has ended. If the store fails, its lease expires instead."""
         if answer is not None:
             self._shared.answered(answer.time - booking.sent)
         try:
@@ -224,7 +224,7 @@ class SlotQueue:
         return admission
 
     async def _leave(self, booking: Booking | None) -> None:
-        """Give back the ticket, and an unused booking."""
+        """Give back this queue's ticket, and an unused booking."""
         await self._shared.record(lambda state, _: self._pacing.withdraw(state, self._owner, booking))
         self._shared.wake_others(self)
 
@@ -235,7 +235,7 @@ class SlotQueue:
 
 
 class QueuedSlot:
-    """One request: first its place in the queue, then its permission to be sent."""
+    """The slot of one request: a place in the queue first, and then the permission to send."""
 
     __slots__ = ("_answer", "_booking", "_queue", "_queues", "lane")
 
@@ -252,6 +252,7 @@ class QueuedSlot:
         return self
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """See `Slot.answered`."""
         self._answer = LimiterAnswer(
             self._queues.store.now(), status, headers.get("Retry-After", ""), headers.get("Date", "")
         )
@@ -266,7 +267,7 @@ class QueuedSlot:
 
 
 class QueuedLimiter:
-    """The base of the limiters: queues in front of a store."""
+    """The base class of the limiters: queues in front of a store."""
 
     def __init__(self, pacing: Pacing, store: Store) -> None:
         self._queues = LoopQueues(pacing, store)
@@ -276,7 +277,8 @@ class QueuedLimiter:
 
     def __reduce__(self) -> NoReturn:
         raise checks.unpicklable(
-            "a rate limiter", "make one in each process; processes share the limits by a SQLiteRateLimiter"
+            "a rate limiter",
+            "make one in each process; processes can share the limits through a SQLiteRateLimiter",
         )
 
     @property
@@ -285,7 +287,7 @@ class QueuedLimiter:
         return self._queues.pacing.limits
 
     def slot(self, lane: Lane = Lane.ISSUE) -> AbstractAsyncContextManager[Slot]:
-        """A slot for one request; entering it waits until the request may be sent."""
+        """A slot for one request. Entering the slot waits until the request may be sent."""
         return QueuedSlot(self._queues, lane)
 
     def status(self) -> LimiterStatus:
@@ -294,4 +296,4 @@ class QueuedLimiter:
 
 
 def _wall_time(wait: float) -> datetime:
-    return datetime.now(UTC) + timedelta(seconds=min(wait, _LONGEST_TOLD))
+    return datetime.now(UTC) + timedelta(seconds=min(wait, _LONGEST_SHOWN))

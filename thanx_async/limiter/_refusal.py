@@ -1,4 +1,4 @@
-"""Decides the pause after a 429 or an outage: all requests wait, one probes, failed probes lengthen it."""
+"""Decides how long requests pause after a 429 or during an outage, and when one of them probes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LONGEST_OUTAGE_HOLD = 30.0
 _LONGEST_ASKED_IN_OUTAGE = 300.0
 _LONGEST_ASKED = 3600.0
 _AFTER_BOUNDARY = 0.5
-_LONG_LIMIT_AFTER = 3
+_BOUNDARY_AFTER = 3
 
 
 @attrs.frozen
 class LimiterAnswer:
-    """An answer and its time. ``retry_after`` and ``date`` are headers, empty if missing."""
+    """An answer and its time. ``retry_after`` and ``date`` are its headers, or empty if missing."""
 
     time: float
     status: int
@@ -27,16 +27,16 @@ class LimiterAnswer:
 
 
 def refused(refusal: Refusal, booking: Booking, answer: LimiterAnswer, boundary: float, draw: float) -> None:
-    """Start or lengthen the pause after a 429. Requests that were sent before it began change nothing.
+    """Count a 429, and start or lengthen the pause. Requests from before the pause do not lengthen it.
 
-    The first pause is for the shortest window, so it starts when the refused request was sent.
+    The first pause is for the shortest window, so it is measured from the sending of the refused request.
 
     Args:
-        refusal: the pause, which is changed.
+        refusal: the pause to change.
         booking: the refused request.
         answer: the 429.
-        boundary: the longest window, in seconds. A counter aligned to the server's clock resets at multiples
-            of it, so from the third failure on a probe is sent there as well.
+        boundary: the longest window, in seconds. A counter that is aligned to the server's clock resets at
+            multiples of the window, so from the third failure on, a pause ends there at the latest.
         draw: a random number from 0 to 1.
     """
     refusal.count += 1
@@ -58,14 +58,14 @@ def unanswered(
 ) -> None:
     """Start or lengthen the pause of an outage, after a 5xx or no answer.
 
-    After the first failure the probe is sent at once. Requests that were sent before the pause began change
-    nothing.
+    After the first failure the probe is sent at once. Requests that were sent before the pause began are
+    ignored.
 
     Args:
-        refusal: the pause, which is changed.
+        refusal: the pause to change.
         booking: the failed request.
         now: the time.
-        answer: the 5xx; None if there was no answer.
+        answer: the 5xx; None if no answer arrived.
         draw: a random number from 0 to 1.
     """
     if refusal.failures and booking.token != refusal.probe:
@@ -86,7 +86,7 @@ def unanswered(
 
 
 def passed(refusal: Refusal, booking: Booking) -> None:
-    """Thanx has answered. That ends an outage; after a 429 only the probe's answer ends the pause."""
+    """End the pause, since Thanx has answered. After a 429 only the answer to the probe ends the pause."""
     if refusal.failures and (refusal.outage or booking.token == refusal.probe):
         refusal.failures, refusal.until, refusal.resumed = 0, None, booking.sent
         refusal.outage, refusal.away_since = False, None
@@ -97,16 +97,16 @@ def _hold(failures: int, answer: LimiterAnswer, boundary: float, draw: float) ->
     if failures > 1:
         hold *= 0.9 + 0.2 * draw
     hold = min(_LONGEST_HOLD, hold)
-    if failures >= _LONG_LIMIT_AFTER and (server := _timestamp(answer.date)) is not None:
+    if failures >= _BOUNDARY_AFTER and (server := _timestamp(answer.date)) is not None:
         hold = min(hold, boundary - server % boundary + _AFTER_BOUNDARY)
     return hold
 
 
 def _asked(answer: LimiterAnswer) -> float | None:
-    """The wait that ``Retry-After`` asks for, in seconds; the header holds a number or a date.
+    """The wait that ``Retry-After`` asks for, in seconds, from a number or a date.
 
-    Less than a second is ignored, as probes would be refused again. More than an hour is cut, since the
-    limits' windows are minutes.
+    Less than a second is ignored, since Thanx would refuse the probe again. More than an hour is cut to an
+    hour, since the windows of the limits are minutes.
     """
     text = answer.retry_after.strip()
     if text.isascii() and text.isdigit():

@@ -1,4 +1,4 @@
-"""`SQLiteRateLimiter`, for all processes of one machine, and its store in a file."""
+"""`SQLiteRateLimiter`, for all processes of one machine, and the store that keeps its state in a file."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _APPLICATION = 0x74686C72  # "thlr"
 
 
 def wall_clock() -> float:
-    """Seconds since 1970: the one clock that all processes share."""
+    """Seconds since 1970, on the clock that all processes share."""
     return time.time()
 
 
 class SQLiteStore:
-    """Keeps the state in one row. A transaction holds the file's lock for well under a millisecond.
+    """A `Store` in one row of a file. A transaction locks the file for well under a millisecond.
 
-    The first transaction opens the file. It is closed when the store is garbage-collected.
+    The first transaction opens the file. The garbage collection of the store closes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,18 +52,21 @@ class SQLiteStore:
         self._connection: sqlite3.Connection | None = None
 
     def now(self) -> float:
+        """See `Store.now`."""
         self._clock.attach()
         return max(self._clock.time(), self.state.clock)
 
     def look(self, view: Callable[[LimiterState, float], T]) -> T:
+        """See `Store.look`."""
         return view(self.state, self.now())
 
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
+        """See `Store.transact`."""
         self._clock.attach()
         return await to_its_end(self._own_worker().do(lambda: self._transact(change)))
 
     def _own_worker(self) -> Worker:
-        """The worker thread of this process. A forked child gets its own, and opens the file again."""
+        """The worker thread of this process. A forked child gets a thread of its own and reopens the file."""
         with self._lock:
             if self._worker is None or self._process != os.getpid():
                 sqlite.leave_to_parent(self._connection)
@@ -90,7 +93,7 @@ class SQLiteStore:
         try:
             return load_state(row[0])
         except Exception as error:
-            raise self._unusable("its content is damaged", "move it away, and start anew") from error
+            raise self._unusable("its content is damaged", "move it away, and start again") from error
 
     def _open(self) -> sqlite3.Connection:
         form = Format(_APPLICATION, _MIGRATIONS, durable=False, log_required=False)
@@ -101,7 +104,8 @@ class SQLiteStore:
     def _error(self, trouble: Trouble) -> ConfigurationError:
         match trouble.problem:
             case Problem.LOCKED:
-                return self._unusable(f"another process has locked it for {sqlite.BUSY:g} s", "end that")
+                why = f"another process has locked it for {sqlite.BUSY:g} s"
+                return self._unusable(why, "end that process")
             case Problem.FOREIGN:
                 return self._unusable(trouble.detail, "give another path")
             case Problem.NEWER:
@@ -111,7 +115,7 @@ class SQLiteStore:
                 )
             case Problem.SYSTEM:
                 return self._unusable(trouble.detail, "give a path that can be written")
-            case Problem.DAMAGED | Problem.NO_DATABASE:
+            case Problem.DAMAGED | Problem.NOT_A_DATABASE:
                 return self._unusable(trouble.detail, "move it away, and it is made anew")
         return self._unusable(trouble.detail, "give a file on a local disk that can be written")
 
@@ -125,11 +129,12 @@ _converter = make_converter(detailed_validation=False)
 
 
 def dump_state(state: LimiterState) -> bytes:
+    """Serialize the state."""
     return bytes(_converter.dumps(state))
 
 
 def load_state(data: bytes) -> LimiterState:
-    """The state from its serialized form. Invalid data raise various exceptions."""
+    """The state from its serialized form. Invalid data raises one of various exceptions."""
     state = _converter.loads(data, LimiterState)
     if not state.is_sound():
         raise ValueError
@@ -145,22 +150,22 @@ _MIGRATIONS = (
 
 
 class SQLiteRateLimiter(QueuedLimiter):
-    """Keeps the limits across all processes of one machine that use the same file, and across restarts.
+    """A rate limiter for all processes of one machine that use the same file, across restarts.
 
-    The processes take turns and share the used requests, pauses, and what was learned about the network.
-    Requests of a killed process count as if they had been answered after 60 seconds. Each process can have
-    its own limits, and applies them to the requests of all.
+    The processes take turns. They share the log of requests, the pauses, and the measurements of the network.
+    A request of a killed process counts as answered after 60 seconds. Each process can have limits of its
+    own, and applies them to the requests of all processes.
 
-    The first request creates the file, which only its owner can read. `status` shows what this process has
-    seen last; `refresh` reads the file.
+    The first request creates the file, which only its owner can read. `status` shows the last state that this
+    process has read; `refresh` reads the file.
 
     Args:
         path: the file, on a local disk, in an existing directory.
         limits, strict: as for `LocalRateLimiter`.
 
     Raises:
-        ConfigurationError: a limit is invalid. Requests and `refresh` raise it if the file belongs to
-            something else, is damaged or cannot be written; the file is not changed then.
+        ConfigurationError: a limit is invalid. Requests and `refresh` raise it if the file is damaged, cannot
+            be written or belongs to another application; the file is not changed.
     """
 
     def __init__(

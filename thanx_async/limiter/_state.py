@@ -1,4 +1,4 @@
-"""The state of a limiter, small enough to be stored: windows, requests in flight, tickets, the pause."""
+"""The stored state of a limiter: windows, requests in flight, tickets, and the pause after a refusal."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MOST_MARGIN = 10.0
 
 @attrs.define
 class Window:
-    """When requests within the last ``seconds`` seconds may have been counted.
+    """The times at which Thanx may have counted requests, within the last ``seconds`` seconds.
 
-    Times are rounded up to a 500th of the window, so the state stays small however high the limit is, and
-    errs on the safe side.
+    Times are rounded up to a 500th of the window. So the state stays small however high the limit is, and
+    errors are on the safe side.
     """
 
     seconds: float
@@ -28,29 +28,31 @@ class Window:
     total: int = 0
 
     def is_sound(self, latest: float) -> bool:
-        """Whether its buckets stand in order, none later than that, and add up."""
+        """Whether the buckets are in order, end by ``latest`` plus one window, and add up to the total."""
         if not 0 < self.seconds < _LATEST:
             return False
-        places = [bucket for bucket, _ in self.buckets]
+        numbers = [bucket for bucket, _ in self.buckets]
         return (
-            all(earlier < later for earlier, later in pairwise(places))
+            all(earlier < later for earlier, later in pairwise(numbers))
             and all(count > 0 for _, count in self.buckets)
             and sum(count for _, count in self.buckets) == self.total
-            and (not places or self._end(places[-1]) <= latest + self.seconds)
+            and (not numbers or self._end(numbers[-1]) <= latest + self.seconds)
         )
 
     def add(self, moment: float) -> None:
+        """Log a request."""
         bucket = floor(moment * _GRAINS / self.seconds)
-        place = len(self.buckets)
-        while place and self.buckets[place - 1][0] > bucket:
-            place -= 1
-        if place and self.buckets[place - 1][0] == bucket:
-            self.buckets[place - 1] = bucket, self.buckets[place - 1][1] + 1
+        index = len(self.buckets)
+        while index and self.buckets[index - 1][0] > bucket:
+            index -= 1
+        if index and self.buckets[index - 1][0] == bucket:
+            self.buckets[index - 1] = bucket, self.buckets[index - 1][1] + 1
         else:
-            self.buckets.insert(place, (bucket, 1))
+            self.buckets.insert(index, (bucket, 1))
         self.total += 1
 
     def forget(self, before: float) -> None:
+        """Drop requests up to this time."""
         while self.buckets and self._end(self.buckets[0][0]) <= before:
             self.total -= self.buckets.pop(0)[1]
 
@@ -66,7 +68,7 @@ class Window:
         return None
 
     def since(self, moment: float) -> int:
-        """How many times are later than ``moment``."""
+        """The number of requests later than ``moment``."""
         count = self.total
         for end, ended in self.moments():
             if end > moment:
@@ -84,7 +86,7 @@ class Window:
 
 @attrs.frozen
 class Booking:
-    """A request that was sent. Without an answer it counts as arrived at ``lease``."""
+    """A request that was sent. Without an answer, it counts as answered at ``lease``."""
 
     token: int
     sent: float
@@ -93,7 +95,7 @@ class Booking:
 
 @attrs.define
 class Ticket:
-    """A queue that waits for its turn; it asks again at ``wake``."""
+    """The turn of a waiting queue, ``owner``, which asks again at ``wake``."""
 
     owner: str
     polls: bool
@@ -105,13 +107,13 @@ class Refusal:
     """The pause after a 429 or an outage.
 
     Attributes:
-        count: all 429 answers so far.
-        failures: failures in a row; 0 if there is no pause.
-        outage: the last failure was a 5xx or no answer.
+        count: the number of 429 answers so far.
+        outage: whether the last failure was a 5xx or no answer.
         away_since: when the outage began.
+        failures: the number of failures in a row; 0 if there is no pause.
         until: when the next probe may be sent.
-        probe: the token of the probe in flight.
-        resumed: when the last successful probe was sent.
+        probe: the token of the last probe.
+        resumed: when the request was sent that ended the last pause.
     """
 
     count: int = 0
@@ -125,7 +127,24 @@ class Refusal:
 
 @attrs.define
 class LimiterState:
-    """The state of a limiter. ``clock`` is the latest time that any process has seen."""
+    """The state of a limiter. All times are in seconds, on the clock of the store.
+
+    Attributes:
+        clock: the latest time that any process has seen.
+        tokens: the token of the last booking.
+        last: when the last request was sent.
+        flights: the requests in flight, by token.
+        windows: the log of requests for each window.
+        least_round_trip: the shortest round trip so far, in seconds.
+        round_trips: the number of round trips so far.
+        margin: the safety margin learned from 429s, as a fraction of the shortest window.
+        trust: the part of a round trip beyond the least that may pass before Thanx counts the request, from 0
+            to 1, which is the safest.
+        adjusted: when ``margin`` or ``trust`` was last made safer.
+        tickets: the queues that wait for their turn.
+        passed_over: the number of slots in a row that went to other requests while polls were waiting.
+        refusal: the pause after a 429 or an outage.
+    """
 
     clock: float = 0.0
     tokens: int = 0
@@ -142,29 +161,29 @@ class LimiterState:
     refusal: Refusal = attrs.field(factory=Refusal)
 
     def window(self, seconds: float) -> Window:
-        """The log of a window. A new one starts with the times of the longest, and is not stored."""
+        """The log of a window. A new window starts with the times of the longest one, and is not stored."""
         for window in self.windows:
             if window.seconds == seconds:
                 return window
-        fresh = Window(seconds)
-        longest = max(self.windows, key=lambda window: window.seconds, default=fresh)
+        new = Window(seconds)
+        longest = max(self.windows, key=lambda window: window.seconds, default=new)
         for moment, count in longest.moments():
             for _ in range(count):
-                fresh.add(moment)
-        return fresh
+                new.add(moment)
+        return new
 
     def is_sound(self) -> bool:
-        """Whether it can have come about by sending, so that it is safe to go by."""
-        past = self.clock + _AHEAD
+        """Whether the values are possible. A damaged state must not decide when requests are sent."""
+        latest = self.clock + _AHEAD
         pause = self.refusal
         moments = [self.last, self.adjusted, pause.until, pause.resumed, pause.away_since]
         moments += [time for flight in self.flights.values() for time in (flight.sent, flight.lease)]
         return (
             0 <= self.clock < _LATEST
-            and all(moment is None or 0 <= moment <= past for moment in moments)
+            and all(moment is None or 0 <= moment <= latest for moment in moments)
             and all(0 <= ticket.wake < _LATEST for ticket in self.tickets)
             and all(token == flight.token <= self.tokens for token, flight in self.flights.items())
-            and all(window.is_sound(past) for window in self.windows)
+            and all(window.is_sound(latest) for window in self.windows)
             and 0 <= self.trust <= 1
             and 0 <= self.margin <= _MOST_MARGIN
             and min(self.round_trips, self.passed_over, pause.count, pause.failures) >= 0
@@ -172,10 +191,11 @@ class LimiterState:
         )
 
     def unlearn(self) -> None:
-        """Forget what was learned, after a long time without requests."""
+        """Reset the measurements and the pause, after a long time without requests."""
         self.margin, self.trust, self.adjusted = 0.0, 1.0, None
         self.refusal = Refusal(self.refusal.count)
 
     def keep_window(self, seconds: float) -> None:
+        """Store the log of a window from now on."""
         if all(window.seconds != seconds for window in self.windows):
             self.windows.append(self.window(seconds))

@@ -1,4 +1,4 @@
-"""The `Store` protocol, which a limiter for another backend implements, and the clock of stores."""
+"""The `Store` protocol, which each backend of the limiters implements, and `Clock`, the clock of stores."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _SAME_CLOCK = 5.0
 
 
 class Store(Protocol):
-    """Keeps the state and the clock that all users of a limiter share."""
+    """The state and the clock that the queues of a limiter share. A backend such as Redis is a `Store`."""
 
     @property
     def state(self) -> LimiterState:
-        """The state as last seen; not to be changed."""
+        """The state as last read or written here. Callers must not change it."""
 
     def now(self) -> float:
         """The time of the shared clock, in seconds, as far as it is known here."""
 
     def look(self, view: Callable[[LimiterState, float], T]) -> T:
-        """The result of ``view`` for the state as last seen and the time, while nothing is changed."""
+        """The result of ``view``, which gets `state` and the time. No thread changes the state meanwhile."""
 
     async def transact(self, change: Callable[[LimiterState, float], T]) -> T:
         """Load, change and save the state in one transaction. ``change`` gets the state and the time.
 
-        If saving fails because of another process, ``change`` may be called again with a newer state. A
+        If another process makes saving fail, ``change`` may be called again with a newer state. A
         cancellation is raised only after the transaction has ended.
         """
 
@@ -41,8 +41,8 @@ class Clock:
     """The clock of a store, which several event loops or processes share.
 
     Args:
-        wall: gives the initial time; None to start with the loop's own. Afterwards the time advances with the
-            loop's clock, so setting the wall clock does no harm.
+        wall: gives the initial time; None to start with the time of the event loop. Afterwards the time
+            advances with the event loop's clock, so a change of the wall clock does no harm.
     """
 
     def __init__(self, wall: Callable[[], float] | None = None) -> None:
@@ -61,7 +61,7 @@ class Clock:
 
     def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
         """Follow another loop. Nearly all loops share the monotonic clock, and need no new offset."""
-        read = _fresh(loop)
+        read = _uncached(loop)
         with self._lock:
             if read != self._read:
                 self._read = read
@@ -69,19 +69,22 @@ class Clock:
             self._loop = loop
 
     def time(self) -> float:
+        """The current time, in seconds."""
         return self._read() + self._offset
 
     def catch_up(self, seen: float) -> float:
-        """The time, and not earlier than ``seen``: a clock that is behind another process's is set to it.
+        """The current time. A clock that is behind ``seen``, the time of another process, is set to it.
 
-        After a wrong wall clock, time continues from there; the longest possible wait is one window.
+        If that wall clock was wrong, time continues from there; the longest possible wait is one window.
         """
         with self._lock:
             self._offset += max(0.0, seen - self.time())
             return max(self.time(), seen)
 
 
-def _fresh(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
-    """The loop's clock, read anew: uvloop reads it once per iteration only, and clocks that lag would push
-    each other forward."""
+def _uncached(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """The event loop's clock, without a cache.
+
+    uvloop reads its clock only once in each iteration, and lagging clocks would push each other forward.
+    """
     return time.monotonic if abs(loop.time() - time.monotonic()) < _SAME_CLOCK else loop.time
