@@ -1,4 +1,4 @@
-"""The facts of a batch that sender, ledger and reports share: idempotency key, digest, positions, outcome."""
+"""Facts of a batch that several packages share: idempotency key, digest, positions, outcome."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import orjson
 from thanx_async.models import IssuanceFailure, IssuanceJob, counted
 
 SERVICE_RUNS = "service-"
-"""How the ids of runs begin that have no input, and end in 32 hexadecimal digits."""
+"""The prefix of the ids of runs without an input (`AsyncBatcher.add`). 32 hexadecimal digits follow."""
 
 
 def batch_key(run_id: str, number: int) -> str:
-    """The idempotency key of a run's batch, derived from run and number, whatever the content."""
+    """The idempotency key of a run's batch. It depends only on the run and the number, not on the content."""
     return str(uuid5(NAMESPACE_URL, f"thanx-async:{run_id}:{number}"))
 
 
@@ -30,10 +30,10 @@ def digest_of(body: bytes) -> bytes:
 
 @attrs.frozen
 class Positions:
-    """The positions in the input of a batch's identifiers, in order.
+    """The positions of a batch's identifiers in the input, in order.
 
-    Stored as the first position and, for each skipped position, the number of identifiers before it. So a
-    batch without gaps takes no memory, whatever its size.
+    For each skipped position, the object stores the number of identifiers before it. So a batch without gaps
+    takes no memory, whatever its size.
     """
 
     first: int
@@ -63,7 +63,7 @@ class Positions:
         return offset - bisect_left(skips, offset, key=lambda number: self._gaps[number] + number)
 
     def packed(self) -> bytes:
-        """The gaps as bytes, two for each skipped position, the same on every machine."""
+        """The gaps as bytes, two for each skipped position, in the same byte order on all machines."""
         return _little_endian(array("H", self._gaps)).tobytes()
 
     @classmethod
@@ -110,7 +110,12 @@ class BatchOutcome:
 
 
 def outcome_of(job: IssuanceJob, count: int) -> list[tuple[int, str]] | None:
-    """The failures of a finished job, by index; None if its counts leave open who got a reward."""
+    """The failures of a finished job, by index; None if its counts do not show which guests got a reward.
+
+    Args:
+        job: the finished job.
+        count: the number of identifiers in the batch.
+    """
     failures: tuple[IssuanceFailure, ...] = job.summary.failures if job.summary else ()
     reasons = {row.identifier_index: row.error for row in failures}
     if job.state == "revoked":

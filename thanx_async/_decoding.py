@@ -1,4 +1,4 @@
-"""Decodes parsed JSON into models: required fields must fit, and optional fields are left out if not."""
+"""Decodes parsed JSON into models, leaving out optional fields that do not fit, and masks personal data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 _Failures = tuple[IssuanceFailure, ...]
 
 MISFITS = cattrs.BaseValidationError, KeyError, TypeError, ValueError, OverflowError, RecursionError
-"""The exceptions of decoders for values that do not fit."""
+"""The exceptions that decoders raise for values that do not fit."""
 
 _LONGEST_TEXT = 1_000
 _NO_REASON = "no reason given"
@@ -49,9 +49,9 @@ def _converter() -> cattrs.Converter:
 
 
 class _Lenient:
-    """Structures one class. A field with a default is left out if its value does not fit.
+    """Decodes one class. A field with a default is left out if its value does not fit.
 
-    To reject the whole answer for such a field would lose the rest of it.
+    Rejecting the whole answer for such a field would lose the rest of the answer.
     """
 
     def __init__(self, converter: cattrs.Converter, kind: type[attrs.AttrsInstance]) -> None:
@@ -82,7 +82,7 @@ class _Lenient:
 
 
 def _failures(value: object) -> _Failures:
-    """The failures of a job. Up to 10,000 rows repeat a few texts, which are masked and stored once."""
+    """The failures of a job. Up to 10,000 rows repeat a few texts, so each text is masked and stored once."""
     if not isinstance(value, list | None):
         raise TypeError
     texts: dict[str, str] = {}
@@ -126,7 +126,7 @@ _CONVERTER = _converter()
 
 
 def enveloped(kind: type[T], name: str) -> Callable[[object], T]:
-    """The decoder for an answer with a model under ``name``."""
+    """A decoder for answers that hold a model under ``name``."""
 
     def decoder(payload: object) -> T:
         if not isinstance(payload, dict):

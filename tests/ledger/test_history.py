@@ -109,7 +109,7 @@ async def test_services_forget_as_they_go(path: Path) -> None:
 
 async def test_it_forgets_by_the_hour(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger that stays open goes on forgetting."""
-    monkeypatch.setattr("thanx_async.ledger._sqlite._BEAT", 0.01)
+    monkeypatch.setattr("thanx_async.ledger._sqlite._RENEWS_EVERY", 0.01)
     monkeypatch.setattr("thanx_async.ledger._sqlite._FORGETS_EVERY", 0.02)
     async with SQLiteLedger(path, keep_for=0) as ledger:
         await sent(ledger, "march", 2, finished=2)

@@ -247,7 +247,7 @@ async def test_claims_are_renewed(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However long nothing is recorded, a run stays with its process; a beat that fails is not the last."""
-    monkeypatch.setattr("thanx_async.ledger._sqlite._BEAT", 0.01)
+    monkeypatch.setattr("thanx_async.ledger._sqlite._RENEWS_EVERY", 0.01)
     async with SQLiteLedger(path) as ledger:
         await ledger.claim(RUN)
         await ledger.claim(attrs.evolve(RUN, run_id="april"))

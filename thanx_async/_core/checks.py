@@ -20,7 +20,7 @@ def text(name: str, value: object) -> str:
     if not value:
         raise wrong(name, "is empty")
     if "\0" in value or not _is_unicode(value):
-        raise wrong(name, "contains a NUL or half of a surrogate pair, which is not valid text")
+        raise wrong(name, "has a character that is not valid text: a NUL, or half of a surrogate pair")
     return value
 
 
@@ -75,7 +75,7 @@ def path(name: str, value: object) -> Path:
     except UnicodeEncodeError:
         encoded = b"\0"
     if b"\0" in encoded:
-        raise wrong(name, "contains a character that a path cannot contain")
+        raise wrong(name, "has a character that a path cannot contain")
     return Path(given)
 
 

@@ -1,4 +1,4 @@
-"""The owner of a run's lease: a claim of one process, and whether that process is still alive."""
+"""`Owner`, which identifies the process that holds the lease of a run, and tells whether it has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROCESS = uuid4().hex
 
 @attrs.frozen
 class Owner:
-    """One claim of one process. ``process`` distinguishes processes that reuse a process id."""
+    """One claim of a run by one process. ``process`` distinguishes processes with the same process id."""
 
     host: str
     pid: int
@@ -22,14 +22,17 @@ class Owner:
 
     @classmethod
     def new(cls) -> Owner:
+        """A new claim of this process."""
         return cls(socket.gethostname(), os.getpid(), _PROCESS, uuid4().hex)
 
     @classmethod
     def unpacked(cls, text: str) -> Owner:
+        """The owner from the text of `packed`."""
         host, pid, process, claim = text.rsplit(" ", 3)
         return cls(host, int(pid), process, claim)
 
     def packed(self) -> str:
+        """The owner as one line of text."""
         return f"{self.host} {self.pid} {self.process} {self.claim}"
 
     def is_certainly_dead(self) -> bool:

@@ -1,26 +1,18 @@
-"""The `Ledger` protocol, which a ledger for another backend implements."""
+"""The `Ledger` protocol, which each backend of the ledger implements."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol
 
 from thanx_async._batches import BatchOutcome
 from thanx_async.ledger._records import BatchRecord, RunRecord
 
-if TYPE_CHECKING:
-    pass
-
-T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
-
 
 class Ledger(Protocol):
-    """Records runs and their batches. `SQLiteLedger` is one; a ledger of your own needs these methods.
+    """Records runs and their batches. `SQLiteLedger` implements it; a custom ledger needs the same methods.
 
-    When a method returns, its effect is durable. If it fails, it raises a `LedgerError`, which is
+    When a method returns, its effect is durable. A method that fails raises a `LedgerError`, which is
     ``in_doubt`` if a batch may have been recorded anyway. A method runs to its end even if its caller is
     cancelled; the cancellation is raised afterwards, and a cancelled `claim` is released.
 
@@ -34,9 +26,12 @@ class Ledger(Protocol):
     async def claim(self, run: RunRecord) -> RunRecord:
         """Claim a run exclusively, until `release`. Returns the run as recorded.
 
-        An unknown run is recorded. A run without batches takes over new settings. A run is refused if it has
-        batches and its settings differ (`RunRecord.differences`), or while another process has claimed it,
-        which a lease may decide. A revoked run stays revoked.
+        An unknown run is recorded. A run without batches takes over new settings. A revoked run stays
+        revoked.
+
+        Raises:
+            LedgerError: the run has batches and its settings differ (`RunRecord.differences`), or another
+                process has claimed it. A ledger may let a claim expire (a lease).
         """
 
     async def release(self, run_id: str) -> None:
@@ -68,13 +63,14 @@ class Ledger(Protocol):
         """
 
     async def accept(self, run_id: str, number: int, job_id: str) -> None:
-        """Record that a batch in doubt was accepted as a job, and delete its body."""
+        """Record that Thanx accepted a batch in doubt as a job, and delete the body."""
 
     async def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
-        """Record the outcomes of batches, by number, and delete bodies that are still kept."""
+        """Record the outcomes of batches, by number, and delete the bodies of batches still in doubt."""
 
     async def withdraw(self, run_id: str, number: int) -> None:
         """Delete a batch in doubt that was certainly not issued, and its body.
 
-        Refused if another process has taken over the run, since it may be sending the batch.
+        Raises:
+            LedgerError: another process has taken over the run, and may be sending the batch.
         """

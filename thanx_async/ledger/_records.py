@@ -1,4 +1,4 @@
-"""The records of a ledger: runs, batches and their states, as frozen classes."""
+"""The records of a ledger, as frozen classes: runs, batches, and the progress of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BatchState(StrEnum):
 
 @attrs.frozen
 class BatchRecord:
-    """A recorded batch. ``digest`` identifies its body; ``recorded_at`` is in seconds since 1970."""
+    """A recorded batch. ``digest`` identifies the body; ``recorded_at`` is in seconds since 1970."""
 
     run_id: str
     number: int
@@ -37,11 +37,11 @@ class BatchRecord:
     outcome: BatchOutcome | None = None
 
     def is_older_than(self, seconds: float) -> bool:
-        """Whether the batch was recorded more than so many seconds ago."""
+        """Whether the batch was recorded more than ``seconds`` seconds ago."""
         return time() - self.recorded_at > seconds
 
     def job(self) -> IssuanceJob | None:
-        """The last snapshot of the batch's job, as far as recorded; None while the job is running."""
+        """The final state of the batch's job, as far as recorded; None while the job is running."""
         if self.job_id is None or self.outcome is None:
             return None
         outcome, count = self.outcome, len(self.positions)
@@ -62,7 +62,8 @@ class BatchRecord:
 class RunRecord:
     """A recorded run: what it issues, and how its input is cut. Times are in seconds since 1970.
 
-    ``total`` (items of the input) and ``batches`` are None until the input has been read to its end.
+    ``total``, the number of items in the input, and ``batches``, the number of batches, are None until the
+    input has been read to its end.
     """
 
     run_id: str
@@ -86,7 +87,7 @@ class RunRecord:
         return self.campaign_id, self.merchant_id, self.variant_id
 
     def differences(self, other: RunRecord) -> list[str]:
-        """How the settings of two runs differ, in words."""
+        """The differences between the settings of two runs, each in words."""
         return [
             Message(Name(name), f" {getattr(self, name)!r} instead of {getattr(other, name)!r}")
             for name in _IDENTITY
@@ -94,16 +95,16 @@ class RunRecord:
         ]
 
     def is_complete(self, batches: Iterable[BatchRecord]) -> bool:
-        """Whether the whole input was sent and all jobs are finished."""
+        """Whether the whole input was sent and all batches are finished."""
         states = [batch.state for batch in batches]
         return len(states) == self.batches and all(state is BatchState.FINISHED for state in states)
 
 
 @attrs.frozen
 class RunProgress:
-    """The progress of a run: its batches by state, and its guests with a reward.
+    """The progress of a run: the number of batches in each state, and of rewards (``issued``).
 
-    ``to_take_back`` is the number of jobs that are not revoked.
+    ``to_take_back`` is the number of jobs left to revoke: all but revoked jobs and jobs without rewards.
     """
 
     run: RunRecord
@@ -129,7 +130,7 @@ class RunProgress:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the whole input was sent and all jobs are finished."""
+        """Whether the whole input was sent and all batches are finished."""
         return self.finished == self.run.batches and not self.in_doubt and not self.accepted
 
 

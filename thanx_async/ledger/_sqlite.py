@@ -1,4 +1,4 @@
-"""`SQLiteLedger`: a ledger in a file, for any number of processes of one machine."""
+"""`SQLiteLedger`, a ledger in a file, for all processes of one machine."""
 
 from __future__ import annotations
 
@@ -25,35 +25,37 @@ T = TypeVar("T")
 
 _log = logging.getLogger("thanx_async.ledger")
 
-_BEAT = 60.0
+_RENEWS_EVERY = 60.0
 _FORGETS_EVERY = 3600.0
-_KEPT = timedelta(days=90)
+_KEPT_FOR = timedelta(days=90)
 
 
 class SQLiteLedger:
-    """A ledger in a file, for any number of processes of one machine::
+    """A ledger in a file, for all processes of one machine::
 
         async with SQLiteLedger("runs.sqlite") as ledger:
             batcher = AsyncBatcher(client, ..., ledger=ledger)
 
-    Only their owner can read the file and the files beside it: ``-wal``, ``-shm``, and ``-bodies`` with the
-    request bodies of batches in doubt. The folder must be on a local disk. Containers that share it need
-    different host names, because these identify their processes.
+    Only the owner can read the file and the files beside it: ``-wal``, ``-shm``, and ``-bodies`` with the
+    request bodies of batches in doubt. The folder must be on a local disk. Containers that share the folder
+    need different host names, since the host name identifies their processes.
 
     A ledger belongs to the event loop that opened it, and has a thread of its own. It can be opened again
-    after it was closed, or after its loop was. Blocks can be nested; the outermost one closes the ledger.
+    after it or its event loop was closed. ``async with`` blocks can be nested; the outermost one closes the
+    ledger.
 
     Args:
         path: the file, which is created if it does not exist.
         replay_within: seconds after which a batch in doubt is not sent again automatically. Thanx does not
             publish how long it keeps idempotency keys; repeating a forgotten key would issue again.
-        keep_for: seconds or a `timedelta` to keep complete runs, and finished batches of `AsyncBatcher.add`;
-            infinity to keep them forever. Unfinished runs are always kept. A deleted run can't be resumed or
-            revoked, and its ``run_id`` can't be used again, so that no guest is rewarded twice.
+        keep_for: how long to keep complete runs and finished batches of `AsyncBatcher.add`, in seconds or as
+            a `timedelta`; infinity to keep them forever. Unfinished runs are always kept. A deleted run
+            cannot be resumed or revoked, and its ``run_id`` cannot be used again, so that no guest is
+            rewarded twice.
 
     Raises:
-        LedgerError: on opening and from all methods: the file is locked, damaged, read-only, not a ledger,
-            or from a newer version, or the disk is full. The message says what to do.
+        LedgerError: the file is locked, damaged, read-only, not a ledger or from a newer version, or the disk
+            is full. Opening and all methods raise it. The message says what to do.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class SQLiteLedger:
         path: str | os.PathLike[str],
         *,
         replay_within: float = KEYS_LAST,
-        keep_for: float | timedelta = _KEPT,
+        keep_for: float | timedelta = _KEPT_FOR,
     ) -> None:
         checks.number("replay_within", replay_within, 0, endless=True)
         seconds = keep_for.total_seconds() if isinstance(keep_for, timedelta) else keep_for
@@ -71,7 +73,7 @@ class SQLiteLedger:
         self.keep_for = seconds
         self._store: LedgerFile | None = None
         self._worker = Worker("thanx-ledger")
-        self._beat: asyncio.Task[None] | None = None
+        self._maintenance: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._home = Home("the ledger", "async with SQLiteLedger(...) as ledger")
 
@@ -99,33 +101,37 @@ class SQLiteLedger:
         return self
 
     async def _open(self) -> None:
-        from thanx_async.ledger._sqlite_batches import LedgerFile  # sqlite3 is loaded only if it is used
+        from thanx_async.ledger._sqlite_batches import LedgerFile  # imports sqlite3
 
         self._worker = Worker("thanx-ledger")
 
-        def opened() -> tuple[LedgerFile, bool]:
+        def open_file() -> tuple[LedgerFile, bool]:
             store = LedgerFile(self.path, keep_for=self.keep_for)
-            return store, store.begin_to_forget()
+            return store, store.start_forgetting()
 
-        store, more = await self._worker.do(opened)
+        store, more = await self._worker.do(open_file)
         self._store = store
-        self._beat = asyncio.create_task(self._keep_up(store, more=more))
+        self._maintenance = asyncio.create_task(self._maintain(store, more=more))
 
-    async def _keep_up(self, store: LedgerFile, *, more: bool) -> None:
-        """Renew the leases of claimed runs, and delete old runs and batches, at intervals."""
+    async def _maintain(self, store: LedgerFile, *, more: bool) -> None:
+        """Renew the leases of claimed runs, and delete old runs and batches, at intervals.
+
+        Args:
+            more: whether old runs and batches may be left to delete at once.
+        """
         loop = asyncio.get_running_loop()
-        forgot = loop.time()
+        forgot_at = loop.time()
         while True:
             while more:
                 more = await to_its_end(self._worker.do(store.forget_more))
-            await asyncio.sleep(_BEAT)
+            await asyncio.sleep(_RENEWS_EVERY)
             try:
                 await to_its_end(self._worker.do(store.runs.renew_all))
-            except Exception as error:  # noqa: BLE001 - the next one may succeed
+            except Exception as error:  # noqa: BLE001 - the next renewal may succeed
                 _log.warning("leases of runs were not renewed: %s", error)
-            if loop.time() - forgot >= _FORGETS_EVERY:
-                forgot = loop.time()
-                more = await to_its_end(self._worker.do(store.begin_to_forget))
+            if loop.time() - forgot_at >= _FORGETS_EVERY:
+                forgot_at = loop.time()
+                more = await to_its_end(self._worker.do(store.start_forgetting))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -134,9 +140,10 @@ class SQLiteLedger:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the ledger, like the end of the outermost ``async with``, and release its runs.
+        """Close the ledger as the end of the outermost ``async with`` does, and release its runs.
 
-        It works on any event loop, and the ledger can be opened again."""
+        The call works on any event loop, and the ledger can be opened again.
+        """
         forked = self._home.is_forked
         self._home.end()
         await self._drop(forked=forked)
@@ -152,22 +159,22 @@ class SQLiteLedger:
 
     async def _close(self, store: LedgerFile) -> None:
         try:
-            await self._end_beat()
+            await self._end_maintenance()
         finally:
             try:
                 await self._worker.do(store.close)
             finally:
                 self._worker.stop()
 
-    async def _end_beat(self) -> None:
-        if self._beat is None:
+    async def _end_maintenance(self) -> None:
+        if self._maintenance is None:
             return
-        home = self._beat.get_loop()
-        if home is asyncio.get_running_loop():
-            self._beat.cancel()
-            await asyncio.wait([self._beat])
-        elif not home.is_closed():
-            home.call_soon_threadsafe(self._beat.cancel)
+        loop = self._maintenance.get_loop()
+        if loop is asyncio.get_running_loop():
+            self._maintenance.cancel()
+            await asyncio.wait([self._maintenance])
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(self._maintenance.cancel)
 
     async def claim(self, run: RunRecord) -> RunRecord:
         """Claim a run exclusively; see `Ledger.claim`."""
@@ -197,7 +204,7 @@ class SQLiteLedger:
         return await self._do(lambda store: store.history.progress())
 
     async def batch_of(self, job_id: str) -> BatchRecord | None:
-        """The batch that was accepted as this job, or None."""
+        """The batch that Thanx accepted as this job, or None."""
         return await self._do(lambda store: store.batch_of(job_id))
 
     async def save_run(self, run: RunRecord) -> None:
@@ -221,7 +228,7 @@ class SQLiteLedger:
         return await self._do(lambda store: store.record(batch, body))
 
     async def accept(self, run_id: str, number: int, job_id: str) -> None:
-        """Record that a batch in doubt was accepted as a job."""
+        """Record that Thanx accepted a batch in doubt as a job."""
         await self._do(lambda store: store.accept(run_id, number, job_id))
 
     async def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:

@@ -1,4 +1,4 @@
-"""The table of batches and the ledger's file: short SQL transactions, on one thread."""
+"""`LedgerFile`, an open ledger file, and its table of batches, in short SQL transactions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ from thanx_async.ledger._sqlite_schema import connect, explained, readable
 _Row = tuple[str, int, str, int, int, bytes, bytes, str, float, str | None, bytes | None]
 _COLUMNS = "run_id, number, key, first, count, gaps, digest, state, recorded_at, job_id, outcome"
 
-
-_AT_ONCE = 20
+_STEPS_AT_START = 20
 
 _log = logging.getLogger("thanx_async.ledger")
 
 
 class LedgerFile:
-    """An open ledger file, and the file of request bodies beside it."""
+    """An open ledger file and the file of request bodies beside it, for use by one thread at a time.
+
+    Methods named like those of `Ledger` do the same.
+    """
 
     def __init__(self, path: Path, *, keep_for: float = inf) -> None:
         self._path = path
@@ -55,26 +57,27 @@ class LedgerFile:
                 self._db.close()
                 raise
 
-    def begin_to_forget(self) -> bool:
-        """Start to delete what is older than ``keep_for``. Returns whether there may be more."""
+    def start_forgetting(self) -> bool:
+        """Start to delete runs and batches older than ``keep_for``. Returns whether there may be more."""
         self._forgetting = iter(()) if self._keep_for == inf else self.history.forget(time() - self._keep_for)
-        return self.forget_more(_AT_ONCE)
+        return self.forget_more(_STEPS_AT_START)
 
     def forget_more(self, steps: int = 1) -> bool:
-        """Continue, with so many short transactions."""
+        """Continue with ``steps`` short transactions. Returns whether there may be more to delete."""
         try:
             return sum(1 for _ in islice(self._forgetting, steps)) == steps
-        except LedgerError as error:  # keeping too much is better than having no ledger
+        except LedgerError as error:  # a ledger that keeps too much is better than none
             _log.warning("finished runs were not forgotten: %s", error)
             return False
 
     def batch_of(self, job_id: str) -> BatchRecord | None:
-        """The batch that was accepted as this job."""
+        """The batch that Thanx accepted as this job, or None."""
         with explained(self._path):
             row = self._db.execute(f"SELECT {_COLUMNS} FROM batches WHERE job_id = ?", (job_id,)).fetchone()  # noqa: S608 - fixed columns
         return _batch(row, self._path) if row else None
 
     def close(self) -> None:
+        """Release all runs of this process, wipe unused slots and close the files."""
         with explained(self._path):
             try:
                 self.runs.release_all()
@@ -84,7 +87,7 @@ class LedgerFile:
                 self._bodies.close()
 
     def leave_to_parent(self) -> None:
-        """Leave the file, its claims and slots to the parent, in a forked child."""
+        """Leave the file, its claims and its slots to the parent, in a forked child."""
         sqlite.leave_to_parent(self._db)
         self._bodies.close()
 
@@ -171,7 +174,7 @@ class LedgerFile:
             self._free(freed)
             known = None if freed else self._batch(run_id, number)
         if not freed and (known is None or known.job_id != job_id):
-            raise LedgerError(_surprise(run_id, number, job_id, known))
+            raise LedgerError(_conflict(run_id, number, job_id, known))
 
     def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
         with explained(self._path), transaction(self._db):
@@ -185,7 +188,6 @@ class LedgerFile:
             self._db.execute("UPDATE runs SET changed_at = ? WHERE run_id = ?", (time(), run_id))
 
     def withdraw(self, run_id: str, number: int) -> None:
-        """Delete a batch that was not sent. Another process that took over the run may be sending it."""
         with explained(self._path), transaction(self._db):
             if not self.runs.is_own(run_id):
                 raise LedgerError(
@@ -208,14 +210,15 @@ class LedgerFile:
                 self.runs.release(run_id)
 
     def _free(self, slots: Iterable[tuple[int, int]]) -> None:
-        """Note that slots may be overwritten, with the length of their bytes."""
+        """Note the slots that may be overwritten, with the lengths of their bytes."""
         for slot, size in slots:
             self._freed[slot] = max(size, self._freed.get(slot, 0))
 
     def _free_slot(self) -> tuple[int, int]:
-        """A free slot, and the number of stale bytes in it; within a transaction.
+        """A free slot, and the number of stale bytes in it. The caller holds a transaction.
 
-        Other slots that this process freed are wiped. Overwriting one saves wiping it.
+        A slot that this process freed is preferred, since overwriting it saves wiping it. The other freed
+        slots are wiped.
         """
         self._review_freed(used := self._used_slots())
         if self._freed:
@@ -227,10 +230,10 @@ class LedgerFile:
         return slot, stale
 
     def _review_freed(self, used: set[int]) -> None:
-        """Check which freed slots are still free.
+        """Check which freed slots are still free, and how many bytes they hold.
 
-        A slot may be wiped only after the commit that freed it. Another process may have used the slot since,
-        and freed it again with more bytes.
+        A slot may be wiped only after the commit that freed it. Since then, another process may have used the
+        slot, and freed it again with more bytes.
         """
         for slot in used.intersection(self._freed):
             del self._freed[slot]
@@ -278,12 +281,12 @@ def _batch(row: _Row, path: Path) -> BatchRecord:
             job_id,
             BatchOutcome.unpacked(outcome) if outcome is not None else None,
         )
-        _check(batch)
+        _check_row(batch)
     return batch
 
 
-def _check(batch: BatchRecord) -> None:
-    """Raise `ValueError` or `TypeError` if a row is not a valid batch."""
+def _check_row(batch: BatchRecord) -> None:
+    """Raise a `ValueError` or `TypeError` unless the row is a valid batch."""
     outcome, count = batch.outcome, len(batch.positions)
     sound = _is_text(batch.run_id) and _is_text(batch.key) and count > 0
     sound = sound and batch.number >= 0 and batch.positions.first >= 0 and batch.recorded_at >= 0
@@ -300,7 +303,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _surprise(run_id: str, number: int, job_id: str, known: BatchRecord | None) -> str:
+def _conflict(run_id: str, number: int, job_id: str, known: BatchRecord | None) -> str:
     if known is None:
         return f"batch {number} of run {run_id!r}, accepted as job {job_id}, is not recorded any more"
     return (

@@ -1,7 +1,7 @@
-"""The request bodies of batches in doubt, in a file of slots beside the ledger.
+"""`BodyFile`, which keeps the request bodies of batches in doubt, in slots of a file beside the ledger.
 
 Slots are written and wiped in place. A database would write the same bytes four times (log and table, and
-both again to zero them), which costs more than the rest of recording, and its log would keep copies of
+both again to zero them), which costs more than all other work of recording. Its log would also keep copies of
 personal data.
 """
 
@@ -16,15 +16,14 @@ from pathlib import Path
 from thanx_async._core.errors import LedgerError
 
 STRIDE = 2**22
-"""Bytes from slot to slot: more than 10,000 of the longest addresses take. The file is sparse."""
+"""The size of a slot in bytes, more than 10,000 of the longest addresses need. The file is sparse."""
 
 _PRIVATE = 0o600
 _HOLE: int | None = getattr(os, "SEEK_HOLE", None)
 _sync = getattr(os, "fdatasync", os.fsync)
 
-
-_OURS = b'{"'
-"""How the body of a request begins."""
+_BODY_START = b'{"'
+"""The first bytes of each request body."""
 
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
@@ -45,10 +44,11 @@ class BodyFile:
         """Make sure that an existing file belongs to the ledger, before anything is changed.
 
         Args:
-            is_new: the ledger has never recorded anything, so the file must be empty.
+            used: the slots of batches in doubt.
+            is_new: whether the ledger has never recorded a run, so that the file must be empty.
 
         Raises:
-            LedgerError: the file belongs to something else; it is not changed.
+            LedgerError: the file does not belong to the ledger; it is not changed.
         """
         found = os.fstat(self._file)
         if not stat.S_ISREG(found.st_mode):
@@ -56,15 +56,16 @@ class BodyFile:
         if found.st_nlink > 1:
             raise self._foreign("has another name, by a hard link")
         starts = (self.read(slot, 2) for slot in range(-(-found.st_size // STRIDE)) if slot not in used)
-        if (is_new and found.st_size) or not all(start.startswith((_OURS, b"\0")) for start in starts):
+        if (is_new and found.st_size) or not all(start.startswith((_BODY_START, b"\0")) for start in starts):
             raise self._foreign("holds something else")
         if stat.S_IMODE(found.st_mode) != _PRIVATE and hasattr(os, "fchmod"):
             os.fchmod(self._file, _PRIVATE)
 
     def _foreign(self, why: str) -> LedgerError:
-        return LedgerError(f"{self._path}, where the bytes of batches in doubt belong, {why}: move it away")
+        return LedgerError(f"{self._path}, the file for the bytes of batches in doubt, {why}: move it away")
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._file)
 
     def length(self, slot: int) -> int:
@@ -83,10 +84,12 @@ class BodyFile:
         _sync(self._file)
 
     def read(self, slot: int, size: int) -> bytes:
+        """Read the first ``size`` bytes of the slot."""
         os.lseek(self._file, slot * STRIDE, os.SEEK_SET)
         return os.read(self._file, size)
 
     def wipe(self, slot: int, size: int) -> None:
+        """Overwrite the first ``size`` bytes of the slot with zeros."""
         self._put(slot * STRIDE, bytes(size))
 
     def scrub(self, used: Collection[int]) -> None:

@@ -1,4 +1,4 @@
-"""Deletes old runs and batches from a ledger, and counts the progress of runs in SQL."""
+"""`History`, which deletes old runs and batches from a ledger, and counts the progress of runs."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ _PROGRESS = f"""
 class History:
     """Deletion and counting in one open ledger file.
 
-    The id of a deleted run is kept, so that the run is not issued again by mistake. An incomplete run is kept
-    whole, since continuing it needs all of its batches. Runs of services have no input to continue with, so
-    their finished batches are deleted while they are still running.
+    The id of a deleted run is kept, so that the run is not issued again by mistake. All batches of an
+    incomplete run are kept, since a resumed run needs them. The run of a service (`AsyncBatcher.add`) has no
+    input to resume, so its finished batches are deleted even while the service is running.
     """
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
@@ -65,7 +65,7 @@ class History:
         self._path = path
 
     def forget(self, before: float) -> Iterator[None]:
-        """Delete what ended before a time. Each step is one short transaction."""
+        """Delete runs and batches that ended before a time. Each step is one short transaction."""
         with explained(self._path):
             times = {"before": before, "now": time()}
             complete = self._db.execute(_TO_FORGET, times).fetchall()
@@ -83,7 +83,7 @@ class History:
         yield
 
     def _forget_run(self, run_id: str, before: float) -> Iterator[None]:
-        """Delete a run. The first step marks it as deleted, so that nothing continues the rest of it."""
+        """Delete a run. The first step marks it as deleted, so that no process resumes the rest of it."""
         with explained(self._path), transaction(self._db):
             self._db.execute(_MARK, {"run_id": run_id, "before": before, "now": time()})
         deleted = _CHUNK
@@ -96,19 +96,19 @@ class History:
 
     def _forget_finished(self, run_id: str, before: float) -> Iterator[None]:
         """Delete finished batches of a service, oldest first, up to the first recent one."""
-        seen, young = -1, False
-        while not young:
+        last, reached_recent = -1, False
+        while not reached_recent:
             with explained(self._path), transaction(self._db):
                 rows = self._db.execute(
                     "SELECT number, state, recorded_at FROM batches WHERE run_id = ? AND number > ?"
                     " ORDER BY number LIMIT ?",
-                    (run_id, seen, _CHUNK),
+                    (run_id, last, _CHUNK),
                 ).fetchall()
                 old = [row for row in rows if row[2] < before]
                 numbers = [(run_id, number) for number, state, _ in old if state == "finished"]
                 self._db.executemany("DELETE FROM batches WHERE run_id = ? AND number = ?", numbers)
-            seen = rows[-1][0] if rows else seen
-            young = len(old) < _CHUNK
+            last = rows[-1][0] if rows else last
+            reached_recent = len(old) < _CHUNK
             yield
 
     def progress(self) -> list[RunProgress]:

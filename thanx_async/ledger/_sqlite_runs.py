@@ -1,4 +1,4 @@
-"""The table of runs, and their leases: one process at a time works on a run."""
+"""`RunTable`, the table of runs, and the lease by which one process at a time works on a run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from thanx_async.ledger._records import RunRecord
 from thanx_async.ledger._sqlite_schema import explained, readable
 
 LEASE = 300.0
-"""Seconds for which a claim holds unless renewed, as `SQLiteLedger` does all the time."""
+"""How long a claim lasts unless renewed, in seconds. An open `SQLiteLedger` renews its claims."""
 
 RUN_COLUMNS = tuple(field.name for field in attrs.fields(RunRecord))
 _COLUMNS = ", ".join(RUN_COLUMNS)
-_KNOWN = "run_id NOT IN (SELECT run_id FROM forgotten)"
+_NOT_FORGOTTEN = "run_id NOT IN (SELECT run_id FROM forgotten)"
 
 
 class RunTable:
-    """The runs in one open ledger file."""
+    """The runs in one open ledger file. Methods named like those of `Ledger` do the same."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
@@ -34,6 +34,7 @@ class RunTable:
         self._owners: dict[str, str] = {}
 
     def claim(self, run: RunRecord) -> RunRecord:
+        """See `Ledger.claim`."""
         now, owner = time(), Owner.new().packed()
         with explained(self._path), transaction(self._db):
             self._check_not_forgotten(run.run_id)
@@ -44,28 +45,23 @@ class RunTable:
                 known = None
             if known is None:
                 known = attrs.evolve(run, created_at=now, changed_at=now)
-                marks = ", ".join("?" * len(RUN_COLUMNS))
-                self._db.execute(
-                    f"INSERT INTO runs ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - fixed columns
-                    attrs.astuple(known),
-                )
+                self._insert(known)
             elif differences := run.differences(known):
-                raise LedgerError(
-                    Message(
-                        f"run {run.run_id!r} was started with other settings: ",
-                        Message("; ").join(differences),
-                        ". Nothing was sent; use the same settings, or another ",
-                        Name("run_id"),
-                        " for another run",
-                    )
-                )
+                raise _other_settings(run.run_id, differences)
             self._check_free(run.run_id, now)
             self._set_owner(run.run_id, owner, now + LEASE)
         self._owners[run.run_id] = owner
         return known
 
+    def _insert(self, run: RunRecord) -> None:
+        placeholders = ", ".join("?" * len(RUN_COLUMNS))
+        self._db.execute(
+            f"INSERT INTO runs ({_COLUMNS}) VALUES ({placeholders})",  # noqa: S608 - fixed columns
+            attrs.astuple(run),
+        )
+
     def _may_change(self, known: RunRecord, run: RunRecord) -> bool:
-        """Whether a run may take over new settings: it has no batches, as after a wrong campaign."""
+        """Whether the run takes over new settings, since it has no batches, as after a wrong campaign."""
         if known.revoked_at is not None or not (run.differences(known) or run.canary != known.canary):
             return False
         query = "SELECT 1 FROM batches WHERE run_id = ? LIMIT 1"
@@ -110,6 +106,7 @@ class RunTable:
                 self._set_owner(run_id, None, 0.0)
 
     def release_all(self) -> None:
+        """Release all runs of this process."""
         for run_id in list(self._owners):
             self.release(run_id)
 
@@ -121,7 +118,7 @@ class RunTable:
     def find(self, run_id: str) -> RunRecord | None:
         with explained(self._path):
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM runs WHERE run_id = ? AND {_KNOWN}",  # noqa: S608 - fixed columns
+                f"SELECT {_COLUMNS} FROM runs WHERE run_id = ? AND {_NOT_FORGOTTEN}",  # noqa: S608 - fixed columns
                 (run_id,),
             ).fetchall()
         return run_of(rows[0], self._path) if rows else None
@@ -129,7 +126,7 @@ class RunTable:
     def all(self) -> list[RunRecord]:
         with explained(self._path):
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM runs WHERE {_KNOWN} ORDER BY created_at, run_id"  # noqa: S608 - fixed columns
+                f"SELECT {_COLUMNS} FROM runs WHERE {_NOT_FORGOTTEN} ORDER BY created_at, run_id"  # noqa: S608 - fixed columns
             ).fetchall()
         return [run_of(row, self._path) for row in rows]
 
@@ -142,7 +139,7 @@ class RunTable:
             )
 
     def is_own(self, run_id: str) -> bool:
-        """Whether this process still has the run's lease; within a transaction."""
+        """Whether this process still has the run's lease. The caller holds a transaction."""
         owner, _ = self._owner(run_id)
         return owner is not None and owner == self._owners.get(run_id)
 
@@ -157,12 +154,30 @@ class RunTable:
                     self._set_owner(run_id, owner, now + LEASE)
 
     def renew(self, run_id: str, now: float) -> None:
-        """Make sure that this process still has the run's lease, and renew it; within a transaction."""
+        """Renew the run's lease if it is due. The caller holds a transaction.
+
+        Raises:
+            LedgerError: another process has taken over the run.
+        """
         owner, until = self._owner(run_id)
         if not self.is_own(run_id):
-            raise LedgerError(f"run {run_id!r} was taken over by another process; nothing more is sent here")
+            raise LedgerError(
+                f"run {run_id!r} was taken over by another process; this process sends nothing more"
+            )
         if until < now + LEASE / 2:
             self._set_owner(run_id, owner, now + LEASE)
+
+
+def _other_settings(run_id: str, differences: list[str]) -> LedgerError:
+    return LedgerError(
+        Message(
+            f"run {run_id!r} was started with other settings: ",
+            Message("; ").join(differences),
+            ". Nothing was sent; use the same settings, or another ",
+            Name("run_id"),
+            " for another run",
+        )
+    )
 
 
 def run_of(row: tuple[object, ...], path: Path) -> RunRecord:

@@ -1,4 +1,4 @@
-"""The schema of the ledger's file, and the messages for problems with it."""
+"""The schema of the ledger's file, and the error messages for problems with the file."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ MIGRATIONS: list[str] = [
 ]
 
 _REASONS = {
-    Problem.LOCKED: "another process has locked it; try again once that one is done",
-    Problem.FULL: "the disk is full; free some space and start the same run again",
+    Problem.LOCKED: "another process has locked it; try again when that process is done",
+    Problem.FULL: "the disk is full; free some space, and start the same run again",
     Problem.READ_ONLY: "it is read-only; make the file and its folder writable",
     Problem.DAMAGED: "it is damaged; restore it from a copy",
     Problem.NOT_A_DATABASE: "it is not a ledger but some other file; give another path",
@@ -75,7 +75,8 @@ def explained(path: Path, *, key: str | None = None) -> AbstractContextManager[N
     """Turn errors of SQLite and the disk into a `LedgerError` that says what to do.
 
     Args:
-        key: the key of the batch that is being recorded, for an error in doubt.
+        path: the ledger's file.
+        key: the idempotency key of the batch that is being recorded, for an error in doubt.
     """
     return sqlite.explained(lambda trouble: _error(path, trouble, key))
 
@@ -96,7 +97,7 @@ def _error(path: Path, trouble: Trouble, key: str | None = None) -> LedgerError:
     if trouble.unsure and key is not None:
         error.in_doubt, error.idempotency_key = True, key
         error.add_note(
-            f"In doubt: it may be written down all the same, and sent, with idempotency key {key}."
+            f"In doubt: the batch may have been recorded anyway, and may be sent with idempotency key {key}."
         )
     return error
 
