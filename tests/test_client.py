@@ -608,7 +608,7 @@ async def test_characters_that_are_no_text(emulator: Emulator, client: ThanxClie
         lambda: AsyncBatcher(client, **TARGET).issue([], run_id=bad),
     ]
     for call in calls:
-        with pytest.raises(ConfigurationError, match=r"_id contains a NUL"):
+        with pytest.raises(ConfigurationError, match=r"_id has a character"):
             await call()
     for make in (
         lambda: client.job(bad, merchant_id="m"),
