@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.virtual_time import patient
 from thanx_async import SQLiteLedger, ThanxClient
+from thanx_async._core.worker import Worker
 from thanx_async.emulator import Emulator
 from thanx_async.jobs._schedule import PollSchedule
 
@@ -16,6 +18,11 @@ pytest_plugins = ["thanx_async.pytest_plugin"]  # not the installed copy, so tha
 def no_stray_loop() -> None:
     """Otherwise looptime's look at the current loop makes one that nobody closes."""
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(autouse=True)
+def patient_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "do", patient(Worker.do))
 
 
 SLOW = {
