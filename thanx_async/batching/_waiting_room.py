@@ -127,7 +127,10 @@ class WaitingRoom:
         """
         guest, caller = self._join(value)
         del value  # see `AsyncBatcher.add`
+        scope: asyncio.Timeout | None = None
         try:
+            if timeout is None:  # most calls: the scope is a third of what a call costs
+                return result_of(await caller)
             async with asyncio.timeout(timeout) as scope:
                 return result_of(await caller)
         except ThanxError:
@@ -135,7 +138,7 @@ class WaitingRoom:
         except BaseException as error:
             reply = guest.reply
             fate, in_doubt = self._leave(guest, caller)
-            if not (isinstance(error, TimeoutError) and scope.expired()):
+            if not (isinstance(error, TimeoutError) and scope is not None and scope.expired()):
                 error.add_note(fate)
                 raise
             if reply is not None:
