@@ -248,7 +248,11 @@ class AsyncBatcher:
         self._home.end()
         self._home.enter()
         self._collector = Collector(
-            self._sender, size=self._batch_size, linger=self._linger, max_waiting=self._max_waiting
+            self._sender,
+            self._recorder,
+            size=self._batch_size,
+            linger=self._linger,
+            max_waiting=self._max_waiting,
         )
         return self
 

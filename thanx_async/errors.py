@@ -22,7 +22,10 @@
     ├── BatcherClosedError              the batcher closed before Thanx answered for the guest
     ├── AddTimeoutError                 add() was not answered in time
     ├── LedgerError                     the ledger failed, or does not allow what was asked
-    │   └── InputChangedError           a run was started again with another input
+    │   ├── InputChangedError           a run was started again with another input
+    │   ├── LeaseError                  another process works on the run
+    │   ├── LedgerUnavailableError      the ledger's database does not answer
+    │   └── IdReusedError               an id of the outbox was used for two guests
     └── WebhookError                    not a valid Thanx event
         └── SignatureError              not signed by Thanx
 

@@ -171,6 +171,18 @@ class LedgerError(ThanxError):
     """
 
 
+class LeaseError(LedgerError):
+    """Another process works on the run: it holds the lease, or has taken the run over."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger's database does not answer. Try again later."""
+
+
+class IdReusedError(LedgerError):
+    """The id was put into the outbox before, with another guest. Nothing was put under it."""
+
+
 class InputChangedError(LedgerError):
     """The input differs from the recorded input of the run. Nothing was sent.
 

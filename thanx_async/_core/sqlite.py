@@ -245,10 +245,20 @@ def _migrate(connection: sqlite3.Connection, form: Format) -> None:
         return
     with transaction(connection):
         for version in range(_pragma(connection, "user_version"), len(form.migrations)):
-            for statement in form.migrations[version].split(";"):
+            for statement in _statements(form.migrations[version]):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {version + 1}")
         connection.execute(f"PRAGMA application_id = {form.application_id}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script; those of a trigger's body stay together."""
+    statement = ""
+    for part in script.split(";"):
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

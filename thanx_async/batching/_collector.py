@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterator
 from contextvars import Context
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from thanx_async._batches import SERVICE_RUNS, Positions
@@ -32,6 +33,9 @@ from thanx_async.batching._waiting_room import (
 )
 from thanx_async.jobs import JobHandle
 
+if TYPE_CHECKING:
+    from thanx_async.batching._recorder import Recorder
+
 _log = logging.getLogger("thanx_async.batching")
 
 _LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
@@ -46,12 +50,21 @@ class Collector:
 
     Args:
         sender: sends the batches.
+        recorder: records them, as the sender does; None without a ledger.
         size: identifiers in a batch, at most.
         linger: seconds for which the first guest of a batch waits for others.
         max_waiting: guests admitted at once; further callers wait for a place.
     """
 
-    def __init__(self, sender: BatchSender, *, size: int, linger: float, max_waiting: int) -> None:
+    def __init__(
+        self,
+        sender: BatchSender,
+        recorder: Recorder | None,
+        *,
+        size: int,
+        linger: float,
+        max_waiting: int,
+    ) -> None:
         self._outcomes = RememberedGuests(max_waiting)
         self._closing = False
         self._sender = sender
@@ -70,7 +83,7 @@ class Collector:
         self._in_flight: dict[Batch, list[Guest]] = {}
         self._unsent: list[str] = []
         self._in_doubt: list[BatchInDoubt] = []
-        recorder = sender.recorder
+        self._recorder = recorder
         self._doubts = None if recorder is None else DoubtSettler(sender, recorder)
         # Otherwise each batch would belong to the trace of whoever has opened the batcher.
         self._worker = asyncio.create_task(self._run(), context=Context())
@@ -157,8 +170,8 @@ class Collector:
 
     async def _open_run(self) -> str:
         run_id = f"{SERVICE_RUNS}{uuid4().hex}"
-        if self._sender.recorder is not None:
-            await self._sender.recorder.open(run_id)
+        if self._recorder is not None:
+            await self._recorder.open(run_id)
         return run_id
 
     async def _close_runs(self) -> None:
@@ -166,8 +179,8 @@ class Collector:
         self._run_id = None
         for run_id in self._opened_runs:
             try:
-                if self._sender.recorder is not None:
-                    await self._sender.recorder.close(run_id)
+                if self._recorder is not None:
+                    await self._recorder.close(run_id)
             except ThanxError as error:
                 _log.warning("run %s could not be given back to the ledger: %s", run_id, error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
@@ -16,14 +16,13 @@ from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._recorded_input import RecordedInput
+from thanx_async.batching._sender import Send
 from thanx_async.batching._target import Target
 from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord
 
 _log = logging.getLogger("thanx_async.batching")
 
 _REVOCABLE = ("completed", "failed")
-
-Send = Callable[[Batch, bytes], Awaitable[None]]
 
 
 class Recorder:

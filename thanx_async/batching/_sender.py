@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from thanx_async._core.errors import BadRequestError
 from thanx_async._core.tasks import only_own_cancellation
@@ -12,8 +13,14 @@ from thanx_async.http import Transport, wire
 from thanx_async.instrumentation import BatchFate, Hook, emit
 from thanx_async.limiter import RateLimiter, in_flight
 
-if TYPE_CHECKING:
-    from thanx_async.batching._recorder import Recorder
+Send = Callable[[Batch, bytes], Awaitable[None]]
+
+
+class Records(Protocol):
+    """Records what becomes of each batch."""
+
+    async def deliver(self, batch: Batch, body: bytes, send: Send) -> None:
+        """Record a batch, send it, and record its fate."""
 
 
 class BatchSender:
@@ -35,14 +42,14 @@ class BatchSender:
         transport: Transport,
         limiter: RateLimiter,
         hook: Hook,
-        recorder: Recorder | None,
+        recorder: Records | None,
         *,
         max_concurrency: int | None,
         keep_values: bool,
     ) -> None:
         self.target = target
         self.limiter = limiter
-        self.recorder = recorder
+        self._recorder = recorder
         self._transport = transport
         self._hook = hook
         self._max_concurrency = max_concurrency
@@ -72,8 +79,8 @@ class BatchSender:
         body = batch.body(self.target.encode)
         try:
             with only_own_cancellation(of="a batch"):
-                if self.recorder:
-                    await self.recorder.deliver(batch, body, self._send)
+                if self._recorder:
+                    await self._recorder.deliver(batch, body, self._send)
                 else:
                     await self._send(batch, body)
         except BaseException as error:

@@ -14,11 +14,13 @@ import attrs
 
 from thanx_async._batches import BatchOutcome, Positions, digest_of
 from thanx_async._core import sqlite
-from thanx_async._core.errors import LedgerError
+from thanx_async._core.errors import LeaseError, LedgerError
 from thanx_async._core.sqlite import transaction
+from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile
 from thanx_async.ledger._sqlite_history import History
+from thanx_async.ledger._sqlite_lanes import LaneTable
 from thanx_async.ledger._sqlite_runs import RunTable
 from thanx_async.ledger._sqlite_schema import connect, explained, readable
 
@@ -44,8 +46,10 @@ class LedgerFile:
         self._version: int | None = None
         with explained(path):
             self._db = connect(path)
+            self._db.execute("PRAGMA secure_delete = ON")
             self.runs = RunTable(self._db, path)
             self.history = History(self._db, path)
+            self.lanes = LaneTable(self._db, path, self.runs, self)
             try:
                 self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
                 try:
@@ -91,13 +95,27 @@ class LedgerFile:
         sqlite.leave_to_parent(self._db)
         self._bodies.close()
 
-    def batches(self, run_id: str) -> list[BatchRecord]:
+    def batches(self, run_id: str, where: str = "") -> list[BatchRecord]:
         with explained(self._path):
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? ORDER BY number",  # noqa: S608 - fixed columns
+                f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? {where} ORDER BY number",  # noqa: S608 - fixed text
                 (run_id,),
             ).fetchall()
         return [_batch(row, self._path) for row in rows]
+
+    def placed(self, run_id: str, seq: int) -> tuple[BatchRecord, Seqs] | None:
+        """The batch that a lane's guest is in, and its guests. The caller holds a transaction."""
+        rows = self._db.execute(
+            f"SELECT seqs, {_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
+            " WHERE run_id = ? AND first <= ? AND seqs IS NOT NULL ORDER BY first DESC",
+            (run_id, seq),
+        )
+        for packed, *row in rows:
+            with readable(self._path, f"batch {row[1]!r} of lane {run_id!r}"):
+                seqs = Seqs.unpacked(packed)
+            if seqs.index(seq) is not None:
+                return _batch(row, self._path), seqs
+        return None
 
     def in_doubt(self) -> list[BatchRecord]:
         with explained(self._path):
@@ -124,14 +142,12 @@ class LedgerFile:
         return body
 
     def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
-        if len(body) > STRIDE:
-            raise LedgerError(f"batch {batch.number} has {len(body):,} bytes, more than {STRIDE:,}")
         batch = attrs.evolve(batch, recorded_at=time())
         with explained(self._path, key=batch.key), transaction(self._db):
             self.runs.renew(batch.run_id, batch.recorded_at)
             known = self._batch(batch.run_id, batch.number)
             if known is None:
-                self._insert(batch, body)
+                self.insert(batch, body)
         return known or batch
 
     def _batch(self, run_id: str, number: int) -> BatchRecord | None:
@@ -141,14 +157,20 @@ class LedgerFile:
         ).fetchone()
         return _batch(row, self._path) if row else None
 
-    def _insert(self, batch: BatchRecord, body: bytes) -> None:
+    def insert(self, batch: BatchRecord, body: bytes, seqs: Seqs | None = None) -> None:
+        """Insert a batch in doubt; with the numbers of its guests if it is a lane's.
+
+        The caller holds a transaction.
+        """
+        if len(body) > STRIDE:
+            raise LedgerError(f"batch {batch.number} has {len(body):,} bytes, more than {STRIDE:,}")
         slot, stale = self._free_slot()
         self._freed[slot] = max(stale, len(body))  # until the commit
         self._bodies.write(slot, body, stale=stale)
         positions = batch.positions
         self._db.execute(
-            f"INSERT INTO batches ({_COLUMNS}, slot, size)"  # noqa: S608 - fixed columns
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?)",
+            f"INSERT INTO batches ({_COLUMNS}, slot, size, seqs)"  # noqa: S608 - fixed columns
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?)",
             (
                 batch.run_id,
                 batch.number,
@@ -161,6 +183,7 @@ class LedgerFile:
                 batch.recorded_at,
                 slot,
                 len(body),
+                seqs and seqs.packed(),
             ),
         )
 
@@ -190,15 +213,29 @@ class LedgerFile:
     def withdraw(self, run_id: str, number: int) -> None:
         with explained(self._path), transaction(self._db):
             if not self.runs.is_own(run_id):
-                raise LedgerError(
+                raise LeaseError(
                     f"run {run_id!r} was taken over by another process, which may send its batch {number}"
                 )
-            freed = self._db.execute(
-                "DELETE FROM batches WHERE run_id = ? AND number = ? AND state = 'in_doubt'"
-                " RETURNING slot, size",
-                (run_id, number),
-            ).fetchall()
-            self._free(freed)
+            if taken := self.take_out(run_id, number):
+                self.lanes.give_back(run_id, *taken)
+
+    def take_out(self, run_id: str, number: int) -> tuple[Seqs, bytes] | None:
+        """Delete a batch in doubt. Returns the guests and the body of a lane's batch.
+
+        The caller holds a transaction.
+        """
+        row = self._db.execute(
+            "SELECT seqs FROM batches WHERE run_id = ? AND number = ? AND state = 'in_doubt'",
+            (run_id, number),
+        ).fetchone()
+        if row is None:
+            return None
+        of_lane = None if row[0] is None else (Seqs.unpacked(row[0]), self.body(run_id, number))
+        freed = self._db.execute(
+            "DELETE FROM batches WHERE run_id = ? AND number = ? RETURNING slot, size", (run_id, number)
+        ).fetchall()
+        self._free(freed)
+        return of_lane
 
     def release(self, run_id: str) -> None:
         with explained(self._path):
