@@ -29,9 +29,9 @@ ASGIApp = Callable[[MutableMapping[str, object], Receive, Send], Awaitable[None]
 
 
 class Notified(Protocol):
-    """Receives the events of an endpoint, such as a `ThanxClient`."""
+    """Receives the events of an endpoint: a `ThanxClient`, or an outbox."""
 
-    def notify(self, event: Event) -> None:
+    def notify(self, event: Event) -> Awaitable[None] | None:
         """Take an event."""
 
 
@@ -75,16 +75,25 @@ class _Endpoint:
             return 401, str(error)
         except WebhookError as error:
             return 400, str(error)
-        self.client.notify(event)
+        await self._hand_over(event)
         await self._tell(event)
         return 200, ""
+
+    async def _hand_over(self, event: Event) -> None:
+        """Notify the client, or the outbox. What is lost here is polled."""
+        try:
+            async with asyncio.timeout(_LISTENING / 2):
+                if (taking := self.client.notify(event)) is not None:
+                    await taking
+        except Exception as error:  # noqa: BLE001 - whatever the outbox's store raises, the event was received
+            _log.error("notify failed on %s: %s", type(event).__name__, type(error).__name__)
 
     async def _tell(self, event: Event) -> None:
         """Call the application's listener. Thanx doesn't learn if it is slow or fails."""
         if self.on_event is None:
             return
         try:
-            async with asyncio.timeout(_LISTENING):
+            async with asyncio.timeout(_LISTENING / 2):
                 await self.on_event(event)
         except Exception as error:  # noqa: BLE001 - whatever the listener raises, the event was received
             # No message and no traceback: both may hold a guest's value.
