@@ -6,6 +6,7 @@ from thanx_async._batches import BatchOutcome, digest_of
 from thanx_async._core.lazy import lazily
 from thanx_async.ledger._lanes import (
     LANES,
+    Cut,
     Encode,
     Fate,
     GuestState,
@@ -29,6 +30,7 @@ __all__ = [
     "BatchOutcome",
     "BatchRecord",
     "BatchState",
+    "Cut",
     "Encode",
     "Fate",
     "GuestState",

@@ -68,6 +68,14 @@ class Put(Enum):
 
 
 @attrs.frozen
+class Cut:
+    """A batch that was just cut and recorded, and its request body."""
+
+    batch: BatchRecord
+    body: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
 class Fate:
     """The fate of one guest.
 
@@ -209,7 +217,7 @@ class LaneLedger(Ledger, Protocol):
     async def view(self, run_id: str, most: int) -> LaneView:
         """What waits in the lane, counted up to ``most``. Each job that was heard of is told once."""
 
-    async def cut(self, run_id: str, size: int, encode: Encode) -> tuple[BatchRecord, bytes] | None:
+    async def cut(self, run_id: str, size: int, encode: Encode) -> Cut | None:
         """Cut and record a batch of the guests who have waited longest, in one transaction.
 
         No guest is in the batch twice: the second one waits for the next batch. A guest who is no valid
@@ -221,16 +229,17 @@ class LaneLedger(Ledger, Protocol):
             encode: makes the request body of a list of identifiers.
 
         Returns:
-            The batch and its body; None if nobody waits.
+            The batch; None if nobody waits.
 
         Raises:
             LedgerError: another process has taken over the lane, or the lane was revoked.
         """
 
-    async def split(self, run_id: str, number: int, encode: Encode) -> None:
+    async def split(self, run_id: str, number: int, encode: Encode) -> list[Cut]:
         """Replace a batch in doubt that was certainly not issued by its halves, in one transaction.
 
-        Both halves are in doubt, with numbers and keys of their own.
+        Returns:
+            Both halves, which are in doubt, with numbers and keys of their own.
         """
 
     async def open_batches(self, run_id: str) -> list[BatchRecord]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from thanx_async.ledger._lanes import Encode, Fate, LaneReport, LaneView, NewGuest, Put
+from thanx_async.ledger._lanes import Cut, Encode, Fate, LaneReport, LaneView, NewGuest, Put
 from thanx_async.ledger._records import BatchRecord, RunRecord
 from thanx_async.ledger._sqlite import SQLiteLedger
 
@@ -24,13 +24,13 @@ class SQLiteLanes(SQLiteLedger):
         """What waits in the lane."""
         return await self._do(lambda store: store.lanes.view(run_id, most))
 
-    async def cut(self, run_id: str, size: int, encode: Encode) -> tuple[BatchRecord, bytes] | None:
+    async def cut(self, run_id: str, size: int, encode: Encode) -> Cut | None:
         """Cut and record a batch."""
         return await self._do(lambda store: store.lanes.cut(run_id, size, encode))
 
-    async def split(self, run_id: str, number: int, encode: Encode) -> None:
+    async def split(self, run_id: str, number: int, encode: Encode) -> list[Cut]:
         """Replace a batch by its halves."""
-        await self._do(lambda store: store.lanes.split(run_id, number, encode))
+        return await self._do(lambda store: store.lanes.split(run_id, number, encode))
 
     async def open_batches(self, run_id: str) -> list[BatchRecord]:
         """The batches that are in doubt or accepted."""

@@ -17,6 +17,7 @@ from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._lanes import (
     LANES,
     TARGET,
+    Cut,
     Encode,
     Fate,
     GuestState,
@@ -129,7 +130,7 @@ class LaneTable:
         with explained(self._path), transaction(self._db):
             return tuple(row[0] for row in self._db.execute(_HEARD, (run_id,)).fetchall())
 
-    def cut(self, run_id: str, size: int, encode: Encode) -> tuple[BatchRecord, bytes] | None:
+    def cut(self, run_id: str, size: int, encode: Encode) -> Cut | None:
         now = time()
         with explained(self._path), transaction(self._db):
             self._runs.renew(run_id, now)
@@ -140,7 +141,7 @@ class LaneTable:
             values, seqs = taken
             return self._record(run_id, seqs, encode(values), now)
 
-    def _record(self, run_id: str, seqs: Seqs, body: bytes, now: float) -> tuple[BatchRecord, bytes]:
+    def _record(self, run_id: str, seqs: Seqs, body: bytes, now: float) -> Cut:
         number = self._db.execute(
             "UPDATE lanes SET next_number = next_number + 1 WHERE run_id = ? RETURNING next_number - 1",
             (run_id,),
@@ -149,9 +150,9 @@ class LaneTable:
         key, digest = batch_key(run_id, number), digest_of(body)
         batch = BatchRecord(run_id, number, key, positions, digest, recorded_at=now)
         self._batches.insert(batch, body, seqs)
-        return batch, body
+        return Cut(batch, body)
 
-    def split(self, run_id: str, number: int, encode: Encode) -> None:
+    def split(self, run_id: str, number: int, encode: Encode) -> list[Cut]:
         with explained(self._path), transaction(self._db):
             self._runs.renew(run_id, time())
             found = self._batches.take_out(run_id, number)
@@ -159,8 +160,8 @@ class LaneTable:
                 raise LedgerError(f"batch {number} of lane {run_id!r} is not in doubt any more")
             seqs, values = found[0], values_of(found[1])
             middle = len(values) // 2
-            for part, half in zip(seqs.split(middle), (values[:middle], values[middle:]), strict=True):
-                self._record(run_id, part, encode(half), time())
+            halves = zip(seqs.split(middle), (values[:middle], values[middle:]), strict=True)
+            return [self._record(run_id, part, encode(half), time()) for part, half in halves]
 
     def give_back(self, run_id: str, seqs: Seqs, body: bytes) -> None:
         """Let the guests of a batch wait again. The caller holds a transaction."""

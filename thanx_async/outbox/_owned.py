@@ -15,7 +15,7 @@ from thanx_async._core.tasks import changed
 from thanx_async.batching import Batch, Chunk, Guard, min_interval
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.jobs import JobHandle
-from thanx_async.ledger import BatchRecord, LaneLedger, LaneView, RunRecord
+from thanx_async.ledger import BatchRecord, Cut, LaneLedger, LaneView, RunRecord
 from thanx_async.outbox._sender import LaneSender
 
 _log = logging.getLogger("thanx_async.outbox")
@@ -86,14 +86,13 @@ class OwnedLane:
             raise self._error
 
     async def _take_up(self) -> None:
-        """Start the open batches that have no task yet: those of an earlier owner, and halves."""
-        known = {batch.number for batch in self._open}
+        """Start the batches that an earlier owner has left open."""
         for record in await self._ledger.open_batches(self._lane.run_id):
-            if record.number not in known:
-                batch = self._recalled(record)
-                if batch.handle is None:
-                    await self._sender.recorder.restore(batch)
-                self._start(batch, record.recorded_at)
+            batch = self._batch(record)
+            batch.adopt(record, self._sender.target.recorded(record), held=False, keep_values=False)
+            if batch.handle is None:
+                await self._sender.recorder.restore(batch)
+            self._start(batch, record.recorded_at)
 
     async def _cut_batches(self) -> None:
         while self._error is None:
@@ -101,10 +100,10 @@ class OwnedLane:
             view = await self._ledger.view(self._lane.run_id, MAX_BATCH)
             for job_id in view.heard:
                 self._sender.target.jobs.ended(job_id)
-            if self._settings.until_empty and not (view.waiting or self._open):
-                return
             await self._forget_some()
             await self._write_note()
+            if self._settings.until_empty and not (view.waiting or self._open):
+                return
             if (wait := self._wait_to_cut(view)) > 0 or not (size := await self._size_allowed()):
                 await changed(self._change, max(wait, _LEAD))
             else:
@@ -151,22 +150,28 @@ class OwnedLane:
         return max(0, size)
 
     async def _cut(self, size: int) -> None:
+        if self._error is not None:
+            return
         cut = await self._ledger.cut(self._lane.run_id, size, self._sender.target.encode)
         if cut is None:
             return
-        record, body = cut
-        batch = self._recalled(record)
-        batch.replay(body)
+        if self._error is not None:
+            await self._ledger.withdraw(self._lane.run_id, cut.batch.number)
+            return
+        batch = self._start_cut(cut)
         self._last_cut = asyncio.get_running_loop().time()
         if self._settings.guard.canary is not None and self._canary is None:
             self._canary = batch
-        self._start(batch, record.recorded_at)
 
-    def _recalled(self, record: BatchRecord) -> Batch:
-        chunk = Chunk(record.number, record.positions, [])
-        batch = Batch(chunk, record.run_id, on_send=self._change.set)
-        batch.adopt(record, self._sender.target.recorded(record), held=False, keep_values=False)
+    def _start_cut(self, cut: Cut) -> Batch:
+        batch = self._batch(cut.batch)
+        batch.replay(cut.body)
+        self._start(batch, cut.batch.recorded_at)
         return batch
+
+    def _batch(self, record: BatchRecord) -> Batch:
+        chunk = Chunk(record.number, record.positions, [])
+        return Batch(chunk, record.run_id, on_send=self._change.set)
 
     def _start(self, batch: Batch, recorded_at: float) -> None:
         if batch.handle is None:
@@ -193,7 +198,7 @@ class OwnedLane:
     async def _send(self, batch: Batch, recorded_at: float) -> None:
         """Send a batch, again and again while it is in doubt and not too old."""
         wait, hurried = _FIRST_WAIT, False
-        while time() - recorded_at <= self._ledger.replay_within:
+        while not batch.is_in_doubt or time() - recorded_at <= self._ledger.replay_within:
             if await self._is_sent(batch):
                 self._answers.set()
                 return
@@ -214,8 +219,8 @@ class OwnedLane:
             self._change.set()
         if error is not None:
             _log.info("batch with key %s was not accepted: %s", batch.key, type(error).__name__)
-        elif batch.handle is None:
-            await self._take_up()  # its halves
+        for half in self._sender.recorder.take_halves(batch):
+            self._start_cut(half)
         return error is None
 
     async def _waited(self, seconds: float, *, hurried: bool) -> bool:

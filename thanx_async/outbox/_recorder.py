@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thanx_async._core.errors import IdempotencyConflictError, LedgerError, ThanxError
 from thanx_async.batching import Batch, Send, Target, blames_one_guest
-from thanx_async.ledger import LaneLedger
+from thanx_async.ledger import Cut, LaneLedger
 
 
 class LaneRecorder:
@@ -18,6 +18,11 @@ class LaneRecorder:
     def __init__(self, ledger: LaneLedger, target: Target) -> None:
         self._ledger = ledger
         self._target = target
+        self._halves: dict[str, list[Cut]] = {}
+
+    def take_halves(self, batch: Batch) -> list[Cut]:
+        """The halves of a batch that was refused because of one guest; none of another batch."""
+        return self._halves.pop(batch.key, [])
 
     async def restore(self, batch: Batch) -> None:
         """Give a batch in doubt its recorded bytes, to be sent again."""
@@ -61,6 +66,7 @@ class LaneRecorder:
         if not blames_one_guest(batch.refused):
             await self._ledger.withdraw(batch.run_id, batch.number)
         elif len(batch.positions) > 1:
-            await self._ledger.split(batch.run_id, batch.number, self._target.encode)
+            halves = await self._ledger.split(batch.run_id, batch.number, self._target.encode)
+            self._halves[batch.key] = halves
         else:
             await self._ledger.finish(batch.run_id, {batch.number: batch.outcome()})

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from thanx_async._core.errors import APIError, RateLimitedError, ThanxError, TransportError
+from thanx_async._core.errors import (
+    APIError,
+    AuthenticationError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ThanxError,
+    TransportError,
+    UnprocessableError,
+)
 from thanx_async.batching import Batch, BatchSender, Target, blames_one_guest
 from thanx_async.client import internals
 from thanx_async.ledger import LaneLedger, RunRecord
@@ -12,6 +21,9 @@ from thanx_async.outbox._recorder import LaneRecorder
 
 if TYPE_CHECKING:
     from thanx_async.client import ThanxClient
+
+_REFUSALS = (AuthenticationError, PermissionDeniedError, NotFoundError, UnprocessableError)
+"""What Thanx answers to every batch alike, or to a key that it knows with other guests."""
 
 
 class LaneSender:
@@ -59,10 +71,12 @@ class LaneSender:
             await self._sender.deliver(batch)
         except (TransportError, RateLimitedError) as error:
             return error
-        except APIError as error:
-            if batch.is_in_doubt and error.in_doubt:
-                return error
+        except _REFUSALS:
             raise
+        except APIError as error:
+            if not batch.is_in_doubt:
+                raise
+            return error
         if batch.refused is not None and batch.settled and not blames_one_guest(batch.refused):
             raise batch.refused
         return batch.refused if batch.is_in_doubt else None

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("thanx_async.webhooks")
 
 _READING = 5.0
-_LISTENING = 8.0  # with _READING less than the 15 s after which Thanx gives up
+_NOTIFYING = 1.5
+_LISTENING = 8.0  # with the others less than the 15 s after which Thanx gives up
 
 Listener = Callable[[Event], Awaitable[object]]
 Message = MutableMapping[str, object]
@@ -82,7 +83,7 @@ class _Endpoint:
     async def _hand_over(self, event: Event) -> None:
         """Notify the client, or the outbox. What is lost here is polled."""
         try:
-            async with asyncio.timeout(_LISTENING / 2):
+            async with asyncio.timeout(_NOTIFYING):
                 if (taking := self.client.notify(event)) is not None:
                     await taking
         except Exception as error:  # noqa: BLE001 - whatever the outbox's store raises, the event was received
@@ -93,7 +94,7 @@ class _Endpoint:
         if self.on_event is None:
             return
         try:
-            async with asyncio.timeout(_LISTENING / 2):
+            async with asyncio.timeout(_LISTENING):
                 await self.on_event(event)
         except Exception as error:  # noqa: BLE001 - whatever the listener raises, the event was received
             # No message and no traceback: both may hold a guest's value.
