@@ -150,12 +150,12 @@ class OwnedLane:
         return max(0, size)
 
     async def _cut(self, size: int) -> None:
-        if self._error is not None:
+        if self._has_failed():
             return
         cut = await self._ledger.cut(self._lane.run_id, size, self._sender.target.encode)
         if cut is None:
             return
-        if self._error is not None:
+        if self._has_failed():
             await self._ledger.withdraw(self._lane.run_id, cut.batch.number)
             return
         batch = self._start_cut(cut)
@@ -274,6 +274,10 @@ class OwnedLane:
         if text != self._noted or (text is not None and now - self._noted_at > _NOTE_LASTS / 2):
             await self._ledger.note(self._lane.run_id, text, status.held_for + _NOTE_LASTS)
             self._noted, self._noted_at = text, now
+
+    def _has_failed(self) -> bool:
+        """Whether anything has stopped the drain. A batch may have done so at any time."""
+        return self._error is not None
 
     def _fail(self, error: Exception) -> None:
         """Stop the drain. Requests on the wire are answered first."""
