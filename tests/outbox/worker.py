@@ -29,7 +29,8 @@ def client_at(url: str) -> ThanxClient:
 
 async def main(store: str, url: str) -> None:
     async with client_at(url) as client, outbox_at(store, url) as outbox:
-        print("draining", flush=True)
+        sys.stdout.write("draining\n")
+        sys.stdout.flush()
         await outbox.drain(client, linger=0.02)
 
 
