@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from thanx_async.webhooks import Event
 
 
-L = TypeVar("L", bound=LaneLedger)
+L_co = TypeVar("L_co", bound=LaneLedger, covariant=True)
 
 _FIRST_LOOK = 0.05
 _LAST_LOOK = 1.0
@@ -44,12 +44,12 @@ class Lane:
     guests: Guests
 
 
-class StoredOutbox(Generic[L]):
+class StoredOutbox(Generic[L_co]):
     """An outbox on a ledger with lanes; see `Outbox`."""
 
     def __init__(
         self,
-        ledger: L,
+        ledger: L_co,
         *,
         campaign_id: str,
         merchant_id: str,
@@ -104,6 +104,11 @@ class StoredOutbox(Generic[L]):
     async def aclose(self) -> None:
         """Close the outbox as the end of the outermost ``async with`` does. It can be opened again."""
         await self._ledger.aclose()
+
+    @property
+    def ledger(self) -> LaneLedger:
+        """The ledger that the outbox is a part of."""
+        return self._ledger
 
     @property
     def lane(self) -> Lane:
