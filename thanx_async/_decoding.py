@@ -13,6 +13,7 @@ import cattrs
 import cattrs.gen
 from attrs import NOTHING
 
+from thanx_async._core.escaping import printable
 from thanx_async.models import IssuanceFailure
 
 T = TypeVar("T")
@@ -32,8 +33,11 @@ _GUEST = re.compile(
 
 
 def masked(text: str) -> str:
-    """The first 1,000 characters, with anything that looks like an email address or a phone number masked."""
-    return _GUEST.sub("[masked]", text[:_LONGEST_TEXT])
+    """The first 1,000 characters, to be shown.
+
+    Anything that looks like an email address or a phone number is masked, and control characters are escaped.
+    """
+    return printable(_GUEST.sub("[masked]", text[:_LONGEST_TEXT]))
 
 
 def _converter() -> cattrs.Converter:

@@ -5,6 +5,8 @@ Users import all errors from `thanx_async.errors`, which shows the class tree.
 
 from __future__ import annotations
 
+from thanx_async._core.escaping import printable
+
 
 class ThanxError(Exception):
     """The base class of all errors.
@@ -15,6 +17,9 @@ class ThanxError(Exception):
 
     in_doubt: bool = False
     idempotency_key: str | None = None
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)

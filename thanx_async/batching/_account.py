@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from time import time
 from typing import TYPE_CHECKING
 
@@ -78,6 +78,18 @@ class RunAccount:
         """Batches that Thanx has certainly not accepted."""
         ranges = [batch.range() for batch in self.batches if batch.is_unsent]
         return [*ranges, *(part for part in self._pending() if part.key is None)]
+
+    def unsent_guests(self) -> Iterator[GuestRow]:
+        """The guests of the `unsent` batches."""
+        for position, value in self._unsent_values():
+            yield GuestRow(position, value if self.chunker.keep_values else None, "not sent")
+
+    def _unsent_values(self) -> Iterator[tuple[int, str | None]]:
+        for batch in self.batches:
+            if batch.is_unsent:
+                yield from batch.values_at()
+        if any(part.key is None for part in self._pending()):
+            yield from zip(self.chunker.pending, self.chunker.pending_values, strict=True)
 
     def in_doubt(self) -> list[BatchRange]:
         """Batches that may have been issued, including the part read so far of a recorded batch."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from thanx_async._batches import BatchOutcome, batch_key, outcome_of
@@ -169,6 +170,10 @@ class Batch:
         """The batch's place in the input, with its key and job id."""
         positions = self.positions
         return BatchRange(positions.first, positions.last, len(positions), self.key, self.job_id)
+
+    def values_at(self) -> Iterator[tuple[int, str | None]]:
+        """Each position, with its identifier unless that is forgotten."""
+        return zip(self.positions, self._values or repeat(None), strict=False)
 
     def outcome(self) -> BatchOutcome:
         """The settled outcome, as the ledger records it."""

@@ -91,6 +91,7 @@ class Chunker:
         read: the number of items read so far.
         rejected: items that are not valid identifiers.
         duplicates: items that repeat an earlier guest.
+        keep_values: the argument.
     """
 
     def __init__(self, size: int = MAX_BATCH, *, deduplicate: bool = True, keep_values: bool = True) -> None:
@@ -99,7 +100,7 @@ class Chunker:
         self.duplicates: list[Dropped] = []
         self._size = size
         self._next_size = size
-        self._keep_values = keep_values
+        self.keep_values = keep_values
         self._seen = SeenValues() if deduplicate else None
         self._next_number = 0
         self._begin_chunk(first=0)
@@ -113,6 +114,11 @@ class Chunker:
     def pending(self) -> Positions:
         """The positions of the identifiers that wait for the rest of their chunk."""
         return Positions(self._first, len(self._values), self._gaps)
+
+    @property
+    def pending_values(self) -> Sequence[str]:
+        """The identifiers at the `pending` positions."""
+        return self._values
 
     def cut_first_at(self, size: int) -> None:
         """Give the first chunk a smaller size. Call this before the first `feed`."""
@@ -165,7 +171,7 @@ class Chunker:
         return chunk
 
     def _leave_out(self, rows: list[Dropped], value: str, reason: str) -> None:
-        rows.append(Dropped(self.read, value if self._keep_values else None, reason))
+        rows.append(Dropped(self.read, value if self.keep_values else None, reason))
         self.read += 1
         if self._values:
             self._gaps.append(len(self._values))

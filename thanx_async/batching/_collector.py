@@ -7,13 +7,13 @@ the rate limits allow a request as well. Until then the batch grows, and callers
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Iterator
 from contextvars import Context
 from uuid import uuid4
 
 from thanx_async._batches import SERVICE_RUNS, Positions
 from thanx_async._core.errors import BadRequestError, LedgerError, ThanxError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
@@ -32,7 +32,7 @@ from thanx_async.batching._waiting_room import (
 )
 from thanx_async.jobs import JobHandle
 
-_log = logging.getLogger("thanx_async.batching")
+_log = get_logger("thanx_async.batching")
 
 _LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
 _RECHECK = 0.25

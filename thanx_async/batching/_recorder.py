@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -11,6 +10,7 @@ import attrs
 
 from thanx_async._batches import digest_of
 from thanx_async._core.errors import InputChangedError, LedgerError, ThanxError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.messages import Message, Name
 from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
@@ -19,7 +19,7 @@ from thanx_async.batching._recorded_input import RecordedInput
 from thanx_async.batching._target import Target
 from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord
 
-_log = logging.getLogger("thanx_async.batching")
+_log = get_logger("thanx_async.batching")
 
 _REVOCABLE = ("completed", "failed")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ThanxError
+from thanx_async._core.escaping import printable
 from thanx_async.batching._account import RunAccount
 from thanx_async.batching._report import BatchRange, GuestRow, IssuanceReport, RevocationReport
 from thanx_async.jobs import JobHandle
@@ -34,7 +36,7 @@ class IssuanceRun:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count:,} {fate}" for fate, count in self.report().counts.items() if count)
-        return f"<IssuanceRun {self.run_id}: {counts or 'nothing read'}>"
+        return f"<IssuanceRun {printable(self.run_id)}: {counts or 'nothing read'}>"
 
     @property
     def run_id(self) -> str:
@@ -70,6 +72,10 @@ class IssuanceRun:
     def unsent(self) -> list[BatchRange]:
         """Batches that Thanx has certainly not accepted; a new run may send them."""
         return self._account.unsent()
+
+    def unsent_guests(self) -> Iterator[GuestRow]:
+        """The guests of the `unsent` batches, in input order."""
+        return self._account.unsent_guests()
 
     @property
     def in_doubt(self) -> list[BatchRange]:

@@ -14,7 +14,7 @@ import cyclopts
 from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async._version import __version__
 from thanx_async.cli._options import as_typed
-from thanx_async.cli._status import ISSUED, STOPPED, USAGE_ERROR, discard_output, warn
+from thanx_async.cli._status import ISSUED, STOPPED, USAGE_ERROR, discard_output, escape_unencodable, warn
 
 __all__ = ["COMMANDS", "app", "discard_output", "run"]
 
@@ -79,10 +79,11 @@ for name, (home, text) in COMMANDS.items():
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns its exit status."""
+    escape_unencodable()
     try:
-        status = app(arguments, exit_on_error=False, result_action="return_value")
-    except cyclopts.CycloptsError:
-        return USAGE_ERROR
+        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        return _fail(str(error), USAGE_ERROR)
     except ConfigurationError as error:
         return _fail(as_typed(error), USAGE_ERROR)
     except (BrokenPipeError, SystemExit):  # the reader of the help has gone; rich raises the latter

@@ -51,11 +51,13 @@ class GuestFile:
     """
 
     def __init__(self, name: str, *, column: str | None, format: Format | None) -> None:  # noqa: A002 - the option's name
+        self._name = "standard input" if name == "-" else name
+        self._is_ended = False
         self._stack = ExitStack()
-        kind = format or Format(_SUFFIXES.get(Path(name).suffix.lower(), "csv" if column else "lines"))
+        self._kind = format or Format(_SUFFIXES.get(Path(name).suffix.lower(), "csv" if column else "lines"))
         try:
             text = self._open(name)
-            self._items = _items(text, kind, column)
+            self._items = _items(text, self._kind, column)
         except BaseException:
             self.close()
             raise
@@ -85,6 +87,14 @@ class GuestFile:
         while items := await anyio.to_thread.run_sync(self._slice, abandon_on_cancel=True):
             for item in items:
                 yield item
+        self._is_ended = True
+
+    def unread(self, count: int) -> str:
+        """What to say if only the first ``count`` rows were read, "" if the file was read to its end."""
+        if self._is_ended:
+            return ""
+        header = ", not counting the header" if self._kind is Format.CSV else ""
+        return f"read up to row {count:,} of {self._name}{header}; nothing after it was sent or listed"
 
     def _slice(self) -> list[object]:
         return list(islice(self._items, _SLICE))
@@ -133,8 +143,8 @@ def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
 
 
 def _names(header: list[str]) -> str:
-    """The names of the columns, shortened and escaped to be shown."""
-    shown = [name[:_LONGEST].encode("ascii", "backslashreplace").decode() for name in header[:_SHOWN]]
+    """The names of the columns, shortened."""
+    shown = [name[:_LONGEST] for name in header[:_SHOWN]]
     return ", ".join(shown) + (f" and {len(header) - _SHOWN:,} more" if len(header) > _SHOWN else "")
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Generator
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, ThanxError
+from thanx_async._core.escaping import printable
 from thanx_async.jobs._poller import JobPoller
 from thanx_async.models import IssuanceJob
 
@@ -52,7 +53,7 @@ class JobHandle:
 
     def __repr__(self) -> str:
         state = f"{self.job.state} {self.job.processed_count}/{self.total}" if self.job else "not polled yet"
-        return f"<JobHandle {self.id}: {state}>"
+        return f"<JobHandle {printable(self.id)}: {state}>"
 
     @property
     def job(self) -> IssuanceJob | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 from thanx_async._batches import BatchOutcome
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.escaping import get_logger, printable
 from thanx_async._core.tasks import Home, to_its_end
 from thanx_async._core.worker import Worker
 from thanx_async.ledger._records import BatchRecord, RunProgress, RunRecord
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_log = logging.getLogger("thanx_async.ledger")
+_log = get_logger("thanx_async.ledger")
 
 _RENEWS_EVERY = 60.0
 _FORGETS_EVERY = 3600.0
@@ -78,7 +78,7 @@ class SQLiteLedger:
         self._home = Home("the ledger", "async with SQLiteLedger(...) as ledger")
 
     def __repr__(self) -> str:
-        return f"<SQLiteLedger {self.path}{'' if self._store else ' (not open)'}>"
+        return f"<SQLiteLedger {printable(str(self.path))}{'' if self._store else ' (not open)'}>"
 
     def __reduce__(self) -> NoReturn:
         raise checks.unpicklable("a ledger", "give each process its path, to open it there")

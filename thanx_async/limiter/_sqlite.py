@@ -15,6 +15,7 @@ from cattrs.preconf.orjson import make_converter
 
 from thanx_async._core import checks, sqlite
 from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.escaping import printable
 from thanx_async._core.sqlite import Format, Problem, Trouble, connect, explained, transaction
 from thanx_async._core.tasks import to_its_end
 from thanx_async._core.worker import Worker
@@ -179,7 +180,7 @@ class SQLiteRateLimiter(QueuedLimiter):
         super().__init__(Pacing(limits, strict=strict), SQLiteStore(self.path))
 
     def __repr__(self) -> str:
-        return f"<SQLiteRateLimiter {self.path}: {self.status()}>"
+        return f"<SQLiteRateLimiter {printable(str(self.path))}: {self.status()}>"
 
     async def refresh(self) -> LimiterStatus:
         """Read the file, and return the state of all processes."""
