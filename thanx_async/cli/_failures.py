@@ -158,10 +158,10 @@ def _is_same(path: Path, other: str) -> bool:
 
 
 def _is_database(path: Path) -> bool:
-    if not path.is_file():
-        return False
     try:
+        if not path.is_file():  # opening a pipe would wait for its writer
+            return False
         with path.open("rb") as file:
             return file.read(len(_DATABASE)) == _DATABASE
-    except OSError:  # it can only be written
+    except OSError:  # it cannot be read
         return False
