@@ -7,7 +7,7 @@ import csv
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -158,7 +158,7 @@ def show_plan(plan: IssuancePlan) -> None:
     write(f"at least {plan.least_duration:,.0f} s under the rate limits, including one poll for each job")
 
 
-def _show_reasons(fate: str, rows: list[GuestRow]) -> None:
+def _show_reasons(fate: str, rows: Sequence[GuestRow]) -> None:
     groups: dict[str, list[GuestRow]] = {}
     for row in rows:
         groups.setdefault(row.reason, []).append(row)

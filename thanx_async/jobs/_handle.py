@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, ThanxError
@@ -132,6 +132,12 @@ class JobHandle:
                 f" use client.job({self.id!r}, merchant_id={self.merchant_id!r})"
             )
         return self._poller
+
+
+def when_finished(handle: JobHandle, mark: Callable[[], object], act: Callable[[], object]) -> None:
+    """Call ``mark`` once the handle's job has finished, whoever polled it, and ``act`` soon after that."""
+    if poller := handle._poller:  # noqa: SLF001 - not a method, since users await the handle
+        poller.when_finished(mark, act)
 
 
 def _detached(job_id: str, merchant_id: str, start: int, total: int) -> JobHandle:

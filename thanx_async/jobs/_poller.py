@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from copy import copy
 
 from thanx_async._core.errors import (
@@ -96,6 +97,7 @@ class JobPoller:
         self._not_before = -math.inf
         self._failures = 0
         self._failure: ThanxError | None = None
+        self._when_finished: list[tuple[Callable[[], object], Callable[[], object]]] = []
 
     def update(self, job: IssuanceJob, *, accepted: bool = False) -> None:
         """Take in a snapshot.
@@ -117,8 +119,24 @@ class JobPoller:
         self.job = job
         self.version += 1
         self._change.set()
+        self._call_if_finished()
         if ended:
             self._emit_end(job, now - self._course.since)
+
+    def when_finished(self, mark: Callable[[], object], act: Callable[[], object]) -> None:
+        """Call ``mark`` once the job has finished, and ``act`` soon after that; now if it has.
+
+        What takes long belongs into ``act``: thousands of failures have just blocked the loop for decoding.
+        """
+        self._when_finished.append((mark, act))
+        self._call_if_finished()
+
+    def _call_if_finished(self) -> None:
+        if self.job and self.job.is_finished:
+            callbacks, self._when_finished = self._when_finished, []
+            for mark, act in callbacks:
+                mark()
+                asyncio.get_running_loop().call_soon(act)
 
     def _emit_end(self, job: IssuanceJob, seconds: float) -> None:
         record = JobRecord(
