@@ -60,7 +60,7 @@ class Numbered(Rows[tuple[int, T]]):
     __slots__ = ("_codes", "_count", "_values", "numbers")
 
     def __init__(self, numbers: array[int], codes: array[int], values: list[T], count: int) -> None:
-        self.numbers = numbers
+        self.numbers: array[int] = numbers
         self._codes = codes
         self._values = values
         self._count = count

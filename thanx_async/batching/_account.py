@@ -38,7 +38,7 @@ class RunAccount:
         self.run_id = run_id
         self.chunker = chunker
         self.batches: list[Batch] = []
-        self.tally = Tally()
+        self.tally: Tally = Tally()
         self.error: BaseException | None = None
         self._on_change: Callable[[], None] | None = None
         self._ledger: Ledger | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from thanx_async._batches import BatchOutcome, batch_key, outcome_of
+from thanx_async._batches import BatchOutcome, Positions, batch_key, outcome_of
 from thanx_async._core.columns import Numbered
 from thanx_async._core.errors import BadRequestError, ThanxError
 from thanx_async.batching._chunker import Chunk
@@ -71,16 +71,16 @@ class Batch:
         since: float | None = None,
         on_send: Callable[[], None] | None = None,
     ) -> None:
-        self.since = asyncio.get_running_loop().time() if since is None else since
-        self.run_id = run_id
-        self.number = chunk.number
-        self.positions = chunk.positions
-        self.key = batch_key(run_id, chunk.number)
-        self.delivery = Delivery(on_send)
+        self.since: float = asyncio.get_running_loop().time() if since is None else since
+        self.run_id: str = run_id
+        self.number: int = chunk.number
+        self.positions: Positions = chunk.positions
+        self.key: str = batch_key(run_id, chunk.number)
+        self.delivery: Delivery = Delivery(on_send)
         self.handle: JobHandle | None = None
         self.refused: BadRequestError | None = None
-        self.held = False
-        self.recorded = False
+        self.held: bool = False
+        self.recorded: bool = False
         self.fallback: BatchOutcome | None = None
         self.rows: Sequence[GuestRow] = ()
         self._outcome: BatchOutcome | None = None

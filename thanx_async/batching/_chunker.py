@@ -84,7 +84,7 @@ class Chunker:
     """
 
     def __init__(self, size: int = MAX_BATCH, *, deduplicate: bool = True, keep_values: bool = True) -> None:
-        self.read = 0
+        self.read: int = 0
         self._rejected = DroppedItems(keep_values=keep_values)
         self._duplicates = DroppedItems(keep_values=keep_values)
         self._size = size

@@ -24,7 +24,7 @@ class BatchError(ThanxError):
     def __init__(self, message: str, *, run: IssuanceRun) -> None:
         super().__init__(message)
         self.run = run
-        self.in_doubt = bool(run.in_doubt)
+        self.in_doubt: bool = bool(run.in_doubt)
 
 
 class IssuanceRun:

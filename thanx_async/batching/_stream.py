@@ -42,7 +42,7 @@ class IssuanceStream:
         begin: Begin | None = None,
     ) -> None:
         """Without a ``source`` the run has only the batches that ``begin`` takes from the ledger."""
-        self.run = IssuanceRun(account)
+        self.run: IssuanceRun = IssuanceRun(account)
         self._account = account
         self._sender = sender
         self._source = source

@@ -42,7 +42,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.sum = Share()
+        self.sum: Share = Share()
         self.sending: set[Countable] = set()
         self.ended: set[Countable] = set()
 

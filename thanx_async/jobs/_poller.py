@@ -33,8 +33,8 @@ class JobService:
     """The parts that all jobs of a client share: the transport, the schedule, the poll turns and the hook."""
 
     def __init__(self, transport: Transport, limiter: RateLimiter, hook: Hook) -> None:
-        self.schedule = PollSchedule(limiter.limits)
-        self.turns = PollTurns(limiter)
+        self.schedule: PollSchedule = PollSchedule(limiter.limits)
+        self.turns: PollTurns = PollTurns(limiter)
         self.hook = hook
         self._transport = transport
         self._limiter = limiter
@@ -60,8 +60,8 @@ class WebhookSigns:
     __slots__ = ("_bits", "count", "over")
 
     def __init__(self) -> None:
-        self.over = False
-        self.count = 0
+        self.over: bool = False
+        self.count: int = 0
         self._bits = bytearray()
 
     def add(self, index: int | None) -> None:
@@ -84,7 +84,7 @@ class JobPoller:
         self.job_id = job_id
         self.merchant_id = merchant_id
         self.job: IssuanceJob | None = None
-        self.version = 0
+        self.version: int = 0
         self._service = service
         self._schedule = service.schedule
         self._turns = service.turns
