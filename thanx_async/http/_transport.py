@@ -123,7 +123,7 @@ class Transport:
         self._base_url = base_url
         self._headers = headers
         self._token = headers["Authorization"].removeprefix("Bearer ")
-        self.session = HomeSession(base_url, session)
+        self.session: HomeSession = HomeSession(base_url, session)
         self._timeout = timeout
         self._retry = retry
         self._limiter = limiter

@@ -43,7 +43,7 @@ class SQLiteStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path: Path = path
         self.state = LimiterState()
         self._clock = Clock(lambda: wall_clock())
         self._lock = threading.Lock()
@@ -176,7 +176,7 @@ class SQLiteRateLimiter(QueuedLimiter):
         *,
         strict: bool = True,
     ) -> None:
-        self.path = checks.path("path", path).absolute()
+        self.path: Path = checks.path("path", path).absolute()
         super().__init__(Pacing(limits, strict=strict), SQLiteStore(self.path))
 
     def __repr__(self) -> str:
