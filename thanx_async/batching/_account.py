@@ -14,6 +14,7 @@ from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunker, Dropped
 from thanx_async.batching._report import BatchRange, GuestRow, IssuanceReport, RevocationReport
 from thanx_async.batching._revocation import revoke_batches
+from thanx_async.instrumentation import refuse_awaitable
 from thanx_async.jobs import JobHandle
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class RunAccount:
         self.chunker = chunker
         self.batches: list[Batch] = []
         self.error: BaseException | None = None
-        self._on_change: Callable[[], None] | None = None
+        self._on_change: Callable[[], object] | None = None
         self._ledger: Ledger | None = None
         self._record: RunRecord | None = None
         self._recorded: Mapping[int, BatchRecord] = {}
@@ -45,14 +46,14 @@ class RunAccount:
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (self.run_id, self.chunker, self.batches, self._recorded)
 
-    def on_change(self, callback: Callable[[], None]) -> None:
+    def on_change(self, callback: Callable[[], object]) -> None:
         """Call back after each change."""
         self._on_change = callback
 
     def announce_change(self) -> None:
         """Tell the callback of `on_change` that something has changed."""
         if self._on_change:
-            self._on_change()
+            refuse_awaitable("on_progress", self._on_change())
 
     def fail(self, error: BaseException | None) -> None:
         """Keep the error that stops the run; the first one counts."""

@@ -17,6 +17,8 @@ from thanx_async.jobs import JobHandle
 if TYPE_CHECKING:
     from thanx_async.ledger import BatchRecord
 
+_ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
+
 
 class Batch:
     """One batch of a run, and its fate.
@@ -26,6 +28,7 @@ class Batch:
         run_id: the run that the batch belongs to.
         since: when the batch's oldest guest arrived, in seconds on the loop's clock; now by default.
         on_send: called at the start of each attempt to send the batch.
+        callers: what a hook has noted of the callers of `AsyncBatcher.add`.
 
     Attributes:
         delivery: the state of the batch's Issue Rewards request.
@@ -37,17 +40,20 @@ class Batch:
         fallback: the recorded outcome of a job that may have been revoked since. It stands if Thanx no longer
             knows the job.
         refused: the 400 that ended the last attempt.
+        may_split: if Thanx refuses the batch because of one guest's value, its halves can be sent instead.
     """
 
     __slots__ = (
         "_body",
         "_values",
+        "callers",
         "delivery",
         "fallback",
         "handle",
         "held",
         "issued",
         "key",
+        "may_split",
         "number",
         "positions",
         "recorded",
@@ -66,6 +72,7 @@ class Batch:
         *,
         since: float | None = None,
         on_send: Callable[[], None] | None = None,
+        callers: tuple[object, ...] = (),
     ) -> None:
         self.since = asyncio.get_running_loop().time() if since is None else since
         self.run_id = run_id
@@ -75,6 +82,8 @@ class Batch:
         self.delivery = Delivery(on_send)
         self.handle: JobHandle | None = None
         self.refused: BadRequestError | None = None
+        self.may_split = False
+        self.callers = callers
         self.held = False
         self.settled = False
         self.recorded = False
@@ -139,20 +148,27 @@ class Batch:
         return max(0, len(self.positions) - (job.summary or job).success_count)
 
     @property
+    def is_split(self) -> bool:
+        """Whether Thanx refused the batch because of one guest's value, so that its halves are sent."""
+        error = self.refused
+        return self.may_split and error is not None and not error.in_doubt and error.code in _ONE_GUEST
+
+    @property
     def fate(self) -> BatchFate:
         """The batch's fate for a hook, once its delivery is over."""
         if self.handle is not None:
             return BatchFate.ACCEPTED
         if self.settled:
-            return BatchFate.REFUSED
+            return BatchFate.SPLIT if self.is_split else BatchFate.REFUSED
         return BatchFate.IN_DOUBT if self.delivery.in_doubt else BatchFate.UNSENT
 
-    def event(self, fate: BatchFate, error: BaseException | None = None) -> BatchEvent:
+    def event(self, fate: BatchFate, error: BaseException | None = None, *, was_in_doubt: bool) -> BatchEvent:
         """The record for a hook.
 
         Args:
             fate: ``SENDING`` before the delivery, `fate` after it.
             error: the error that ended the delivery.
+            was_in_doubt: the batch was in doubt before the delivery.
         """
         return BatchEvent(
             run_id=self.run_id,
@@ -163,6 +179,8 @@ class Batch:
             seconds=asyncio.get_running_loop().time() - self.since,
             job_id=self.job_id,
             error=None if error is None else type(error).__name__,
+            was_in_doubt=was_in_doubt,
+            callers=self.callers,
         )
 
     def range(self) -> BatchRange:
@@ -226,6 +244,14 @@ class Batch:
     def accepted(self, handle: JobHandle) -> None:
         """Thanx has accepted the batch as this job."""
         self.handle = handle
+
+    def allow_split(self) -> None:
+        """If Thanx refuses the batch because of one guest's value, its halves will be sent instead."""
+        self.may_split = True
+
+    def forbid_split(self) -> None:
+        """Something else has ended the delivery as well, so nothing more is sent."""
+        self.may_split = False
 
     def stop(self) -> None:
         """Allow no further attempt to send the batch."""
