@@ -72,13 +72,24 @@ class InvalidResponseError(TransportError):
     """An undocumented success or redirect: HTML, an empty or truncated body, unexpected JSON.
 
     ``status`` is the HTTP status and ``body_start`` the first bytes of the answer. The message omits these
-    bytes, since an answer may repeat the request's identifiers.
+    bytes, since an answer may repeat the request's identifiers. ``retry_after`` is the wait that the answer
+    asks for, in seconds, and ``request_id`` its ``X-Request-Id``; each is None if the answer has none.
     """
 
-    def __init__(self, message: str, *, status: int, body_start: bytes) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        body_start: bytes,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.body_start = body_start
+        self.retry_after = retry_after
+        self.request_id = request_id
 
 
 class APIError(ThanxError):

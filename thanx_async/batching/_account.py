@@ -16,6 +16,7 @@ from thanx_async.batching._report import BatchRange, GuestRow, IssuanceReport, R
 from thanx_async.batching._revocation import revoke_batches
 from thanx_async.batching._rows import JoinedRows
 from thanx_async.batching._tally import Tally
+from thanx_async.instrumentation import refuse_awaitable
 from thanx_async.jobs import JobHandle
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class RunAccount:
         self.batches: list[Batch] = []
         self.tally: Tally = Tally()
         self.error: BaseException | None = None
-        self._on_change: Callable[[], None] | None = None
+        self._on_change: Callable[[], object] | None = None
         self._ledger: Ledger | None = None
         self._record: RunRecord | None = None
         self._recorded: Mapping[int, BatchRecord] = {}
@@ -49,14 +50,14 @@ class RunAccount:
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (self.run_id, self.chunker, self.batches, self._recorded)
 
-    def on_change(self, callback: Callable[[], None]) -> None:
+    def on_change(self, callback: Callable[[], object]) -> None:
         """Call back after each change."""
         self._on_change = callback
 
     def announce_change(self) -> None:
         """Tell the callback of `on_change` that something has changed."""
         if self._on_change:
-            self._on_change()
+            refuse_awaitable("on_progress", self._on_change())
 
     def add(self, batches: Iterable[Batch]) -> None:
         """Add batches to the run."""

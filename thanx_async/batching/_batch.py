@@ -22,6 +22,8 @@ from thanx_async.jobs import JobHandle, when_finished
 if TYPE_CHECKING:
     from thanx_async.ledger import BatchRecord
 
+_ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
+
 
 class Batch:
     """One batch of a run, and its fate.
@@ -31,6 +33,7 @@ class Batch:
         run_id: the run that the batch belongs to.
         since: when the batch's oldest guest arrived, in seconds on the loop's clock; now by default.
         on_send: called at the start of each attempt to send the batch.
+        callers: what a hook has noted of the callers of `AsyncBatcher.add`.
 
     Attributes:
         delivery: the state of the batch's Issue Rewards request.
@@ -41,6 +44,7 @@ class Batch:
         fallback: the recorded outcome of a job that may have been revoked since. It stands if Thanx no longer
             knows the job.
         refused: the 400 that ended the last attempt.
+        may_split: if Thanx refuses the batch because of one guest's value, its halves can be sent instead.
     """
 
     __slots__ = (
@@ -50,11 +54,13 @@ class Batch:
         "_share",
         "_tally",
         "_values",
+        "callers",
         "delivery",
         "fallback",
         "handle",
         "held",
         "key",
+        "may_split",
         "number",
         "positions",
         "recorded",
@@ -71,6 +77,7 @@ class Batch:
         *,
         since: float | None = None,
         on_send: Callable[[], None] | None = None,
+        callers: tuple[object, ...] = (),
     ) -> None:
         self.since: float = asyncio.get_running_loop().time() if since is None else since
         self.run_id: str = run_id
@@ -80,6 +87,8 @@ class Batch:
         self.delivery: Delivery = Delivery(on_send)
         self.handle: JobHandle | None = None
         self.refused: BadRequestError | None = None
+        self.may_split: bool = False
+        self.callers: tuple[object, ...] = callers
         self.held: bool = False
         self.recorded: bool = False
         self.fallback: BatchOutcome | None = None
@@ -197,20 +206,27 @@ class Batch:
         )
 
     @property
+    def is_split(self) -> bool:
+        """Whether Thanx refused the batch because of one guest's value, so that its halves are sent."""
+        error = self.refused
+        return self.may_split and error is not None and not error.in_doubt and error.code in _ONE_GUEST
+
+    @property
     def fate(self) -> BatchFate:
         """The batch's fate for a hook, once its delivery is over."""
         if self.handle is not None:
             return BatchFate.ACCEPTED
         if self.settled:
-            return BatchFate.REFUSED
+            return BatchFate.SPLIT if self.is_split else BatchFate.REFUSED
         return BatchFate.IN_DOUBT if self.delivery.in_doubt else BatchFate.UNSENT
 
-    def event(self, fate: BatchFate, error: BaseException | None = None) -> BatchEvent:
+    def event(self, fate: BatchFate, error: BaseException | None = None, *, was_in_doubt: bool) -> BatchEvent:
         """The record for a hook.
 
         Args:
             fate: ``SENDING`` before the delivery, `fate` after it.
             error: the error that ended the delivery.
+            was_in_doubt: the batch was in doubt before the delivery.
         """
         return BatchEvent(
             run_id=self.run_id,
@@ -221,6 +237,8 @@ class Batch:
             seconds=asyncio.get_running_loop().time() - self.since,
             job_id=self.job_id,
             error=None if error is None else type(error).__name__,
+            was_in_doubt=was_in_doubt,
+            callers=self.callers,
         )
 
     def range(self) -> BatchRange:
@@ -306,6 +324,14 @@ class Batch:
         self.handle = handle
         self.count()
         self._count_job()
+
+    def allow_split(self) -> None:
+        """If Thanx refuses the batch because of one guest's value, its halves will be sent instead."""
+        self.may_split = True
+
+    def forbid_split(self) -> None:
+        """Something else has ended the delivery as well, so nothing more is sent."""
+        self.may_split = False
 
     def stop(self) -> None:
         """Allow no further attempt to send the batch."""

@@ -11,7 +11,6 @@ from yarl import URL
 from thanx_async._core.errors import (
     ConfigurationError,
     ConnectionFailedError,
-    InvalidResponseError,
     RequestTimeoutError,
     ThanxError,
 )
@@ -28,7 +27,6 @@ SURELY_UNSENT = (
 """Errors that come before a connection is made."""
 
 _ERRORS = 400
-_START = 200
 _LARGEST = 2**24
 """Bytes of an answer, decoded. One of 10,000 failures with long reasons fits."""
 
@@ -61,20 +59,19 @@ async def read(response: aiohttp.ClientResponse, mask: Callable[[bytes], bytes])
     """
     received = bytearray()
     broken = await _receive(response, received)
-    body = mask(bytes(received))
+    answer = wire.Answer(response.status, response.headers, mask(bytes(received)))
     received.clear()
     if broken is None:
-        return wire.Answer(response.status, response.headers, body)
+        return answer
     if response.status >= _ERRORS:
         raise wire.api_error(wire.Answer(response.status, response.headers, b"")) from broken
     if isinstance(broken, _TooLarge):
         what = f"the answer has more than {_LARGEST:,} bytes"
     elif isinstance(broken, aiohttp.ClientPayloadError):
-        what = f"the answer broke off after {len(body)} bytes"
+        what = f"the answer broke off after {len(answer.body)} bytes"
     else:
         raise broken
-    message, start = f"HTTP {response.status}: {what}", body[:_START]
-    raise InvalidResponseError(message, status=response.status, body_start=start) from broken
+    raise wire.invalid(answer, f": {what}") from broken
 
 
 async def _receive(response: aiohttp.ClientResponse, received: bytearray) -> Exception | None:
