@@ -26,7 +26,7 @@ _numbers = count()
 def found(program: str) -> str:
     """The path of a server's program; the test is skipped if it is not installed."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    where = os.pathsep.join([os.environ["PATH"], "/usr/sbin", *map(str, reversed(folders))])
+    where = os.pathsep.join([*map(str, reversed(folders)), os.environ["PATH"], "/usr/sbin"])
     path = shutil.which(program, path=where)
     if path is None:
         missing = f"{program} is not installed"
