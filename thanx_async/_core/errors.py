@@ -5,7 +5,11 @@ Users import all errors from `thanx_async.errors`, which shows the class tree.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from thanx_async._core.escaping import printable
+
+E = TypeVar("E", bound=BaseException)
 
 
 class ThanxError(Exception):
@@ -207,6 +211,15 @@ class WebhookError(ThanxError):
 
 class SignatureError(WebhookError):
     """The signature is missing, malformed or wrong: the request does not come from Thanx."""
+
+
+def without_frames(error: E) -> E:
+    """The error without the frames of its whole chain, whose local variables hold secrets and guests."""
+    found: list[BaseException] = [error]
+    for one in found:
+        one.__traceback__ = None
+        found += [next_ for next_ in (one.__cause__, one.__context__) if next_ and next_ not in found]
+    return error
 
 
 for _kind in [kind for kind in vars().values() if isinstance(kind, type)]:

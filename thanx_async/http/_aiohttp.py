@@ -13,6 +13,7 @@ from thanx_async._core.errors import (
     ConnectionFailedError,
     RequestTimeoutError,
     ThanxError,
+    without_frames,
 )
 from thanx_async.http import _wire as wire
 
@@ -91,15 +92,6 @@ async def _receive(response: aiohttp.ClientResponse, received: bytearray) -> Exc
 
 class _TooLarge(Exception):  # noqa: N818 - never raised
     """An answer has too many bytes."""
-
-
-def without_frames(error: Exception) -> Exception:
-    """The error without the frames of its whole chain, whose local variables hold the token and guests."""
-    found: BaseException | None = error
-    while found is not None:
-        found.__traceback__ = None
-        found = found.__cause__ or found.__context__
-    return error
 
 
 class Upload(io.BytesIO):

@@ -134,11 +134,11 @@ class Pacing:
         mine.wake = due
         return Admission(None, due, reason)
 
-    def withdraw(self, state: LimiterState, owner: str, booking: Booking | None) -> None:
-        """Remove the owner's ticket, and a booking that was not used."""
+    def withdraw(self, state: LimiterState, owner: str | None, booking: Booking | None) -> None:
+        """Remove the owner's ticket, and a booking that was not used, if they are there."""
         state.tickets = [ticket for ticket in state.tickets if ticket.owner != owner]
-        if booking:
-            state.flights.pop(booking.token, None)
+        if booking and state.flights.get(booking.token) == booking:  # its token may be another's by now
+            del state.flights[booking.token]
 
     def settle(
         self,

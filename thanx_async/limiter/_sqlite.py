@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from cattrs.preconf.orjson import make_converter
-
 from thanx_async._core import checks, sqlite
 from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.escaping import printable
@@ -25,6 +23,7 @@ from thanx_async.limiter._protocol import LimiterStatus
 from thanx_async.limiter._queue import QueuedLimiter
 from thanx_async.limiter._state import LimiterState
 from thanx_async.limiter._store import Clock
+from thanx_async.limiter._stored import dump_state, load_state
 
 T = TypeVar("T")
 
@@ -41,6 +40,8 @@ class SQLiteStore:
 
     The first transaction opens the file. The garbage collection of the store closes it.
     """
+
+    is_remote = False
 
     def __init__(self, path: Path) -> None:
         self.path: Path = path
@@ -124,22 +125,6 @@ class SQLiteStore:
         return ConfigurationError(
             f"the rate limiter cannot use {self.path}: {why}; {advice}", argument="path"
         )
-
-
-_converter = make_converter(detailed_validation=False)
-
-
-def dump_state(state: LimiterState) -> bytes:
-    """Serialize the state."""
-    return bytes(_converter.dumps(state))
-
-
-def load_state(data: bytes) -> LimiterState:
-    """The state from its serialized form. Invalid data raises one of various exceptions."""
-    state = _converter.loads(data, LimiterState)
-    if not state.is_sound():
-        raise ValueError
-    return state
 
 
 _MIGRATIONS = (
