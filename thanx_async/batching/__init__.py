@@ -19,7 +19,7 @@ from thanx_async.batching._report import (
     NotRevoked,
     RevocationReport,
 )
-from thanx_async.batching._rules import as_thanx_error, blames_one_guest, min_interval
+from thanx_async.batching._rules import min_interval
 from thanx_async.batching._run import BatchError, IssuanceRun
 from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
@@ -56,8 +56,6 @@ __all__ = [
     "Send",
     "Source",
     "Target",
-    "as_thanx_error",
-    "blames_one_guest",
     "min_interval",
     "planned",
 ]

@@ -86,6 +86,10 @@ def outbox_of(store: str, target: tuple[str, str, str]) -> AnyOutbox:
 async def lanes(store: str, wanted: Wanted) -> list[RunRecord]:
     """The lanes of the credential in the store that issue what is wanted, oldest first."""
     client_id, base_url = credential()
+    if not Path(store).exists():
+        raise ConfigurationError(
+            f"there is no outbox {shown(store)}: put guests first, with --campaign, --merchant and --variant"
+        )
     async with open_ledger(Path(store)) as ledger:
         return [
             run

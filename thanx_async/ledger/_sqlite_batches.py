@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
@@ -15,6 +14,7 @@ import attrs
 from thanx_async._batches import BatchOutcome, digest_of
 from thanx_async._core import sqlite
 from thanx_async._core.errors import LeaseError, LedgerError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
@@ -27,7 +27,7 @@ from thanx_async.ledger._sqlite_schema import connect, explained, readable
 
 _STEPS_AT_START = 20
 
-_log = logging.getLogger("thanx_async.ledger")
+_log = get_logger("thanx_async.ledger")
 
 
 class LedgerFile:

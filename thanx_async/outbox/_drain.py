@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from thanx_async._core.errors import LeaseError, LedgerError, LedgerUnavailableError
+from thanx_async._core.escaping import get_logger
 from thanx_async.ledger import LaneLedger, RunRecord
 from thanx_async.outbox._owned import DrainSettings, OwnedLane
 from thanx_async.outbox._sender import LaneSender
 
-_log = logging.getLogger("thanx_async.outbox")
+_log = get_logger("thanx_async.outbox")
 
 _STANDBY = 2.0
 _FIRST_WAIT = 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from datetime import timedelta
 from math import inf
 from time import time
@@ -11,6 +10,7 @@ from time import time
 import attrs
 
 from thanx_async._core.errors import GuardError, ThanxError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
 from thanx_async.batching import Batch, Chunk, Guard, min_interval
 from thanx_async.identifiers import MAX_BATCH
@@ -18,7 +18,7 @@ from thanx_async.jobs import JobHandle
 from thanx_async.ledger import BatchRecord, Cut, LaneLedger, LaneView, RunRecord
 from thanx_async.outbox._sender import LaneSender
 
-_log = logging.getLogger("thanx_async.outbox")
+_log = get_logger("thanx_async.outbox")
 
 _LOOK = 0.1
 _LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
@@ -176,6 +176,8 @@ class OwnedLane:
     def _start(self, batch: Batch, recorded_at: float) -> None:
         if batch.handle is None:
             self._delivering.add(batch)
+        if len(batch.positions) > 1:
+            batch.allow_split()
         task = self._group.create_task(self._process(batch, recorded_at))
         self._open[batch] = task
         task.add_done_callback(lambda _: self._end(batch))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thanx_async._core.errors import IdempotencyConflictError, LedgerError, ThanxError
-from thanx_async.batching import Batch, Send, Target, blames_one_guest
+from thanx_async.batching import Batch, Send, Target
 from thanx_async.ledger import Cut, LaneLedger
 
 
@@ -62,10 +62,9 @@ class LaneRecorder:
 
     async def _record_refusal(self, batch: Batch) -> None:
         """A guest who is to blame for the refusal has failed; all others are sent again, or wait again."""
-        assert batch.refused is not None  # noqa: S101 - the caller has checked it
-        if not blames_one_guest(batch.refused):
+        if not batch.blames_one_guest:
             await self._ledger.withdraw(batch.run_id, batch.number)
-        elif len(batch.positions) > 1:
+        elif batch.is_split:
             halves = await self._ledger.split(batch.run_id, batch.number, self._target.encode)
             self._halves[batch.key] = halves
         else:

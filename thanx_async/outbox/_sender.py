@@ -14,7 +14,7 @@ from thanx_async._core.errors import (
     TransportError,
     UnprocessableError,
 )
-from thanx_async.batching import Batch, BatchSender, Target, blames_one_guest
+from thanx_async.batching import Batch, BatchSender, Target
 from thanx_async.client import internals
 from thanx_async.ledger import LaneLedger, RunRecord
 from thanx_async.outbox._recorder import LaneRecorder
@@ -77,6 +77,6 @@ class LaneSender:
             if not batch.is_in_doubt:
                 raise
             return error
-        if batch.refused is not None and batch.settled and not blames_one_guest(batch.refused):
+        if batch.refused is not None and batch.settled and not batch.blames_one_guest:
             raise batch.refused
         return batch.refused if batch.is_in_doubt else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,12 +10,13 @@ import attrs
 
 from thanx_async._core import checks
 from thanx_async._core.errors import SignatureError, WebhookError
+from thanx_async._core.escaping import get_logger
 from thanx_async.webhooks._events import MAX_BODY, SIGNATURE, Event, Secret, check_secret, verify
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-_log = logging.getLogger("thanx_async.webhooks")
+_log = get_logger("thanx_async.webhooks")
 
 _READING = 5.0
 _NOTIFYING = 1.5
