@@ -86,10 +86,7 @@ def outbox_of(store: str, target: tuple[str, str, str]) -> AnyOutbox:
 async def lanes(store: str, wanted: Wanted) -> list[RunRecord]:
     """The lanes of the credential in the store that issue what is wanted, oldest first."""
     client_id, base_url = credential()
-    if not Path(store).exists():
-        raise ConfigurationError(
-            f"there is no outbox {shown(store)}: put guests first, with --campaign, --merchant and --variant"
-        )
+    _check_exists(store)
     async with open_ledger(Path(store)) as ledger:
         return [
             run
@@ -98,6 +95,13 @@ async def lanes(store: str, wanted: Wanted) -> list[RunRecord]:
             and (run.client_id, run.base_url) == (client_id, base_url)
             and wanted.fits(run)
         ]
+
+
+def _check_exists(store: str) -> None:
+    if not Path(store).exists():
+        raise ConfigurationError(
+            f"there is no outbox {shown(store)}: put guests first, with --campaign, --merchant and --variant"
+        )
 
 
 def shown(store: str) -> str:
