@@ -11,7 +11,10 @@ from thanx_async._core.worker import Worker
 from thanx_async.emulator import Emulator
 from thanx_async.jobs._schedule import PollSchedule
 
-pytest_plugins = ["thanx_async.pytest_plugin"]  # not the installed copy, so that its coverage is measured
+pytest_plugins = [
+    "thanx_async.pytest_plugin",  # not the installed copy, so that its coverage is measured
+    "tests.servers",
+]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,7 +5,11 @@ Users import all errors from `thanx_async.errors`, which shows the class tree.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from thanx_async._core.escaping import printable
+
+E = TypeVar("E", bound=BaseException)
 
 
 class ThanxError(Exception):
@@ -72,13 +76,24 @@ class InvalidResponseError(TransportError):
     """An undocumented success or redirect: HTML, an empty or truncated body, unexpected JSON.
 
     ``status`` is the HTTP status and ``body_start`` the first bytes of the answer. The message omits these
-    bytes, since an answer may repeat the request's identifiers.
+    bytes, since an answer may repeat the request's identifiers. ``retry_after`` is the wait that the answer
+    asks for, in seconds, and ``request_id`` its ``X-Request-Id``; each is None if the answer has none.
     """
 
-    def __init__(self, message: str, *, status: int, body_start: bytes) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        body_start: bytes,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.body_start = body_start
+        self.retry_after = retry_after
+        self.request_id = request_id
 
 
 class APIError(ThanxError):
@@ -196,6 +211,15 @@ class WebhookError(ThanxError):
 
 class SignatureError(WebhookError):
     """The signature is missing, malformed or wrong: the request does not come from Thanx."""
+
+
+def without_frames(error: E) -> E:
+    """The error without the frames of its whole chain, whose local variables hold secrets and guests."""
+    found: list[BaseException] = [error]
+    for one in found:
+        one.__traceback__ = None
+        found += [next_ for next_ in (one.__cause__, one.__context__) if next_ and next_ not in found]
+    return error
 
 
 for _kind in [kind for kind in vars().values() if isinstance(kind, type)]:

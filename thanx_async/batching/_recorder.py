@@ -136,7 +136,7 @@ class Recorder:
             account.attach_ledger(self._ledger, claimed)
             for record in await self._records(account.run_id, only_in_doubt=only_in_doubt):
                 batch = await self._recall_batch(record, claimed, replay=replay)
-                account.batches.append(batch)
+                account.add([batch])
                 account.chunker.skip(len(record.positions))
 
     async def _recall_batch(self, record: BatchRecord, run: RunRecord, *, replay: bool) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ThanxError
@@ -25,7 +25,7 @@ class BatchError(ThanxError):
     def __init__(self, message: str, *, run: IssuanceRun) -> None:
         super().__init__(message)
         self.run = run
-        self.in_doubt = bool(run.in_doubt)
+        self.in_doubt: bool = bool(run.in_doubt)
 
 
 class IssuanceRun:
@@ -35,7 +35,7 @@ class IssuanceRun:
         self._account = account
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{count:,} {fate}" for fate, count in self.report().counts.items() if count)
+        counts = ", ".join(f"{count:,} {fate}" for fate, count in self._account.counts().items() if count)
         return f"<IssuanceRun {printable(self.run_id)}: {counts or 'nothing read'}>"
 
     @property
@@ -59,14 +59,14 @@ class IssuanceRun:
         return [batch.handle for batch in self._account.batches if batch.handle]
 
     @property
-    def rejected(self) -> list[GuestRow]:
+    def rejected(self) -> Sequence[GuestRow]:
         """Input items that are not valid identifiers."""
-        return self._account.rejected()
+        return self._account.chunker.rejected
 
     @property
-    def duplicates(self) -> list[GuestRow]:
+    def duplicates(self) -> Sequence[GuestRow]:
         """Input items that repeat an earlier guest."""
-        return self._account.duplicates()
+        return self._account.chunker.duplicates
 
     @property
     def unsent(self) -> list[BatchRange]:

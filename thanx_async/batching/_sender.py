@@ -9,7 +9,7 @@ from thanx_async._core.tasks import only_own_cancellation
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._target import Target
 from thanx_async.http import Transport, wire
-from thanx_async.instrumentation import BatchFate, Hook, emit
+from thanx_async.instrumentation import BatchFate, Hook, emit, noting_callers
 from thanx_async.limiter import RateLimiter, in_flight
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class BatchSender:
         self.target = target
         self.limiter = limiter
         self.recorder = recorder
+        self.note_caller = noting_callers(hook)
         self._transport = transport
         self._hook = hook
         self._max_concurrency = max_concurrency
@@ -68,7 +69,8 @@ class BatchSender:
         Raises:
             ThanxError: an error that should stop the run.
         """
-        emit(self._hook, batch.event(BatchFate.SENDING))
+        was_in_doubt = batch.delivery.in_doubt
+        emit(self._hook, batch.event(BatchFate.SENDING, was_in_doubt=was_in_doubt))
         body = batch.body(self.target.encode)
         try:
             with only_own_cancellation(of="a batch"):
@@ -77,9 +79,10 @@ class BatchSender:
                 else:
                     await self._send(batch, body)
         except BaseException as error:
-            emit(self._hook, batch.event(batch.fate, error))
+            batch.forbid_split()
+            emit(self._hook, batch.event(batch.fate, error, was_in_doubt=was_in_doubt))
             raise
-        emit(self._hook, batch.event(batch.fate, batch.refused))
+        emit(self._hook, batch.event(batch.fate, batch.refused, was_in_doubt=was_in_doubt))
 
     async def _send(self, batch: Batch, body: bytes) -> None:
         batch.forget_payload(keep_values=self._keep_values)

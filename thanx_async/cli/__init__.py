@@ -59,7 +59,7 @@ COMMANDS = {
     "scopes": ("catalogue:scopes", "List the credential's scopes; issuing needs rewards.issue."),
 }
 
-app = cyclopts.App(
+app: cyclopts.App = cyclopts.App(
     name="thanx-async",
     version=__version__,
     help_format="plaintext",
@@ -73,8 +73,8 @@ app = cyclopts.App(
         " 3 stopped or in doubt."
     ),
 )
-for name, (home, text) in COMMANDS.items():
-    app.command(f"thanx_async.cli._{home}", name=name, help=text)
+for _name, (_home, _text) in COMMANDS.items():
+    app.command(f"thanx_async.cli._{_home}", name=_name, help=_text)
 
 
 def run(arguments: Sequence[str]) -> int:

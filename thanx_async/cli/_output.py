@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -156,7 +157,7 @@ def show_plan(plan: IssuancePlan) -> None:
     write(f"at least {plan.least_duration:,.0f} s under the rate limits, including one poll for each job")
 
 
-def _show_reasons(fate: str, rows: list[GuestRow]) -> None:
+def _show_reasons(fate: str, rows: Sequence[GuestRow]) -> None:
     groups: dict[str, list[GuestRow]] = {}
     for row in rows:
         groups.setdefault(row.reason, []).append(row)

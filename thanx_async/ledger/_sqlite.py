@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
@@ -68,7 +69,7 @@ class SQLiteLedger:
         checks.number("replay_within", replay_within, 0, endless=True)
         seconds = keep_for.total_seconds() if isinstance(keep_for, timedelta) else keep_for
         checks.number("keep_for", seconds, 0, endless=True)
-        self.path = checks.path("path", path)
+        self.path: Path = checks.path("path", path)
         self.replay_within = replay_within
         self.keep_for = seconds
         self._store: LedgerFile | None = None
