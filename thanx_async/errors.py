@@ -2,6 +2,8 @@
 
     ThanxError
     ├── ConfigurationError              a usage error, found before anything is sent
+    │   ├── MissingExtraError           a package is not installed; the message names its extra
+    │   └── StoreAwayError              the server of a rate limiter does not answer now
     ├── InvalidIdentifierError          neither an email address nor a phone number
     ├── TransportError                  no usable answer: Thanx may or may not have acted
     │   ├── ConnectionFailedError
@@ -55,8 +57,10 @@ from thanx_async._core.errors import (
     UnprocessableError,
     WebhookError,
 )
+from thanx_async._core.extras import MissingExtraError
 from thanx_async.batching import BatchError
 from thanx_async.jobs import JobTimeoutError
+from thanx_async.limiter import StoreAwayError
 
 __all__ = [
     "APIError",
@@ -74,12 +78,14 @@ __all__ = [
     "InvalidResponseError",
     "JobTimeoutError",
     "LedgerError",
+    "MissingExtraError",
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitedError",
     "RequestTimeoutError",
     "ServerError",
     "SignatureError",
+    "StoreAwayError",
     "ThanxError",
     "TransportError",
     "UnprocessableError",

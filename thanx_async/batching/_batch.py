@@ -16,7 +16,7 @@ from thanx_async.batching._report import BatchRange, GuestRow
 from thanx_async.batching._rows import FailedRows
 from thanx_async.batching._tally import Share, Tally
 from thanx_async.http import Delivery, wire
-from thanx_async.instrumentation import BatchEvent, BatchFate
+from thanx_async.instrumentation import BatchFate
 from thanx_async.jobs import JobHandle, when_finished
 
 if TYPE_CHECKING:
@@ -189,10 +189,8 @@ class Batch:
             when_finished(self.handle, partial(self._tally.ended.add, self), self.count)
 
     def _current_share(self) -> Share:
-        in_doubt, unfinished = (
-            self.is_in_doubt,
-            self.is_unfinished,
-        )  # this settles a batch whose job has ended
+        # The first of these settles a batch whose job has ended.
+        in_doubt, unfinished = self.is_in_doubt, self.is_unfinished
         size, failed = len(self.positions), self.minimum_failed
         return Share(
             issued=self.issued,
@@ -219,27 +217,6 @@ class Batch:
         if self.settled:
             return BatchFate.SPLIT if self.is_split else BatchFate.REFUSED
         return BatchFate.IN_DOUBT if self.delivery.in_doubt else BatchFate.UNSENT
-
-    def event(self, fate: BatchFate, error: BaseException | None = None, *, was_in_doubt: bool) -> BatchEvent:
-        """The record for a hook.
-
-        Args:
-            fate: ``SENDING`` before the delivery, `fate` after it.
-            error: the error that ended the delivery.
-            was_in_doubt: the batch was in doubt before the delivery.
-        """
-        return BatchEvent(
-            run_id=self.run_id,
-            number=self.number,
-            idempotency_key=self.key,
-            count=len(self.positions),
-            fate=fate,
-            seconds=asyncio.get_running_loop().time() - self.since,
-            job_id=self.job_id,
-            error=None if error is None else type(error).__name__,
-            was_in_doubt=was_in_doubt,
-            callers=self.callers,
-        )
 
     def range(self) -> BatchRange:
         """The batch's place in the input, with its key and job id."""
