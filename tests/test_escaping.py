@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import orjson
 import pytest
 
+import thanx_async
 from tests.helpers import MERCHANT, TARGET, batcher, guests, issue
 from thanx_async import AsyncBatcher, SQLiteLedger, SQLiteRateLimiter, ThanxClient, ThanxError
 from thanx_async._core.escaping import get_logger, printable
@@ -94,3 +96,10 @@ def test_objects(client: ThanxClient) -> None:
     target = TARGET | {"campaign_id": EVIL}
     shown = [SQLiteLedger(EVIL), SQLiteRateLimiter(EVIL), AsyncBatcher(client, **target)]
     assert all(SHOWN in repr(item) for item in shown)
+
+
+def test_every_logger_escapes() -> None:
+    """No file has a logger of its own making, but the one that can't import anything of the package."""
+    package = Path(thanx_async.__file__).parent
+    own = {path.name for path in package.rglob("*.py") if "logging.getLogger(" in path.read_text()}
+    assert own == {"escaping.py", "instrumentation.py"}

@@ -64,7 +64,7 @@ async def issue(
     format:
         csv, lines or jsonl; by default from the file's name.
     failures:
-        A CSV file to write: position, value and reason of each guest who failed or was rejected.
+        A CSV file to write: position, value and reason of each guest who failed, was rejected or not sent.
     run_id:
         Names the run; no batch of a run is issued twice. By default derived from file, target and credential.
     batch_size:
