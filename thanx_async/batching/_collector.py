@@ -157,17 +157,15 @@ class Collector:
 
     async def _begin_run(self) -> None:
         """Open a run to record batches under. A new run replaces one that another process took over."""
+        run_id = f"{SERVICE_RUNS}{uuid4().hex}"
         try:
-            self._run_id = await self._open_run()
-            self._opened_runs.append(self._run_id)
+            if self._sender.recorder is not None:
+                await self._sender.recorder.open(run_id)
         except ThanxError as error:
             self._answer(self._waiting.take(), error)
-
-    async def _open_run(self) -> str:
-        run_id = f"{SERVICE_RUNS}{uuid4().hex}"
-        if self._sender.recorder is not None:
-            await self._sender.recorder.open(run_id)
-        return run_id
+        else:
+            self._run_id = run_id
+            self._opened_runs.append(run_id)
 
     async def _close_runs(self) -> None:
         """Release all runs, including replaced ones, so that their batches in doubt can be recovered."""
