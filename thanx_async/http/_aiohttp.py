@@ -51,6 +51,18 @@ def once() -> aiohttp.ClientMiddlewareType:
     return middleware
 
 
+async def keeps_token(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A middleware that sends nothing with other credentials than Thanx's.
+
+    aiohttp before 3.13 replaces the header by what a netrc file has for the host.
+    """
+    if not request.headers.get("Authorization", "").startswith("Bearer "):
+        raise ValueError("the session has replaced AUTHORIZATION")
+    return await handler(request)
+
+
 async def read(response: aiohttp.ClientResponse, mask: Callable[[bytes], bytes]) -> wire.Answer:
     """The whole answer.
 
@@ -82,7 +94,7 @@ async def _receive(response: aiohttp.ClientResponse, received: bytearray) -> Exc
     """
     try:
         async for chunk in response.content.iter_any():
-            received += chunk
+            received += chunk[: _LARGEST + 1 - len(received)]
             if len(received) > _LARGEST:
                 return _TooLarge()
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
