@@ -12,6 +12,7 @@ import attrs
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, LedgerError
+from thanx_async._core.escaping import printable
 from thanx_async.batching import Guard
 from thanx_async.http import checked_url, url_of
 from thanx_async.identifiers import MAX_BATCH
@@ -80,7 +81,8 @@ class StoredOutbox(Generic[L_co]):
 
     def __repr__(self) -> str:
         opened = "" if self._lane else " (not open)"
-        return f"<{type(self).__name__} {'/'.join(self._target.target)} in {self._ledger!r}{opened}>"
+        target = printable("/".join(self._target.target))
+        return f"<{type(self).__name__} {target} in {self._ledger!r}{opened}>"
 
     def __reduce__(self) -> NoReturn:
         raise checks.unpicklable("an outbox", "make another one in each process")
