@@ -82,7 +82,7 @@ def has_a_thread(pid: int) -> bool:
 
 async def test_interrupting_what_only_looks() -> None:
     """Ctrl-C ends a plan that waits for its input, and a wait for a job, and says so."""
-    async with Emulator(speed=JobSpeed(identifiers_per_second=0.001)) as emulator:
+    async with Emulator(speed=JobSpeed(identifiers_per_second=0.001), id_tag="") as emulator:
         async with ThanxClient("c", "s3cret", base_url=emulator.url) as client:
             await client.issue_rewards(**TARGET, identifiers=guests(1))
         planning = start("plan", "-", stdin=subprocess.PIPE)
