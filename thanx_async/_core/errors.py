@@ -5,6 +5,12 @@ Users import all errors from `thanx_async.errors`, which shows the class tree.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from thanx_async._core.escaping import printable
+
+E = TypeVar("E", bound=BaseException)
+
 
 class ThanxError(Exception):
     """The base class of all errors.
@@ -15,6 +21,9 @@ class ThanxError(Exception):
 
     in_doubt: bool = False
     idempotency_key: str | None = None
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -67,13 +76,24 @@ class InvalidResponseError(TransportError):
     """An undocumented success or redirect: HTML, an empty or truncated body, unexpected JSON.
 
     ``status`` is the HTTP status and ``body_start`` the first bytes of the answer. The message omits these
-    bytes, since an answer may repeat the request's identifiers.
+    bytes, since an answer may repeat the request's identifiers. ``retry_after`` is the wait that the answer
+    asks for, in seconds, and ``request_id`` its ``X-Request-Id``; each is None if the answer has none.
     """
 
-    def __init__(self, message: str, *, status: int, body_start: bytes) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        body_start: bytes,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.body_start = body_start
+        self.retry_after = retry_after
+        self.request_id = request_id
 
 
 class APIError(ThanxError):
@@ -171,6 +191,18 @@ class LedgerError(ThanxError):
     """
 
 
+class LeaseError(LedgerError):
+    """Another process works on the run: it holds the lease, or has taken the run over."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger's database does not answer. Try again later."""
+
+
+class IdReusedError(LedgerError):
+    """The id was put into the outbox before, with another guest. Nothing was put under it."""
+
+
 class InputChangedError(LedgerError):
     """The input differs from the recorded input of the run. Nothing was sent.
 
@@ -191,6 +223,15 @@ class WebhookError(ThanxError):
 
 class SignatureError(WebhookError):
     """The signature is missing, malformed or wrong: the request does not come from Thanx."""
+
+
+def without_frames(error: E) -> E:
+    """The error without the frames of its whole chain, whose local variables hold secrets and guests."""
+    found: list[BaseException] = [error]
+    for one in found:
+        one.__traceback__ = None
+        found += [next_ for next_ in (one.__cause__, one.__context__) if next_ and next_ not in found]
+    return error
 
 
 for _kind in [kind for kind in vars().values() if isinstance(kind, type)]:

@@ -151,17 +151,18 @@ async def run_emulator(
                 raise ConfigurationError(
                     f"cannot listen on port {port} ({os.strerror(error.errno or 0)}); give another --port"
                 ) from None
-            write(_welcome(emulator.url, credential))
+            _welcome(emulator.url, credential)
             await stop.wait()
             _show(emulator.statistics())
     return ISSUED
 
 
-def _welcome(url: str, credentials: Sequence[str] | None) -> str:
+def _welcome(url: str, credentials: Sequence[str] | None) -> None:
+    write(url)
+    write(f"Use it with: export THANX_BASE_URL={url}")
     given = "any" if credentials is None else "a given"
-    return (
-        f"{url}\nUse it with: export THANX_BASE_URL={url}"
-        f"\nand {given} THANX_CLIENT_ID and THANX_ACCESS_TOKEN; it has the campaign camp_abc123, the"
+    write(
+        f"and {given} THANX_CLIENT_ID and THANX_ACCESS_TOKEN; it has the campaign camp_abc123, the"
         " merchant k2lye10h32l5wzo and the variant var_treat1"
     )
 

@@ -48,7 +48,7 @@ class State:
         self.fails = fails
         self._tag = secrets.token_hex(4) if id_tag is None else id_tag
         checks.tag("Emulator.id_tag", self._tag)
-        self.catalogue = Catalogue(self._tag)
+        self.catalogue: Catalogue = Catalogue(self._tag)
         self.jobs: dict[str, Job] = {}
         self.rewards: Tally[str] = Tally()
         self._track = track_guests

@@ -11,9 +11,9 @@ from yarl import URL
 from thanx_async._core.errors import (
     ConfigurationError,
     ConnectionFailedError,
-    InvalidResponseError,
     RequestTimeoutError,
     ThanxError,
+    without_frames,
 )
 from thanx_async.http import _wire as wire
 
@@ -28,7 +28,6 @@ SURELY_UNSENT = (
 """Errors that come before a connection is made."""
 
 _ERRORS = 400
-_START = 200
 _LARGEST = 2**24
 """Bytes of an answer, decoded. One of 10,000 failures with long reasons fits."""
 
@@ -73,20 +72,19 @@ async def read(response: aiohttp.ClientResponse, mask: Callable[[bytes], bytes])
     """
     received = bytearray()
     broken = await _receive(response, received)
-    body = mask(bytes(received))
+    answer = wire.Answer(response.status, response.headers, mask(bytes(received)))
     received.clear()
     if broken is None:
-        return wire.Answer(response.status, response.headers, body)
+        return answer
     if response.status >= _ERRORS:
         raise wire.api_error(wire.Answer(response.status, response.headers, b"")) from broken
     if isinstance(broken, _TooLarge):
         what = f"the answer has more than {_LARGEST:,} bytes"
     elif isinstance(broken, aiohttp.ClientPayloadError):
-        what = f"the answer broke off after {len(body)} bytes"
+        what = f"the answer broke off after {len(answer.body)} bytes"
     else:
         raise broken
-    message, start = f"HTTP {response.status}: {what}", body[:_START]
-    raise InvalidResponseError(message, status=response.status, body_start=start) from broken
+    raise wire.invalid(answer, f": {what}") from broken
 
 
 async def _receive(response: aiohttp.ClientResponse, received: bytearray) -> Exception | None:
@@ -106,15 +104,6 @@ async def _receive(response: aiohttp.ClientResponse, received: bytearray) -> Exc
 
 class _TooLarge(Exception):  # noqa: N818 - never raised
     """An answer has too many bytes."""
-
-
-def without_frames(error: Exception) -> Exception:
-    """The error without the frames of its whole chain, whose local variables hold the token and guests."""
-    found: BaseException | None = error
-    while found is not None:
-        found.__traceback__ = None
-        found = found.__cause__ or found.__context__
-    return error
 
 
 class Upload(io.BytesIO):

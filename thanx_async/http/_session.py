@@ -30,7 +30,7 @@ class HomeSession:
         if session is not None:
             self._trust_authorities()
         # A session of the user's may use a proxy, which would get the token where there is no TLS.
-        self.proxy = None if self._is_own or self._is_https else URL()
+        self.proxy: URL | None = None if self._is_own or self._is_https else URL()
 
     def middlewares(self) -> list[aiohttp.ClientMiddlewareType] | None:
         """For one request; None for what the session says."""
