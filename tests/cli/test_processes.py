@@ -149,7 +149,7 @@ async def test_a_narrow_standard_output_that_is_the_list(tmp_path: Path) -> None
     (tmp_path / "guests.txt").write_text("a@example.com\n")
     out = tmp_path / "out"
     out.touch(0o644)
-    async with Emulator(limits=[]) as emulator:
+    async with Emulator(limits=[], id_tag="") as emulator:
         emulator.script(USUAL, ScriptedAnswer(200, orjson.dumps({"issuance_job": job})))
         issue = ["issue", str(tmp_path / "guests.txt"), *OPTIONS, "--failures", "/dev/stdout"]
         variables = environment(emulator.url, PYTHONIOENCODING="latin-1", XDG_STATE_HOME=str(tmp_path))
