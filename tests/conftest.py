@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
 
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
-    async with Emulator() as running:
+    async with Emulator(id_tag="") as running:
         yield running
 
 

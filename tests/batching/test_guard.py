@@ -29,7 +29,7 @@ UNKNOWN = [f"unknown{number}@example.com" for number in range(100)]
 
 @pytest.fixture
 async def emulator(soon: None) -> AsyncIterator[Emulator]:
-    async with Emulator(limits=[], speed=FAST) as running:
+    async with Emulator(limits=[], speed=FAST, id_tag="") as running:
         yield running
 
 

@@ -22,7 +22,7 @@ def served(soon: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A quick emulator to which the environment points, for one request after the other."""
     in_turn = partial(SQLiteRateLimiter, limits=[RateLimit(1, 0.01)])
     monkeypatch.setattr("thanx_async.cli._client.SQLiteRateLimiter", in_turn)
-    with in_thread(Emulator(limits=[], speed=FAST)) as emulator:
+    with in_thread(Emulator(limits=[], speed=FAST, id_tag="")) as emulator:
         monkeypatch.setenv("THANX_BASE_URL", emulator.url)
         monkeypatch.setenv("THANX_CLIENT_ID", "client")
         monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")

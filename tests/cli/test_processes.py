@@ -84,7 +84,7 @@ def has_a_thread(pid: int) -> bool:
 
 async def test_interrupting_what_only_looks() -> None:
     """Ctrl-C ends a plan that waits for its input, and a wait for a job, and says so."""
-    async with Emulator(speed=JobSpeed(identifiers_per_second=0.001)) as emulator:
+    async with Emulator(speed=JobSpeed(identifiers_per_second=0.001), id_tag="") as emulator:
         async with ThanxClient("c", "s3cret", base_url=emulator.url) as client:
             await client.issue_rewards(**TARGET, identifiers=guests(1))
         planning = start("plan", "-", stdin=subprocess.PIPE)
@@ -149,7 +149,7 @@ async def test_a_narrow_standard_output_that_is_the_list(tmp_path: Path) -> None
     (tmp_path / "guests.txt").write_text("a@example.com\n")
     out = tmp_path / "out"
     out.touch(0o644)
-    async with Emulator(limits=[]) as emulator:
+    async with Emulator(limits=[], id_tag="") as emulator:
         emulator.script(USUAL, ScriptedAnswer(200, orjson.dumps({"issuance_job": job})))
         issue = ["issue", str(tmp_path / "guests.txt"), *OPTIONS, "--failures", "/dev/stdout"]
         variables = environment(emulator.url, PYTHONIOENCODING="latin-1", XDG_STATE_HOME=str(tmp_path))

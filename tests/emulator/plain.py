@@ -75,7 +75,7 @@ class Receiver:
         await until(lambda: len(self.events) >= count)
 
     def data(self, kind: str) -> list[Json]:
-        return [data_of(event) for event in self.events if event["event"] == kind]
+        return [data_of(event) for event in self.events if event.get("event") == kind]
 
 
 def data_of(event: Json) -> Json:

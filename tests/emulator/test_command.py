@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from attrs import fields
 
-from tests.emulator.plain import HEADERS, ISSUE, Receiver, body
+from tests.emulator.plain import HEADERS, ISSUE, Receiver, body, call
 from tests.helpers import SECRET
 from thanx_async.cli import app, run
 from thanx_async.emulator import Faults
@@ -37,6 +37,8 @@ async def test_faults_and_webhooks(
         for _ in range(2):
             async with http.post(ISSUE, data=body("a@b.co")) as response:
                 assert response.status == 504
+        async with http.get("/emulator/rewards") as response:
+            assert await response.json() == {"a@b.co": 2}
     await receiver.has(2)
     signal.raise_signal(signal.SIGTERM)
     assert await command == 0
@@ -49,6 +51,29 @@ async def test_faults_and_webhooks(
         "rewards": "2",
         "most for one guest": "2",
     }
+
+
+@pytest.mark.realtime
+async def test_credentials_and_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the credentials given are accepted, ids are as asked for, and options reach the webhooks."""
+    options = ["--credential", "one:t:1", "--credential", "two:t2", "--id-tag", "x", "--lock-keys-for", "60"]
+    command = asyncio.create_task(
+        app.run_async(
+            ["emulator", "--port", "0", *options], exit_on_error=False, result_action="return_value"
+        )
+    )
+    while not (shown := capsys.readouterr().out):
+        await asyncio.sleep(0.01)
+    assert "and a given THANX_CLIENT_ID and THANX_ACCESS_TOKEN" in shown
+    seen = []
+    async with aiohttp.ClientSession(shown.splitlines()[0], headers=HEADERS) as http:
+        for client_id, token in (("one", "t:1"), ("two", "t2"), ("two", "t:1")):
+            own = {"X-ClientId": client_id, "Authorization": f"Bearer {token}"}
+            seen.append(await call(http, "POST", ISSUE, body=body("a@b.co"), headers=own))
+    signal.raise_signal(signal.SIGTERM)
+    assert await command == 0
+    assert [status for status, _ in seen] == [202, 409, 401]
+    assert '"jobx000001"' in str(seen[0][1]).replace("'", '"')
 
 
 @pytest.mark.parametrize(
@@ -69,6 +94,10 @@ async def test_faults_and_webhooks(
         (["--limits", "5/nan"], "not 5 in nan s"),
         (["--webhook-url", "http://127.0.0.1:9"], "in THANX_WEBHOOK_SECRET"),
         (["--webhook-lost", "0.5"], "need --webhook-url"),
+        (["--credential", "one"], "--credential must look like CLIENT_ID:ACCESS_TOKEN"),
+        (["--credential", ":t"], "--credential must look like CLIENT_ID:ACCESS_TOKEN"),
+        (["--id-tag", "A-1"], "--id-tag must be up to 20 lower-case letters and digits"),
+        (["--lock-keys-for", "-1"], "--lock-keys-for must be from 0 to 1,000,000,000 s, not -1.0"),
         (["--port", "65536"], "--port must be a whole number from 0 to 65,535, not 65536"),
         (["--port", "-1"], "--port must be a whole number from 0 to 65,535, not -1"),
     ],
@@ -97,6 +126,7 @@ def test_whole_numbers(capsys: pytest.CaptureFixture[str], option: str) -> None:
     [
         (["--webhook-url", "ftp://x"], "--webhook-url must begin with http:// or https://"),
         ([*URL, "--webhook-lost", "2"], "--webhook-lost must be a rate from 0 to 1, not 2.0"),
+        ([*URL, "--webhook-purchases", "2"], "--webhook-purchases must be a rate from 0 to 1, not 2.0"),
         ([*URL, "--webhook-late-by", "-1"], "--webhook-late-by must be from 0 to 1,000,000,000 s, not -1.0"),
     ],
 )
@@ -121,5 +151,6 @@ def test_help_shows_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
     """Each rate and number that Python has is an option as well, in the same order."""
     run(["emulator", "--help"])
     shown = capsys.readouterr().out
+    assert "GET /emulator/rewards" in shown
     places = [shown.index(f"--{field.name.replace('_', '-')} ") for field in fields(Faults)]
     assert places == sorted(places)

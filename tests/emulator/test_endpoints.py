@@ -1,13 +1,14 @@
 """The emulator as any HTTP client sees it."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
 
 from tests.emulator.plain import HEADERS, ISSUE, call, code
 from tests.helpers import MERCHANT
-from thanx_async.emulator import Emulator, JobSpeed
+from thanx_async.emulator import Emulator, Faults, JobSpeed
 
 BODY = """{
     "campaign_id": "camp_abc123",
@@ -78,6 +79,7 @@ async def test_a_key_is_bound_to_its_body(emulator: Emulator, http: aiohttp.Clie
         ({"Authorization": ""}, 401),
         ({"Authorization": "Basic x"}, 401),
         ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": "Bearer another"}, 401),
         ({"X-ClientId": ""}, 401),
         ({"X-ClientId": "wrong"}, 401),
         ({"Accept-Version": "v3.0"}, 400),
@@ -137,7 +139,6 @@ async def test_a_blank_key_is_no_key(emulator: Emulator, http: aiohttp.ClientSes
         ("{", "[", 400, "BAD_REQUEST"),
         (BODY, "[]", 400, "BAD_REQUEST"),
         ('"merchant_id"', '"merchant"', 400, "BAD_REQUEST"),
-        ('"campaign_id"', '"more": 1, "campaign_id"', 400, "BAD_REQUEST"),
         ("k2lye10h32l5wzo", "other", 404, "RESOURCE_NOT_FOUND"),
         ("camp_abc123", "camp_other", 404, "RESOURCE_NOT_FOUND"),
         ("var_treat1", "var_other", 422, "UNPROCESSABLE_ENTITY"),
@@ -195,11 +196,11 @@ async def test_a_job_runs_and_is_revoked(emulator: Emulator, http: aiohttp.Clien
     }
     status, answer = await call(http, "POST", f"{path}/revoke", body=revocation)
     assert status == 202
+    del job["summary"]
+    assert answer["issuance_job"] == job | {"state": "revoking"}
     await asyncio.sleep(1)
     _, answer = await call(http, "GET", path + merchant)
-    job = answer["issuance_job"]
-    assert isinstance(job, dict)
-    assert job["state"] == "revoked"
+    assert answer["issuance_job"] == job | {"state": "revoked"}
     assert emulator.reward_counts() == {}
     status, answer = await call(http, "POST", f"{path}/revoke", body=revocation)
     assert (status, code(answer)) == (422, "UNPROCESSABLE_ENTITY")
@@ -226,6 +227,100 @@ async def test_the_first_answer_is_pending(http: aiohttp.ClientSession) -> None:
         assert (job["state"], job["processed_count"]) == ("completed", 2)
 
 
+@pytest.mark.realtime
+async def test_accepted_work_has_not_begun(emulator: Emulator, http: aiohttp.ClientSession) -> None:
+    """However fast the emulator and its jobs are, each 202 shows the state in which the work begins."""
+    emulator.speed = JobSpeed(1e9, 0, 0)
+    for key in map(str, range(20)):
+        _, answer = await call(http, "POST", ISSUE, body=BODY, headers={"X-Idempotency-Key": key})
+        job = answer["issuance_job"]
+        assert isinstance(job, dict)
+        assert (job["state"], job["processed_count"], job["completed_at"]) == ("pending", 0, None)
+        path = f"/partner/issuance_jobs/{job['id']}"
+        _, answer = await call(http, "GET", f"{path}?merchant_id={MERCHANT}")
+        job = answer["issuance_job"]
+        assert isinstance(job, dict)
+        assert (job["state"], job["summary"]) == ("completed", {"success_count": 2, "failure_count": 0})
+        _, answer = await call(http, "POST", f"{path}/revoke", body=f'{{"merchant_id": "{MERCHANT}"}}')
+        job = answer["issuance_job"]
+        assert isinstance(job, dict)
+        assert job["state"] == "revoking"
+
+
+async def test_unknown_fields_are_ignored(emulator: Emulator, http: aiohttp.ClientSession) -> None:
+    """A client that sends more than the documentation names is not refused, wherever that stands."""
+    more = BODY.replace('"campaign_id"', '"more": 1, "campaign_id"').replace('"type"', '"name": "J", "type"')
+    status, answer = await call(http, "POST", ISSUE, body=more)
+    assert status == 202
+    assert len(emulator.reward_counts()) == 2
+    job = answer["issuance_job"]
+    assert isinstance(job, dict)
+    emulator.advance(60)
+    revocation = f'{{"merchant_id": "{MERCHANT}", "reason": "test"}}'
+    assert (await call(http, "POST", f"/partner/issuance_jobs/{job['id']}/revoke", body=revocation))[0] == 202
+    campaign = CAMPAIGN.replace('"name": "N"', '"name": "N", "goal": ""').replace('"A"', '"A", "size": 1')
+    status, answer = await call(http, "POST", "/partner/campaigns", body=campaign)
+    assert status == 200
+    assert "goal" not in str(answer)
+
+
+async def test_ids_are_not_used_again() -> None:
+    """Another emulator has other ids, so that nobody takes its jobs or campaigns for earlier ones."""
+    seen: list[object] = []
+    for tag in (None, None, "x1", "x1"):
+        async with (
+            Emulator(id_tag=tag) as emulator,
+            aiohttp.ClientSession(emulator.url, headers=HEADERS) as http,
+        ):
+            _, answer = await call(http, "POST", ISSUE, body=BODY)
+            _, created = await call(http, "POST", "/partner/campaigns", body=CAMPAIGN)
+        job, campaign = answer["issuance_job"], created["campaign"]
+        assert isinstance(job, dict)
+        assert isinstance(campaign, dict)
+        ids = [job["id"], campaign["id"], *(row["id"] for row in campaign["variants"])]
+        assert all(one.isalnum() and one == one.lower() for one in ids)
+        seen += ids if tag is None else []
+    assert len(set(seen)) == len(seen) == 10
+    assert ids[:2] == ["jobx1000001", "campx10004"]
+
+
+async def test_several_credentials(http: aiohttp.ClientSession) -> None:
+    """Only they are accepted, each id with its own tokens, and each has rate limits of its own."""
+    pairs = {("one", "t1"), ("one", "t2"), ("two", "t3")}
+    async with (
+        Emulator(credentials=pairs, limits=[(2, 60.0)]) as emulator,
+        aiohttp.ClientSession(emulator.url, headers=HEADERS) as http,
+    ):
+        for client_id, token in [
+            (name, token) for name in ("one", "two", "") for token in ("t1", "t2", "t3")
+        ]:
+            own = {"X-ClientId": client_id, "Authorization": f"Bearer {token}"}
+            status, _ = await call(http, "GET", "/partner/scopes", headers=own)
+            assert status == (200 if (client_id, token) in pairs else 401)
+            if status == 200:
+                seen = [(await call(http, "GET", "/partner/scopes", headers=own))[0] for _ in range(2)]
+                assert seen == [200, 429]
+
+
+async def test_what_other_processes_read() -> None:
+    """Rewards and counts can be read without a credential, whatever the limits and the faults are."""
+    async with (
+        Emulator(limits=[(1, 900.0)], access_token="{access_token}") as emulator,
+        aiohttp.ClientSession(emulator.url, headers=HEADERS) as http,
+    ):
+        await call(http, "POST", ISSUE, body=BODY)
+        emulator.faults = Faults(html_502=1)
+        async with aiohttp.ClientSession(emulator.url) as reader:
+            assert await call(reader, "GET", "/emulator/rewards") == (
+                200,
+                {"jane.smith@example.com": 1, "+14155551234": 1},
+            )
+            assert await call(reader, "GET", "/emulator/statistics") == (200, emulator.statistics())
+            assert (await call(reader, "POST", "/emulator/rewards"))[0] == 405
+            assert (await call(reader, "GET", "/emulator/nothing"))[0] == 404
+        assert len(emulator.requests) == 1
+
+
 async def test_campaigns_templates_merchants_scopes(http: aiohttp.ClientSession) -> None:
     """The endpoints around issuing answer with pages, single objects and lists."""
     merchant = f"?merchant_id={MERCHANT}"
@@ -236,10 +331,16 @@ async def test_campaigns_templates_merchants_scopes(http: aiohttp.ClientSession)
     template = answer["reward_template"]
     assert isinstance(template, dict)
     assert template["name"] == "Treat 2"
+    assert template["discount"] == {"type": "amount", "value": 2}
+    assert template["description"]
+    assert template["fine_print"]
+    assert set(template["images"]) == {"small", "large"}
     _, answer = await call(http, "GET", f"/partner/reward_templates{merchant}")
     templates = answer["reward_templates"]
     assert isinstance(templates, list)
     assert len(templates) == 3
+    assert {**templates[1], "images": None} == {**template, "images": None}
+    assert set(templates[1]["images"]) == {"default"}
     _, answer = await call(http, "GET", "/partner/merchants")
     assert answer == {"merchants": [{"id": MERCHANT, "name": "Seed Bakery", "handle": "seed-bakery"}]}
     assert await call(http, "GET", "/partner/scopes") == (200, {"scopes": ["rewards.issue"]})
@@ -247,12 +348,17 @@ async def test_campaigns_templates_merchants_scopes(http: aiohttp.ClientSession)
         assert (await call(http, "GET", path))[0] == 404
     for odd in ("page=0", "page=x", "per_page=101", "page=" + "9" * 5000):
         assert (await call(http, "GET", f"/partner/campaigns{merchant}&{odd}"))[0] == 400
-    assert (await call(http, "DELETE", "/partner/merchants"))[0] == 405
+    for path, allowed in (("/partner/merchants", {"GET", "HEAD"}), (ISSUE, {"GET", "HEAD", "POST"})):
+        async with http.delete(path) as response:
+            assert response.status == 405
+            assert set(response.headers["Allow"].split(",")) == allowed
+            assert code(await response.json()) == "METHOD_NOT_ALLOWED"
 
 
 CAMPAIGN = """{"campaign": {
     "merchant_id": "k2lye10h32l5wzo", "name": "N", "objective": null, "variants": [
-        {"name": "A", "reward_template_id": "tmpl001"}, {"name": "Control"}, {"name": "B"}
+        {"name": "A", "reward_template_id": "tmpl001"}, {"name": "Control"},
+        {"name": "B", "reward_template_id": "tmpl002"}
     ],
     "start_at": "2026-03-01T00:00:00Z", "end_at": "2026-03-09T00:00:00Z",
     "redeemable_from": "2026-03-01T00:00:00+01:00", "redeemable_to": "2026-04-01T00:00:00Z"
@@ -266,6 +372,7 @@ async def test_a_campaign_is_created(http: aiohttp.ClientSession) -> None:
     campaign = answer["campaign"]
     assert isinstance(campaign, dict)
     assert (await call(http, "GET", f"/partner/campaigns/{campaign['id']}"))[1] == answer
+    assert campaign["redeemable_from"] == "2026-02-28T23:00:00Z"
     body = BODY.replace("camp_abc123", campaign["id"])
     for variant in campaign["variants"]:
         issued = await call(
@@ -278,6 +385,27 @@ async def test_a_campaign_is_created(http: aiohttp.ClientSession) -> None:
         assert issued[0] == 202
 
 
+async def test_only_active_campaigns_are_listed() -> None:
+    """A campaign is in the list from its start to its end; alone it is always found."""
+    start = datetime.now(UTC) + timedelta(days=1)
+    body = CAMPAIGN.replace("2026-03-01T00:00:00Z", start.isoformat(), 1)
+    body = body.replace("2026-03-09T00:00:00Z", (start + timedelta(days=8)).isoformat())
+    listed = []
+    async with (
+        Emulator(limits=[], id_tag="") as emulator,
+        aiohttp.ClientSession(emulator.url, headers=HEADERS) as http,
+    ):
+        created = await call(http, "POST", "/partner/campaigns", body=body)
+        for _ in range(3):
+            _, page = await call(http, "GET", f"/partner/campaigns?merchant_id={MERCHANT}")
+            rows = page["campaigns"]
+            assert isinstance(rows, list)
+            listed.append([row["id"] for row in rows[3:]])
+            assert await call(http, "GET", "/partner/campaigns/camp0004") == created
+            emulator.advance(5 * 86_400)
+    assert listed == [[], ["camp0004"], []]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "status"),
     [
@@ -286,14 +414,16 @@ async def test_a_campaign_is_created(http: aiohttp.ClientSession) -> None:
         ('"name": "N"', '"name": 1', 400),
         ('"name": "N"', '"name": " "', 400),
         ('"objective": null', '"objective": 1', 400),
-        ('"objective": null', '"goal": ""', 400),
-        ('{"name": "B"}', '{"name": "B"}, {"name": "C"}, {"name": "D"}', 400),
-        ('{"name": "B"}', "{}", 400),
+        ('{"name": "Control"}', ", ".join(['{"name": "Control"}'] * 3), 400),
+        ('{"name": "Control"}', "{}", 400),
+        (', "reward_template_id": "tmpl002"', "", 400),
+        ('"tmpl002"', '["tmpl002"]', 422),
         ('{"name": "Control"}', '{"name": "Control", "reward_template_id": "tmpl001"}', 422),
         ("tmpl001", "tmpl999", 422),
         ('"2026-03-01T00:00:00Z"', '"soon"', 400),
         ('"2026-03-01T00:00:00Z"', "20260301", 400),
         ("2026-03-01T00:00:00Z", "2026-03-01T00:00:00", 400),
+        ("2026-03-01T00:00:00Z", "0001-01-01T00:00:00+09:00", 400),
         ("2026-03-09", "2026-02-09", 422),
         ("2026-04-01", "2026-02-01", 422),
     ],

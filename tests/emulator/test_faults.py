@@ -7,7 +7,8 @@ import aiohttp
 import pytest
 
 from tests.emulator.plain import HEADERS, ISSUE, Json, body, call, code
-from tests.helpers import MERCHANT, until
+from tests.helpers import MERCHANT, TARGET, until
+from thanx_async import ThanxClient
 from thanx_async.emulator import Counter, Emulator, Fault, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.emulator.faults import Dice
 
@@ -196,6 +197,31 @@ async def test_keys_are_forgotten(emulator: Emulator, http: aiohttp.ClientSessio
     assert second != first
     assert emulator.reward_counts() == {"a@b.co": 2}
     assert emulator.statistics()["most_for_one_guest"] == 2
+
+
+async def test_keys_are_locked(emulator: Emulator, http: aiohttp.ClientSession) -> None:
+    """A repetition is a 409 while its first request counts as in progress, and then has its answer."""
+    emulator.faults = Faults(lock_keys_for=60)
+    first = await call(http, "POST", ISSUE, body=body("a@b.co"))
+    for _ in range(2):
+        status, answer = await call(http, "POST", ISSUE, body=body("a@b.co"))
+        assert (status, code(answer)) == (409, "CONFLICT")
+        emulator.advance(20)
+    assert (await call(http, "POST", ISSUE, body=body("b@b.co")))[0] == 422
+    emulator.advance(20)
+    assert await call(http, "POST", ISSUE, body=body("a@b.co")) == first
+    assert emulator.reward_counts() == {"a@b.co": 1}
+
+
+async def test_a_client_meets_a_locked_key(emulator: Emulator) -> None:
+    """A request whose answer was lost is sent again until its key is free, and has issued once."""
+    emulator.faults = Faults(lock_keys_for=30)
+    emulator.script(ScriptedAnswer(fault=Fault.RESET_AFTER))
+    async with ThanxClient("c", "t", base_url=emulator.url) as client:
+        await client.issue_rewards(**TARGET, identifiers=["a@b.co"])
+    statuses = [row.status for row in emulator.requests]
+    assert (statuses[0], set(statuses[1:-1]), statuses[-1]) == (202, {409}, 202)
+    assert emulator.reward_counts() == {"a@b.co": 1}
 
 
 async def job(http: aiohttp.ClientSession, emulator: Emulator, *, wait: float = 1000.0) -> Json:

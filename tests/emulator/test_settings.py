@@ -32,7 +32,7 @@ WHOLE = [
 
 def test_every_number_is_covered() -> None:
     """Whatever is added is checked as well."""
-    assert len(NUMBERS) == 16 + 3 + 1 + 5
+    assert len(NUMBERS) == 17 + 3 + 1 + 6
 
 
 @pytest.mark.parametrize(("kind", "name"), NUMBERS)
@@ -89,6 +89,20 @@ async def test_the_fastest_jobs(emulator: Emulator, http: aiohttp.ClientSession)
         ({"fails": "x"}, "Emulator.fails must be a function of an identifier's type and value, not str"),
         ({"client_id": 5}, "Emulator.client_id must be str or None, not 5"),
         ({"access_token": b"t"}, "Emulator.access_token must be str or None, not bytes"),
+        ({"credentials": 5}, "Emulator.credentials must be pairs of a client id and an access token, not 5"),
+        ({"credentials": {"c": "t"}}, "Emulator.credentials must be pairs"),
+        ({"credentials": "ct"}, "Emulator.credentials must be pairs"),
+        (
+            {"credentials": [("c", "t"), "ct"]},
+            "Emulator.credentials[1] must be a client id and an access token",
+        ),
+        ({"credentials": [("c", "")]}, "Emulator.credentials[0] must be"),
+        (
+            {"credentials": [], "client_id": "c"},
+            "Emulator.credentials goes with neither Emulator.client_id nor",
+        ),
+        ({"id_tag": "A"}, "Emulator.id_tag must be up to 20 lower-case letters and digits, not str"),
+        ({"id_tag": 5}, "Emulator.id_tag must be up to 20 lower-case letters and digits, not 5"),
         ({"scopes": "rewards.issue"}, "Emulator.scopes must be a set of texts, not str"),
         ({"scopes": {1}}, "Emulator.scopes must be a set of texts, not set"),
         ({"track_guests": "no"}, "Emulator.track_guests must be bool, not str"),
@@ -121,9 +135,9 @@ def test_arguments_of_the_emulator(arguments: Json, message: str) -> None:
 async def test_a_counter_by_its_name() -> None:
     """A word of the list is as good as the member."""
     emulator = Emulator(limits=[(1, 1.0)], counter="leaky", burst=2)  # type: ignore[arg-type]  # on purpose
-    (judge,) = emulator._referees
-    assert type(judge) is type(referee(Counter.LEAKY, 1, 1.0))
-    assert [judge.admits(0.0) for _ in range(4)] == [True, True, True, False]
+    judges = emulator._limits
+    assert [judges.admits("c", 0.0) for _ in range(4)] == [True, True, True, False]
+    assert type(judges._referees["c"][0]) is type(referee(Counter.LEAKY, 1, 1.0))
 
 
 @pytest.mark.parametrize("name", ["speed", "faults", "webhooks"])

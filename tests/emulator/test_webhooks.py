@@ -70,6 +70,8 @@ async def test_both_events(http: aiohttp.ClientSession, receiver: Receiver) -> N
     campaign = rewards[0]["campaign"]
     assert isinstance(campaign, dict)
     assert campaign["variant"]["id"] == "var_treat1"
+    dates = {"start_at", "end_at", "redeemable_from", "redeemable_to"}
+    assert set(campaign) == {"id", "name", "objective", "fine_print", "time_zone", "variant", *dates}
     assert all(set(event) == {"event", "timestamp", "data"} for event in receiver.events)
 
 
@@ -95,6 +97,36 @@ async def test_only_jobs(http: aiohttp.ClientSession, emulator: Emulator, receiv
     await issue(http, key="other")
     await asyncio.sleep(60)
     assert len(receiver.events) == 1
+
+
+@pytest.mark.parametrize("rewards", [True, False])
+async def test_purchases(
+    http: aiohttp.ClientSession, emulator: Emulator, receiver: Receiver, *, rewards: bool
+) -> None:
+    """They have no ``event`` at their top, are signed like the others, and follow rewards at their rate."""
+    emulator.webhooks = Webhooks(receiver.url, SECRET, reward_issued=rewards, purchases=0.5, seed=1)
+    await issue(http)
+    await asyncio.sleep(60)
+    bought = [event["purchase"] for event in receiver.events if "event" not in event]
+    assert 10 < len(bought) < 40
+    assert len(receiver.events) == len(bought) + 1 + 49 * rewards
+    assert emulator.statistics()["webhooks"]["purchase"] == len(bought)  # type: ignore[index]  # a dict
+    for row in bought:
+        assert isinstance(row, dict)
+        assert row["event"] == "create"
+        assert row["user"]["email"] in GUESTS[1:]
+        assert row["merchant"]["id"] == MERCHANT
+    assert all(set(event) == {"purchase"} for event in receiver.events if "event" not in event)
+
+
+async def test_events_without_a_merchant(
+    http: aiohttp.ClientSession, emulator: Emulator, receiver: Receiver
+) -> None:
+    """Both events can leave the merchant out, as some pages of the documentation do."""
+    emulator.webhooks = Webhooks(receiver.url, SECRET, merchant_id=False)
+    await issue(http)
+    await receiver.has(50)
+    assert all("merchant_id" not in data_of(event) for event in receiver.events)
 
 
 async def test_lost_duplicated_and_late(

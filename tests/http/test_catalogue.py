@@ -1,6 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from attrs import evolve
 
 from tests.helpers import MERCHANT, TARGET
 from thanx_async import (
@@ -13,7 +14,7 @@ from thanx_async import (
 )
 from thanx_async.emulator import Emulator, ScriptedAnswer
 
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(days=300)
 
 
 def new_campaign(**changes: object) -> NewCampaign:
@@ -21,7 +22,7 @@ def new_campaign(**changes: object) -> NewCampaign:
         "merchant_id": MERCHANT,
         "name": "Spring",
         "start_at": NOW,
-        "end_at": NOW + timedelta(days=9),
+        "end_at": NOW + timedelta(days=900),
         "redeemable_from": NOW,
         "redeemable_to": NOW + timedelta(days=30),
         "variants": [Variant("Treat", reward_template_id="tmpl001"), Variant("Control")],
@@ -67,7 +68,13 @@ async def test_templates_merchants_and_scopes(emulator: Emulator, client: ThanxC
     """What the credential may use and do."""
     templates = [row async for row in client.list_reward_templates(merchant_id=MERCHANT)]
     assert [row.id for row in templates] == ["tmpl001", "tmpl002", "tmpl003"]
-    assert await client.get_reward_template("tmpl002", merchant_id=MERCHANT) == templates[1]
+    template = await client.get_reward_template("tmpl002", merchant_id=MERCHANT)
+    assert evolve(template, images=None) == evolve(templates[1], images=None)
+    assert isinstance(template.images, dict)
+    assert isinstance(templates[1].images, dict)
+    assert (set(template.images), set(templates[1].images)) == ({"small", "large"}, {"default"})
+    assert template.discount == {"type": "amount", "value": 2}
+    assert template.description
     assert [row.id for row in await client.list_merchants()] == [MERCHANT]
     assert await client.get_scopes() == {"rewards.issue"}
     emulator.script(*[ScriptedAnswer(200, b'{"scopes": "all"}')] * 50)

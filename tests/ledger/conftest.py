@@ -12,7 +12,7 @@ from thanx_async.emulator import Emulator
 
 @pytest.fixture
 async def emulator(soon: None) -> AsyncIterator[Emulator]:
-    async with Emulator(limits=[], speed=FAST) as running:
+    async with Emulator(limits=[], speed=FAST, id_tag="") as running:
         yield running
 
 

@@ -487,7 +487,7 @@ async def test_a_cancelled_wait_stays_cancelled(path: Path) -> None:
     """A ledger that fails while a wait is being cancelled does not swallow the cancellation."""
     job = {"id": "job000001", "state": "completed", "total_count": 10, "success_count": 10}
     async with (
-        Emulator(limits=[], speed=JobSpeed(0.01)) as slow,
+        Emulator(limits=[], speed=JobSpeed(0.01), id_tag="") as slow,
         ThanxClient("c", "t", base_url=slow.url) as other,
         Failing(path) as ledger,
     ):

@@ -104,7 +104,10 @@ async def test_events_of_other_workers_jobs_tell_nothing() -> None:
 async def test_an_event_before_the_answer() -> None:
     """Thanx may be quicker with its webhook than with its 202: the handle made afterwards polls at once."""
     speed = JobSpeed(start_delay=0, identifiers_per_second=1e6)
-    async with Emulator(speed=speed) as emulator, ThanxClient("c", "t", base_url=emulator.url) as client:
+    async with (
+        Emulator(speed=speed, id_tag="") as emulator,
+        ThanxClient("c", "t", base_url=emulator.url) as client,
+    ):
         tell(client, issued("job000001", 3))
         tell(client, completed("job000001"))
         handle = await issue(client, 10)

@@ -49,7 +49,12 @@ COMMANDS = {
     "job": ("job:job_app", "Show, wait for or revoke one job."),
     "emulator": (
         "emulator:run_emulator",
-        "Run the emulator on loopback until Ctrl-C, then print what it has seen.",
+        (
+            "Run the emulator on loopback until Ctrl-C, then print what it has seen.\n\n"
+            "While it runs, GET /emulator/rewards answers with the number of rewards of each guest, and GET"
+            " /emulator/statistics with the counts of requests, faults, webhooks and jobs, both in JSON. They"
+            " need no credential, count against no limit and meet no faults."
+        ),
     ),
     "campaigns": (
         "catalogue:campaigns",

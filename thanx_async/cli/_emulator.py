@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Annotated
 
@@ -54,6 +54,8 @@ class WebhookOptions:
     Args:
         webhook_url: Where the emulator posts its events; by default nowhere.
         webhook_rewards: Also post an event for each reward, not only one for each job.
+        webhook_merchant_id: Name the merchant in these events; Thanx's documentation shows both forms.
+        webhook_purchases: Rate of rewards followed by an event about a purchase, without "event" at its top.
         webhook_lost: Rate of events that are never sent.
         webhook_duplicated: Rate of events that are sent twice.
         webhook_late: Rate of events that are delayed, so that others overtake them.
@@ -63,6 +65,8 @@ class WebhookOptions:
 
     webhook_url: str | None = None
     webhook_rewards: bool = True
+    webhook_merchant_id: bool = True
+    webhook_purchases: float = 0
     webhook_lost: float = 0
     webhook_duplicated: float = 0
     webhook_late: float = 0
@@ -81,6 +85,8 @@ class WebhookOptions:
             self.webhook_url,
             secret,
             reward_issued=self.webhook_rewards,
+            merchant_id=self.webhook_merchant_id,
+            purchases=self.webhook_purchases,
             seed=seed,
             lost=self.webhook_lost,
             duplicated=self.webhook_duplicated,
@@ -97,6 +103,8 @@ async def run_emulator(
     limits: str = "5/1,2000/900",
     leaky_burst: Whole | None = None,
     speed: float = 5000.0,
+    credential: Annotated[list[str] | None, Parameter(negative=())] = None,
+    id_tag: str | None = None,
     faults: Annotated[FaultOptions, Parameter(name="*", group=_FAULTS)] = FaultOptions(),
     webhooks: Annotated[WebhookOptions, Parameter(name="*", group=_WEBHOOKS)] = WebhookOptions(),
 ) -> int:
@@ -113,6 +121,12 @@ async def run_emulator(
         Requests that a leaky counter accepts at once beyond the first; by default a full limit.
     speed:
         Identifiers that a job processes per second.
+    credential:
+        A credential to accept, as CLIENT_ID:ACCESS_TOKEN; can be given several times. By default any. Make it
+        up: other users of the machine can see command lines.
+    id_tag:
+        A part of the ids of new jobs and campaigns, to make them predictable. By default a random one, so
+        that no other emulator uses the same ids.
     """
     try:
         emulator = Emulator(
@@ -121,6 +135,8 @@ async def run_emulator(
             burst=leaky_burst,
             limits=_limits(limits),
             speed=JobSpeed(identifiers_per_second=speed),
+            credentials=_credentials(credential),
+            id_tag=id_tag,
             faults=faults,
             webhooks=webhooks.settings(faults.seed),
         )
@@ -135,15 +151,20 @@ async def run_emulator(
                 raise ConfigurationError(
                     f"cannot listen on port {port} ({os.strerror(error.errno or 0)}); give another --port"
                 ) from None
-            write(emulator.url)
-            write(f"Use it with: export THANX_BASE_URL={emulator.url}")
-            write(
-                "and any THANX_CLIENT_ID and THANX_ACCESS_TOKEN; it has the campaign camp_abc123, the"
-                " merchant k2lye10h32l5wzo and the variant var_treat1"
-            )
+            _welcome(emulator.url, credential)
             await stop.wait()
             _show(emulator.statistics())
     return ISSUED
+
+
+def _welcome(url: str, credentials: Sequence[str] | None) -> None:
+    write(url)
+    write(f"Use it with: export THANX_BASE_URL={url}")
+    given = "any" if credentials is None else "a given"
+    write(
+        f"and {given} THANX_CLIENT_ID and THANX_ACCESS_TOKEN; it has the campaign camp_abc123, the"
+        " merchant k2lye10h32l5wzo and the variant var_treat1"
+    )
 
 
 def _show(statistics: Mapping[str, object]) -> None:
@@ -159,6 +180,15 @@ def _option(setting: str) -> str:
     owner, _, name = setting.partition("[")[0].partition(".")
     prefix = "--webhook-" if owner == "Webhooks" else "--"
     return _OPTIONS.get(setting) or prefix + name.replace("_", "-")
+
+
+def _credentials(texts: Sequence[str] | None) -> list[tuple[str, str]] | None:
+    if texts is None:
+        return None
+    pairs = [(client_id, token) for client_id, _, token in (text.partition(":") for text in texts)]
+    if not all(client_id and token for client_id, token in pairs):
+        raise ConfigurationError("--credential must look like CLIENT_ID:ACCESS_TOKEN")
+    return pairs
 
 
 def _limits(text: str) -> list[tuple[int, float]]:

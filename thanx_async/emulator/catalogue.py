@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from thanx_async.emulator.answers import Refused
 
 MERCHANT = "k2lye10h32l5wzo"
 _DATES = ("start_at", "end_at", "redeemable_from", "redeemable_to")
 _TEXTS = ("objective", "fine_print")
-_FIELDS = {"merchant_id", "name", "variants", *_DATES, *_TEXTS}
+_IMAGES = "https://images.thanx.example/"
 
 
 class Catalogue:
-    """The merchant, its campaigns and its reward templates."""
+    """The merchant, its campaigns and its reward templates.
 
-    def __init__(self) -> None:
+    Args:
+        tag: a part of the ids of new campaigns and variants.
+    """
+
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
         self.merchants: list[dict[str, str]] = [
             {"id": MERCHANT, "name": "Seed Bakery", "handle": "seed-bakery"}
         ]
@@ -45,35 +50,47 @@ class Catalogue:
         if not isinstance(variants, list) or variant_id not in [row["id"] for row in variants]:
             raise Refused(422, "variant_id does not belong to the campaign")
 
+    def active(self, now: datetime) -> list[dict[str, object]]:
+        """The campaigns that have started and not ended."""
+        return [
+            row
+            for row in self.campaigns.values()
+            if _moment("start_at", row["start_at"]) <= now < _moment("end_at", row["end_at"])
+        ]
+
     def template(self, template_id: str) -> dict[str, object]:
         if template_id not in self.templates:
             raise Refused(404, "there is no such reward template")
         return self.templates[template_id]
 
+    def listed_templates(self) -> list[dict[str, object]]:
+        """The templates as a list has them: with other images than each has alone."""
+        return [
+            {**row, "images": {"default": f"{_IMAGES}{name}.png"}} for name, row in self.templates.items()
+        ]
+
     def create(self, fields: object) -> dict[str, object]:
         """Check and store a new campaign."""
         if not isinstance(fields, dict):
             raise Refused(400, "campaign is missing or not an object")
-        if unknown := sorted(set(fields) - _FIELDS):
-            raise Refused(400, f"campaign.{unknown[0][:50]} is no parameter of this endpoint")
         self.check_merchant(fields.get("merchant_id"))
         if not isinstance(fields.get("name"), str) or not fields["name"].strip():
             raise Refused(400, "campaign.name is missing or not a string")
         for name in _TEXTS:
             if not isinstance(fields.get(name), str | None):
                 raise Refused(400, f"campaign.{name} must be a string")
-        _check_dates(fields)
-        number = len(self.campaigns) + 1
-        stored = {name: fields.get(name) for name in ("name", *_TEXTS, *_DATES)}
-        variants = self._variants(fields.get("variants"), number)
-        campaign = {"id": f"camp{number:04d}", **stored, "time_zone": "UTC", "variants": variants}
-        self.campaigns[f"camp{number:04d}"] = campaign
+        dates = _dates(fields)
+        name = f"{self._tag}{len(self.campaigns) + 1:04d}"
+        stored = {field: fields.get(field) for field in ("name", *_TEXTS)}
+        variants = self._variants(fields.get("variants"), name)
+        campaign = {"id": f"camp{name}", **stored, **dates, "time_zone": "UTC", "variants": variants}
+        self.campaigns[f"camp{name}"] = campaign
         return campaign
 
-    def _variants(self, rows: object, number: int) -> list[dict[str, object]]:
+    def _variants(self, rows: object, name: str) -> list[dict[str, object]]:
         if not isinstance(rows, list) or not 1 <= len(rows) <= 4:
             raise Refused(400, "campaign.variants must be an array of 1 to 4")
-        return [self._variant(row, f"var{number:04d}{index}", index) for index, row in enumerate(rows)]
+        return [self._variant(row, f"var{name}{index}", index) for index, row in enumerate(rows)]
 
     def _variant(self, row: object, variant_id: str, index: int) -> dict[str, object]:
         where = f"campaign.variants[{index}]"
@@ -82,26 +99,31 @@ class Catalogue:
         template = row.get("reward_template_id")
         if row["name"] == "Control" and template is not None:
             raise Refused(422, f"{where} is named Control, which takes no reward_template_id")
-        if template is not None and template not in self.templates:
+        if row["name"] != "Control" and template is None:
+            raise Refused(400, f"{where}.reward_template_id is missing; only Control has none")
+        if template is not None and (not isinstance(template, str) or template not in self.templates):
             raise Refused(422, f"{where}.reward_template_id names no reward template")
         return {"id": variant_id, "name": row["name"], "reward_template_id": template}
 
 
-def _check_dates(fields: dict[str, object]) -> None:
+def _dates(fields: dict[str, object]) -> dict[str, object]:
+    """The dates of a new campaign, in UTC."""
     moments = [_moment(name, fields.get(name)) for name in _DATES]
     for first, last in ((0, 1), (2, 3)):
         if moments[first] >= moments[last]:
             raise Refused(422, f"campaign.{_DATES[last]} must be later than {_DATES[first]}")
+    texts = [moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in moments]
+    return dict(zip(_DATES, texts, strict=True))
 
 
 def _moment(name: str, value: object) -> datetime:
     try:
         moment = datetime.fromisoformat(str(value))
-    except ValueError:
+        if isinstance(value, str) and moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise Refused(400, f"campaign.{name} is missing or not an ISO 8601 time") from None
-    if not isinstance(value, str) or moment.tzinfo is None:
-        raise Refused(400, f"campaign.{name} needs a time zone, such as Z")
-    return moment
+    raise Refused(400, f"campaign.{name} needs a time zone, such as Z")
 
 
 def _campaigns() -> Iterable[dict[str, object]]:
@@ -127,12 +149,15 @@ def _campaigns() -> Iterable[dict[str, object]]:
 
 
 def _template(number: int) -> dict[str, object]:
-    row = {"id": f"tmpl{number:03d}", "name": f"Treat {number}", "type": "discount", "subtype": "amount"}
+    name = f"tmpl{number:03d}"
     return {
-        **row,
-        "description": "",
-        "fine_print": "",
-        "discount": {},
+        "id": name,
+        "name": f"Treat {number}",
+        "type": "discount",
+        "subtype": "amount",
+        "description": f"${number} off any order",
+        "fine_print": "One per visit",
+        "discount": {"type": "amount", "value": number},
         "redemption_venue": "all",
-        "images": {},
+        "images": {size: f"{_IMAGES}{name}_{size}.png" for size in ("small", "large")},
     }

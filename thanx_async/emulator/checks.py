@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from math import inf
@@ -9,6 +10,7 @@ from types import NoneType
 from typing import TypeGuard
 
 MOST = 10**9
+_TAG = re.compile("[a-z0-9]{0,20}")
 
 
 class Setting(str):
@@ -66,6 +68,12 @@ def text(name: str, value: object) -> None:
     kind(name, isinstance(value, str), "text", value)
     if not value:
         raise SettingError(Setting(name), " is empty")
+
+
+def tag(name: str, value: object) -> None:
+    """A part of an id."""
+    right = isinstance(value, str) and _TAG.fullmatch(value) is not None
+    kind(name, right, "up to 20 lower-case letters and digits", value)
 
 
 def texts(name: str, value: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
@@ -145,8 +145,21 @@ def referee(counter: Counter, requests: int, seconds: float, *, burst: int | Non
             return Unlimited()
 
 
-def referees(counter: str, limits: object, burst: int | None) -> list[Referee]:
-    """Check an emulator's limits, and make a referee for each."""
+class Limits:
+    """The rate limits of an emulator: each credential has its own count."""
+
+    def __init__(self, counter: str, limits: object, burst: int | None) -> None:
+        pairs = _checked(counter, limits, burst)
+        self._referees = defaultdict[str, list[Referee]](
+            lambda: [referee(Counter(counter), *pair, burst=burst) for pair in pairs]
+        )
+
+    def admits(self, credential: str, now: float) -> bool:
+        verdicts = [judge.admits(now) for judge in self._referees[credential]]
+        return all(verdicts)
+
+
+def _checked(counter: str, limits: object, burst: int | None) -> list[tuple[int, float]]:
     if counter not in list(Counter):
         raise SettingError(
             Setting("Emulator.counter"), f" must be one of {', '.join(Counter)}, not {counter!r}"
@@ -159,8 +172,7 @@ def referees(counter: str, limits: object, burst: int | None) -> list[Referee]:
         raise SettingError(
             Setting("Emulator.limits"), f" must be a sequence of pairs, not {type(limits).__name__}"
         )
-    pairs = [_pair(f"Emulator.limits[{place}]", limit) for place, limit in enumerate(limits)]
-    return [referee(Counter(counter), *pair, burst=burst) for pair in pairs]
+    return [_pair(f"Emulator.limits[{place}]", limit) for place, limit in enumerate(limits)]
 
 
 def _pair(name: str, limit: object) -> tuple[int, float]:

@@ -54,6 +54,8 @@ class Faults:
         burst_seconds: How long a burst refuses all requests, in seconds, even more than burst_requests.
         retry_after: The Retry-After of the burst's answers, in seconds; by default they have none.
         forget_keys_after: Seconds after which an idempotency key is forgotten; by default never.
+        lock_keys_for: Seconds for which a repetition of an idempotency key is answered with 409, as if its
+            first request were still in progress.
         job_hangs: Rate of jobs that stop partway and stay "processing".
         job_fails: Rate of jobs that stop partway and end as "failed".
         job_unknown: Rate of jobs that stop partway, in an undocumented state.
@@ -74,6 +76,7 @@ class Faults:
     burst_seconds: float = 0
     retry_after: float | None = None
     forget_keys_after: float | None = None
+    lock_keys_for: float = 0
     job_hangs: float = 0
     job_fails: float = 0
     job_unknown: float = 0
@@ -83,9 +86,10 @@ class Faults:
             checks.rate(f"Faults.{name}", getattr(self, name))
         for rates in (Fault, _JOB_STATES):
             self._check_sum([name for name in rates if getattr(self, name)])
-        for name in ("delay", "burst_seconds", "retry_after", "forget_keys_after"):
-            value = getattr(self, name)
-            if value is not None or name.startswith(("delay", "burst")):
+        for name in ("delay", "burst_seconds", "lock_keys_for"):
+            checks.seconds(f"Faults.{name}", getattr(self, name))
+        for name in ("retry_after", "forget_keys_after"):
+            if (value := getattr(self, name)) is not None:
                 checks.seconds(f"Faults.{name}", value)
         checks.whole("Faults.seed", self.seed, None)
         checks.whole("Faults.burst_requests", self.burst_requests)

@@ -79,7 +79,8 @@ class Job:
 
     def state(self, now: float) -> str:
         if self.revoking is not None:
-            return "revoked" if now >= self.revoking + self.speed.revoke_seconds else "revoking"
+            is_over = now > self.revoking and now >= self.revoking + self.speed.revoke_seconds
+            return "revoked" if is_over else "revoking"
         if now <= self.created or now < self.started:
             return "pending"
         return self.fate.state if now >= self.ended else "processing"
@@ -96,14 +97,15 @@ class Job:
 
     def as_json(self, clock: Clock, now: float) -> dict[str, object]:
         """The job as the API returns it."""
-        processed, pending = self.processed(now), self.state(now) == "pending"
+        processed, state = self.processed(now), self.state(now)
+        pending = state == "pending"
         ended = self.fate.ends and now >= self.ended and not pending
         failed = self.failed(processed)
         job: dict[str, object] = {
             "id": self.id,
             "campaign_id": self.campaign_id,
             "variant_id": self.variant_id,
-            "state": self.state(now),
+            "state": state,
             "total_count": self.total,
             "processed_count": processed,
             "success_count": processed - failed,
@@ -113,13 +115,15 @@ class Job:
             "started_at": None if pending else clock.iso(self.started),
             "completed_at": clock.iso(self.ended) if ended else None,
         }
-        if ended and self.fate.state == "completed":
+        if state == "completed":
             job["summary"] = self._summary(processed - failed)
         return job
 
     def _summary(self, successes: int) -> dict[str, object]:
+        """The outcome of a completed job; ``failures`` is there only if there are any."""
         failures = [
             {"identifier_index": row.index, "identifier_type": row.kind, "error": row.reason}
             for row in self.failures
         ]
-        return {"success_count": successes, "failure_count": len(failures), "failures": failures}
+        summary: dict[str, object] = {"success_count": successes, "failure_count": len(failures)}
+        return summary | {"failures": failures} if failures else summary

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from email.utils import format_datetime
 from types import NoneType, TracebackType
 from typing import Self
@@ -14,10 +14,11 @@ from typing import Self
 import attrs
 from aiohttp import web
 
-from thanx_async.emulator import checks
+from thanx_async.emulator import admin, checks
 from thanx_async.emulator.answers import Refused
 from thanx_async.emulator.clock import Clock
-from thanx_async.emulator.counters import Counter, referees
+from thanx_async.emulator.counters import Counter, Limits
+from thanx_async.emulator.credentials import Credentials
 from thanx_async.emulator.faults import BEFORE, Dice, Faults, ScriptedAnswer, Trouble
 from thanx_async.emulator.guests import FailureRule, unknown_guests
 from thanx_async.emulator.jobs import JobSpeed
@@ -54,8 +55,9 @@ class Emulator:
 
     Args:
         client_id, access_token: the only credential accepted; None accepts any.
-        scopes: the scopes of the credential.
-        limits: the rate limits, as pairs of requests and seconds.
+        credentials: the credentials accepted, as pairs of a client id and an access token; None accepts any.
+        scopes: the scopes of each credential.
+        limits: the rate limits of each credential, as pairs of requests and seconds.
         counter: how requests are counted against the limits.
         burst: requests that a leaky bucket accepts at once beyond the first; by default a full limit.
         speed: how fast jobs run. It can be changed at any time, for later jobs.
@@ -63,6 +65,8 @@ class Emulator:
         faults: random faults. They can be changed at any time.
         webhooks: where events are posted. It can be changed at any time, for later jobs.
         track_guests: remember each guest's number of rewards, at about 120 bytes per guest.
+        id_tag: a part of the ids of new jobs and campaigns; by default a random one, so that no other
+            emulator uses the same ids, not even the next one at the same address.
         host, port: where to listen; port 0 picks a free one.
 
     Attributes:
@@ -79,6 +83,7 @@ class Emulator:
         *,
         client_id: str | None = None,
         access_token: str | None = None,
+        credentials: Collection[tuple[str, str]] | None = None,
         scopes: frozenset[str] = frozenset({"rewards.issue"}),
         limits: Sequence[tuple[int, float]] = THANX_LIMITS,
         counter: Counter = Counter.FIXED,
@@ -88,11 +93,10 @@ class Emulator:
         faults: Faults = Faults(),  # noqa: B008 - frozen
         webhooks: Webhooks | None = None,
         track_guests: bool = True,
+        id_tag: str | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        checks.instance("Emulator.client_id", client_id, str, NoneType)
-        checks.instance("Emulator.access_token", access_token, str, NoneType)
         checks.instance("Emulator.track_guests", track_guests, bool)
         checks.texts("Emulator.scopes", scopes)
         checks.kind("Emulator.fails", callable(fails), "a function of an identifier's type and value", fails)
@@ -108,11 +112,10 @@ class Emulator:
         self._dice = Dice(faults)
         self._post = Post(self._clock)
         self._post.settings = webhooks
-        self._state = State(self._clock, self._dice, speed, fails, track_guests=track_guests)
-        self._routes = Routes(
-            self._state, self._post, client_id=client_id, access_token=access_token, scopes=scopes
-        )
-        self._referees = referees(counter, limits, burst)
+        self._state = State(self._clock, self._dice, speed, fails, track_guests=track_guests, id_tag=id_tag)
+        accepted = Credentials(client_id, access_token, credentials)
+        self._routes = Routes(self._state, self._post, credentials=accepted, scopes=scopes)
+        self._limits = Limits(counter, limits, burst)
         self._script: deque[ScriptedAnswer] = deque()
         self._host, self._port = host, port
         self._runner: web.AppRunner | None = None
@@ -178,6 +181,7 @@ class Emulator:
         self._closing = asyncio.Event()
         app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[self._judge])
         app.add_routes(self._routes.table())
+        app.add_routes(admin.table(rewards=self.reward_counts, statistics=self.statistics))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSING)
         await self._runner.setup()
         try:
@@ -204,6 +208,8 @@ class Emulator:
     @web.middleware
     async def _judge(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Count, refuse, answer and log a request, with the faults that it meets."""
+        if request.path.startswith(admin.PREFIX):
+            return await _act(request, handler)
         body = await request.read()
         now = self._clock.now()
         script = self._script.popleft() if self._script else None
@@ -226,9 +232,9 @@ class Emulator:
             return instead(trouble.fault)
         if script is not None and (script.status is not None or script.body is not None):
             return scripted(script)
-        server = self._clock.wall(now).timestamp()
-        verdicts = [judge.admits(server) for judge in self._referees]
-        if trouble.refused or not all(verdicts):
+        credential = "\n".join(request.headers.get(name, "") for name in ("X-ClientId", "Authorization"))
+        admitted = self._limits.admits(credential, self._clock.wall(now).timestamp())
+        if trouble.refused or not admitted:
             self.refused += 1
             return too_many(self.faults.retry_after if trouble.refused else None)
         return await _act(request, handler)
@@ -258,7 +264,9 @@ async def _act(request: web.Request, handler: _Handler) -> web.Response:
         return error.response()
     except web.HTTPNotFound:
         return Refused(404, "there is no such endpoint").response()
-    except web.HTTPMethodNotAllowed:
-        return Refused(405, "the endpoint does not take this method").response()
+    except web.HTTPMethodNotAllowed as error:
+        response = Refused(405, "the endpoint does not take this method").response()
+        response.headers["Allow"] = error.headers["Allow"]
+        return response
     assert isinstance(response, web.Response)  # noqa: S101 - all handlers are the emulator's own
     return response

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter as Tally
 
 import attrs
 
+from thanx_async.emulator import checks
 from thanx_async.emulator.answers import Refused
 from thanx_async.emulator.catalogue import MERCHANT, Catalogue
 from thanx_async.emulator.clock import Clock
@@ -24,16 +26,29 @@ class Remembered:
 
 
 class State:
-    """Everything that the emulator keeps between requests."""
+    """Everything that the emulator keeps between requests.
+
+    Args:
+        id_tag: a part of all new ids, so that they differ from other emulators' ids; None for a random one.
+    """
 
     def __init__(
-        self, clock: Clock, dice: Dice, speed: JobSpeed, fails: FailureRule, *, track_guests: bool
+        self,
+        clock: Clock,
+        dice: Dice,
+        speed: JobSpeed,
+        fails: FailureRule,
+        *,
+        track_guests: bool,
+        id_tag: str | None,
     ) -> None:
         self.clock = clock
         self.dice = dice
         self.speed = speed
         self.fails = fails
-        self.catalogue: Catalogue = Catalogue()
+        self._tag = secrets.token_hex(4) if id_tag is None else id_tag
+        checks.tag("Emulator.id_tag", self._tag)
+        self.catalogue: Catalogue = Catalogue(self._tag)
         self.jobs: dict[str, Job] = {}
         self.rewards: Tally[str] = Tally()
         self._track = track_guests
@@ -49,6 +64,8 @@ class State:
             return None
         if known.digest != digest:
             raise Refused(422, "this idempotency key was used with another body")
+        if self.clock.now() - known.at < self.dice.faults.lock_keys_for:
+            raise Refused(409, "the first request with this idempotency key is still in progress")
         return known.answer
 
     def remember(self, key: str | None, digest: str, answer: bytes) -> None:
@@ -60,7 +77,7 @@ class State:
         fate = self.dice.job(len(guests.values))
         failures = guests.failures(self.fails)
         job = Job(
-            id=f"job{len(self.jobs) + 1:06d}",
+            id=f"job{self._tag}{len(self.jobs) + 1:06d}",
             merchant_id=MERCHANT,
             campaign_id=campaign_id,
             variant_id=variant_id,
@@ -81,10 +98,12 @@ class State:
             raise Refused(404, "there is no such issuance job")
         return self.jobs[job_id]
 
-    def revoke(self, job: Job) -> None:
-        """Take back the rewards of a job."""
-        state = job.state(self.clock.now())
+    def revoke(self, job: Job) -> float:
+        """Take back the rewards of a job. Returns when."""
+        now = self.clock.now()
+        state = job.state(now)
         if state not in {"completed", "failed"}:
             raise Refused(422, f"a job that is {state} cannot be revoked")
-        job.revoking = self.clock.now()
+        job.revoking = now
         self.rewards.subtract(job.rewarded)
+        return now

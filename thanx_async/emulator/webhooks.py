@@ -8,6 +8,7 @@ import hmac
 import random
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 
 import aiohttp
 import attrs
@@ -30,12 +31,14 @@ def sign(body: bytes, secret: str) -> str:
 
 @attrs.frozen
 class Webhooks:
-    """Where the emulator posts its events, and their faults by rate and seed.
+    """Where the emulator posts its events, what they hold, and their faults by rate and seed.
 
     Args:
         url: the URL that events are posted to.
         secret: signs the events.
         reward_issued: whether to also post an event for each reward, not only one for each job.
+        merchant_id: whether these events name the merchant; Thanx's documentation shows both forms.
+        purchases: rate of rewards followed by an event about a purchase, without ``event`` at its top.
         seed: the seed of the random numbers.
         lost: rate of events that are never sent.
         duplicated: rate of events that are sent twice.
@@ -47,6 +50,8 @@ class Webhooks:
     url: str
     secret: str = attrs.field(repr=False)
     reward_issued: bool = True
+    merchant_id: bool = True
+    purchases: float = 0
     seed: int = 0
     lost: float = 0
     duplicated: float = 0
@@ -60,8 +65,9 @@ class Webhooks:
             raise SettingError(Setting("Webhooks.url"), " must begin with http:// or https://")
         checks.text("Webhooks.secret", self.secret)
         checks.instance("Webhooks.reward_issued", self.reward_issued, bool)
+        checks.instance("Webhooks.merchant_id", self.merchant_id, bool)
         checks.whole("Webhooks.seed", self.seed, None)
-        for name in ("lost", "duplicated", "late", "early"):
+        for name in ("purchases", "lost", "duplicated", "late", "early"):
             checks.rate(f"Webhooks.{name}", getattr(self, name))
         checks.seconds("Webhooks.late_by", self.late_by)
 
@@ -121,21 +127,36 @@ class Post:
         self, settings: Webhooks, job: Job, guests: Guests, campaign: Mapping[str, object]
     ) -> None:
         async with asyncio.TaskGroup() as group:
-            if settings.reward_issued:
+            if settings.reward_issued or settings.purchases:
                 for index, data in _rewards(job, guests, campaign):
                     await self._clock.sleep(job.reached(index + 1) - self._clock.now())
-                    await self._emit(group, settings, "reward.issued", data)
+                    await self._announce_reward(group, settings, data, guests.values[index])
         if job.fate.ends:
             await self._clock.sleep(job.ended - self._clock.now())
             async with asyncio.TaskGroup() as group:
-                await self._emit(group, settings, "reward_batch.completed", _batch(job))
+                event = self._event(settings, "reward_batch.completed", _batch(job))
+                await self._emit(group, settings, "reward_batch.completed", event)
+
+    async def _announce_reward(
+        self, group: asyncio.TaskGroup, settings: Webhooks, data: dict[str, object], guest: str
+    ) -> None:
+        if settings.reward_issued:
+            event = self._event(settings, "reward.issued", data)
+            await self._emit(group, settings, "reward.issued", event)
+        if settings.purchases and self._random.random() < settings.purchases:
+            bought_at = self._clock.wall(self._clock.now())
+            await self._emit(group, settings, "purchase", _purchase(data, guest, bought_at))
+
+    def _event(self, settings: Webhooks, event: str, data: dict[str, object]) -> dict[str, object]:
+        shown = {name: value for name, value in data.items() if name != "merchant_id" or settings.merchant_id}
+        return {"event": event, "timestamp": self._clock.iso(self._clock.now()), "data": shown}
 
     async def _emit(
-        self, group: asyncio.TaskGroup, settings: Webhooks, event: str, data: dict[str, object]
+        self, group: asyncio.TaskGroup, settings: Webhooks, event: str, payload: dict[str, object]
     ) -> None:
         """Send an event once, twice or not at all, each copy with its own delay."""
         lost, twice, *late = (self._random.random() for _ in range(6))
-        body = orjson.dumps({"event": event, "timestamp": self._clock.iso(self._clock.now()), "data": data})
+        body = orjson.dumps(payload)
         if lost < settings.lost:
             self.sent["lost"] += 1
             return
@@ -175,7 +196,7 @@ def _rewards(
     variants = campaign["variants"]
     assert isinstance(variants, list)  # noqa: S101 - from the catalogue
     variant = next(row for row in variants if row["id"] == job.variant_id)
-    shown = {name: campaign[name] for name in ("id", "name")} | {"variant": variant}
+    shown = {name: value for name, value in campaign.items() if name != "variants"} | {"variant": variant}
     for index in range(job.fate.processed):
         if index not in failed:
             yield (
@@ -186,11 +207,28 @@ def _rewards(
                     "reward_id": f"{job.id}r{index}",
                     "identifier": {"type": guests.kinds[index], "index": index},
                     "user_id": hashlib.sha256(guests.values[index].encode()).hexdigest()[:15],
-                    "state": "available",
+                    "state": "active",
                     "expires_at": campaign["redeemable_to"],
                     "campaign": shown,
                 },
             )
+
+
+def _purchase(reward: Mapping[str, object], guest: str, at: datetime) -> dict[str, object]:
+    user = {"id": reward["user_id"], "email": guest if "@" in guest else None}
+    return {
+        "purchase": {
+            "id": f"{reward['reward_id']}p",
+            "amount": "7.50",
+            "purchased_at": at.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+            "event": "create",
+            "user": user | {"first_name": None, "last_name": None},
+            "merchant": {"id": reward["merchant_id"], "name": None},
+            "location": {},
+            "order": {},
+            "products": [],
+        }
+    }
 
 
 def _batch(job: Job) -> dict[str, object]:
