@@ -327,8 +327,8 @@ async def test_max_rewards(outbox: Box, client: ThanxClient, emulator: Emulator)
 
 async def test_a_bad_canary(outbox: Box, client: ThanxClient, emulator: Emulator) -> None:
     """After a first batch with too many failures nothing more is sent."""
-    names = [*(f"unknown{number}@example.com" for number in range(5)), *guests(5)]
-    await outbox.put_many((name, name) for name in names)
+    await outbox.put_many((f"unknown{number}@example.com", str(number)) for number in range(5))
+    await outbox.put_many((guest, guest) for guest in guests(5))
     with pytest.raises(GuardError, match=r"5 of 5 guests in finished jobs have failed \(100.0%\)"):
         await drain(outbox, client, guard=Guard(canary=5, max_failure_rate=0.2))
     assert len(issuing(emulator)) == 1
