@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from tests.batching.test_collector_failures import poison_is_refused
-from tests.helpers import TARGET, UNAUTHORIZED, guests, issuing, until
+from tests.helpers import HANGS, TARGET, UNAUTHORIZED, guests, issuing, until
 from tests.outbox.conftest import Make
 from thanx_async import (
     AuthenticationError,
@@ -183,8 +183,9 @@ async def test_the_status(outbox: Box, client: ThanxClient, emulator: Emulator) 
     assert (status.waiting, status.accepted, status.drained_by, status.paused) == (3, 0, None, None)
     async with draining(outbox, client):
         await until(lambda: issuing(emulator))
-        while (status := await outbox.status()).accepted == 0:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(HANGS):
+            while (status := await outbox.status()).accepted == 0:
+                await asyncio.sleep(0.01)
         assert (status.waiting, status.in_doubt, status.held) == (0, 0, 0)
         assert "process" in (status.drained_by or "")
     assert (await outbox.status()).drained_by is None
@@ -382,8 +383,9 @@ async def test_a_webhook_at_another_process(
     emulator.speed = JobSpeed(identifiers_per_second=1e6, start_delay=0.5)
     async with make() as other, draining(outbox, client):
         await outbox.put("jane@example.com", id="1")
-        while (job_id := (await other.outcome("1", timeout=0)).job_id) is None:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(HANGS):
+            while (job_id := (await other.outcome("1", timeout=0)).job_id) is None:
+                await asyncio.sleep(0.01)
         event = RewardBatchCompleted(job_id, "completed")
         await other.notify(event)
         assert (await outbox.outcome("1")).issued
