@@ -8,11 +8,13 @@ from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.postgres import SCHEMES, Database
 from thanx_async._core.postgres_errors import Trouble
+from thanx_async.ledger import LEDGER_TABLES, PostgresLedger
 from thanx_async.limiter import LIMITER_TABLES, PostgresRateLimiter
+from thanx_async.outbox import PostgresOutbox
 
-__all__ = ["PostgresRateLimiter", "init", "migrate"]
+__all__ = ["PostgresLedger", "PostgresOutbox", "PostgresRateLimiter", "init", "migrate"]
 
-_ALL_TABLES = (LIMITER_TABLES,)
+_ALL_TABLES = (LIMITER_TABLES, LEDGER_TABLES)
 
 
 async def init(dsn: str) -> None:

@@ -10,6 +10,7 @@ from tests.helpers import TARGET
 from thanx_async import LocalRateLimiter, RateLimit, SQLiteOutbox, ThanxClient
 from thanx_async.emulator import Emulator, JobSpeed
 from thanx_async.outbox import StoredOutbox
+from thanx_async.postgres import PostgresOutbox, init
 
 Make = Callable[..., StoredOutbox[Any]]
 """Makes an outbox on the same store each time; keyword arguments replace the usual ones."""
@@ -29,13 +30,24 @@ async def client(emulator: Emulator, soon: None) -> AsyncIterator[ThanxClient]:
         yield opened
 
 
-@pytest.fixture(params=["sqlite"])
-def make(request: pytest.FixtureRequest, tmp_path: Path, emulator: Emulator) -> Make:
+@pytest.fixture(params=["sqlite", "postgres"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place for outboxes: a file, or an empty database."""
+    if request.param == "sqlite":
+        return str(tmp_path / "outbox.sqlite")
+    dsn: str = request.getfixturevalue("dsn")
+    await init(dsn)
+    return dsn
+
+
+@pytest.fixture
+def make(store: str, emulator: Emulator) -> Make:
     """Makes outboxes on one store, which the test opens."""
     settings = {**TARGET, "client_id": "c", "base_url": emulator.url}
 
     def made(**changes: Any) -> StoredOutbox[Any]:
-        return SQLiteOutbox(tmp_path / "outbox.sqlite", **{**settings, **changes})
+        kind = PostgresOutbox if store.startswith("postgresql://") else SQLiteOutbox
+        return kind(store, **{**settings, **changes})
 
     return made
 

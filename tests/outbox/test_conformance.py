@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from tests.batching.test_collector_failures import poison_is_refused
-from tests.helpers import TARGET, UNAUTHORIZED, guests, issuing, until
+from tests.helpers import HANGS, TARGET, UNAUTHORIZED, guests, issuing, until
 from tests.outbox.conftest import Make
 from thanx_async import (
     AuthenticationError,
@@ -183,8 +183,9 @@ async def test_the_status(outbox: Box, client: ThanxClient, emulator: Emulator) 
     assert (status.waiting, status.accepted, status.drained_by, status.paused) == (3, 0, None, None)
     async with draining(outbox, client):
         await until(lambda: issuing(emulator))
-        while (status := await outbox.status()).accepted == 0:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(HANGS):
+            while (status := await outbox.status()).accepted == 0:
+                await asyncio.sleep(0.01)
         assert (status.waiting, status.in_doubt, status.held) == (0, 0, 0)
         assert "process" in (status.drained_by or "")
     assert (await outbox.status()).drained_by is None
@@ -327,8 +328,8 @@ async def test_max_rewards(outbox: Box, client: ThanxClient, emulator: Emulator)
 
 async def test_a_bad_canary(outbox: Box, client: ThanxClient, emulator: Emulator) -> None:
     """After a first batch with too many failures nothing more is sent."""
-    names = [*(f"unknown{number}@example.com" for number in range(5)), *guests(5)]
-    await outbox.put_many((name, name) for name in names)
+    await outbox.put_many((f"unknown{number}@example.com", str(number)) for number in range(5))
+    await outbox.put_many((guest, guest) for guest in guests(5))
     with pytest.raises(GuardError, match=r"5 of 5 guests in finished jobs have failed \(100.0%\)"):
         await drain(outbox, client, guard=Guard(canary=5, max_failure_rate=0.2))
     assert len(issuing(emulator)) == 1
@@ -382,8 +383,9 @@ async def test_a_webhook_at_another_process(
     emulator.speed = JobSpeed(identifiers_per_second=1e6, start_delay=0.5)
     async with make() as other, draining(outbox, client):
         await outbox.put("jane@example.com", id="1")
-        while (job_id := (await other.outcome("1", timeout=0)).job_id) is None:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(HANGS):
+            while (job_id := (await other.outcome("1", timeout=0)).job_id) is None:
+                await asyncio.sleep(0.01)
         event = RewardBatchCompleted(job_id, "completed")
         await other.notify(event)
         assert (await outbox.outcome("1")).issued

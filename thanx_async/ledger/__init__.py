@@ -20,10 +20,20 @@ from thanx_async.ledger._protocol import Ledger
 from thanx_async.ledger._records import BatchRecord, BatchState, RunProgress, RunRecord
 
 if TYPE_CHECKING:
+    from thanx_async.ledger._postgres import PostgresLedger as PostgresLedger
+    from thanx_async.ledger._postgres_lanes import PostgresLanes as PostgresLanes
+    from thanx_async.ledger._postgres_schema import LEDGER_TABLES as LEDGER_TABLES
     from thanx_async.ledger._sqlite import SQLiteLedger
     from thanx_async.ledger._sqlite_lane_ledger import SQLiteLanes
-else:  # imports sqlite3 on first use only
-    __getattr__ = lazily(__name__, {"SQLiteLanes": "_sqlite_lane_ledger", "SQLiteLedger": "_sqlite"})
+else:
+    _LAZY = {  # on first use only: sqlite3 and asyncpg
+        "LEDGER_TABLES": "_postgres_schema",
+        "PostgresLanes": "_postgres_lanes",
+        "PostgresLedger": "_postgres",
+        "SQLiteLanes": "_sqlite_lane_ledger",
+        "SQLiteLedger": "_sqlite",
+    }
+    __getattr__ = lazily(__name__, _LAZY)
 
 __all__ = [
     "LANES",

@@ -138,10 +138,14 @@ class Seqs:
     def of(cls, numbers: Sequence[int]) -> Seqs:
         """The ranges of ascending numbers."""
         breaks = [index for index in range(1, len(numbers)) if numbers[index] != numbers[index - 1] + 1]
-        bounds = [0, *breaks, len(numbers)]
-        starts = [numbers[begin] for begin in bounds[:-1]]
-        lengths = [end - begin for begin, end in pairwise(bounds)]
-        return cls(array("q", starts), array("q", accumulate(lengths)))
+        bounds = pairwise([0, *breaks, len(numbers)])
+        return cls.of_ranges([(numbers[begin], numbers[end - 1] + 1) for begin, end in bounds])
+
+    @classmethod
+    def of_ranges(cls, ranges: Sequence[tuple[int, int]]) -> Seqs:
+        """The numbers of ascending ranges, given as pairs of the first number and the one after the last."""
+        lengths = accumulate(end - start for start, end in ranges)
+        return cls(array("q", [start for start, _ in ranges]), array("q", lengths))
 
     def __len__(self) -> int:
         return self._ends[-1]

@@ -35,6 +35,14 @@ class Owner:
         """The owner as one line of text."""
         return f"{self.host} {self.pid} {self.process} {self.claim}"
 
+    @classmethod
+    def living(cls, text: str | None) -> str | None:
+        """The owner in words, from the text of `packed`; None if the process has certainly ended."""
+        owner = None if text is None else cls.unpacked(text)
+        if owner is None or owner.is_certainly_dead():
+            return None
+        return f"process {owner.pid} on {owner.host}"
+
     def is_certainly_dead(self) -> bool:
         """Whether the owner was a process of this machine that has ended."""
         if self.host != socket.gethostname() or os.name != "posix":

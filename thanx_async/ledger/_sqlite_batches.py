@@ -18,10 +18,11 @@ from thanx_async._core.escaping import get_logger
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
+from thanx_async.ledger._rows import BATCH_COLUMNS, conflict
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile
 from thanx_async.ledger._sqlite_history import History
 from thanx_async.ledger._sqlite_lanes import LaneTable
-from thanx_async.ledger._sqlite_rows import BATCH_COLUMNS, batch_of, conflict
+from thanx_async.ledger._sqlite_rows import batch_of
 from thanx_async.ledger._sqlite_runs import RunTable
 from thanx_async.ledger._sqlite_schema import connect, explained, readable
 

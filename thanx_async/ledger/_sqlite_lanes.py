@@ -207,7 +207,7 @@ class LaneTable:
             held=held,
             accepted=accepted,
             rewards=rewards,
-            owner=_living(owner) if owner and until > now else None,
+            owner=Owner.living(owner if until > now else None),
             note=note if noted_until > now else None,
         )
 
@@ -232,9 +232,3 @@ class LaneTable:
             query = "SELECT min(first) FROM batches WHERE run_id = ?"
             first_open = self._db.execute(query, (run_id,)).fetchone()[0]
             return self._guests.forget(self._number(run_id), before, first_open)
-
-
-def _living(text: str) -> str | None:
-    """The owner in words, None if the process has certainly ended."""
-    owner = Owner.unpacked(text)
-    return None if owner.is_certainly_dead() else f"process {owner.pid} on {owner.host}"

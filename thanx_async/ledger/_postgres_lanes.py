@@ -1,0 +1,251 @@
+"""`PostgresLanes`, a ledger with lanes in PostgreSQL, for `PostgresOutbox`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import time
+from uuid import uuid4
+
+import attrs
+import orjson
+
+from thanx_async._batches import Positions, batch_key, digest_of
+from thanx_async._core.errors import LedgerError
+from thanx_async._core.postgres import Connection
+from thanx_async._core.tasks import to_its_end
+from thanx_async.ledger import _postgres_batches as batches
+from thanx_async.ledger import _postgres_guests as guests
+from thanx_async.ledger._lanes import (
+    LANES,
+    TARGET,
+    Cut,
+    Encode,
+    Fate,
+    GuestState,
+    LaneReport,
+    LaneView,
+    NewGuest,
+    Put,
+    Seqs,
+    fate_in,
+    values_of,
+)
+from thanx_async.ledger._owner import Owner
+from thanx_async.ledger._postgres import PostgresLedger
+from thanx_async.ledger._postgres_runs import run_in
+from thanx_async.ledger._records import BatchRecord, RunRecord
+
+_OPEN = "SELECT lane, runs.* FROM thanx.lanes JOIN thanx.runs USING (run_id) WHERE target = $1"
+_INSERT = "INSERT INTO thanx.lanes (run_id, target) VALUES ($1, $2) ON CONFLICT (target) DO NOTHING"
+_NOTE = """
+    UPDATE thanx.lanes SET note = $2, noted_until = clock_timestamp() + make_interval(secs => $3)
+    WHERE run_id = $1
+"""
+_NUMBER = "UPDATE thanx.lanes SET next_number = next_number + 1 WHERE run_id = $1 RETURNING next_number - 1"
+_HEARD = """
+    DELETE FROM thanx.heard WHERE job_id IN (SELECT job_id FROM thanx.batches WHERE run_id = $1)
+    RETURNING job_id
+"""
+_HEAR = """
+    INSERT INTO thanx.heard SELECT job_id FROM thanx.batches
+    WHERE job_id = $1 AND state = 'accepted' AND seqs IS NOT NULL ON CONFLICT DO NOTHING
+"""
+_PLACED = "WHERE run_id = $1 AND seqs @> $2::bigint"
+_SEQS = "SELECT seqs::text FROM thanx.batches WHERE run_id = $1 AND number = $2"
+_REPORT = """
+    SELECT count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at >= $2) AS in_doubt,
+        count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at < $2) AS held,
+        count(*) FILTER (WHERE state = 'accepted') AS accepted,
+        coalesce(sum(CASE WHEN state <> 'finished' THEN count
+            ELSE (convert_from(outcome, 'UTF8')::jsonb ->> 'issued')::bigint END), 0)::bigint AS rewards
+    FROM thanx.batches WHERE run_id = $1
+"""
+_OWNER = """
+    SELECT CASE WHEN owned_until > clock_timestamp() THEN owner END AS owner,
+        CASE WHEN noted_until > clock_timestamp() THEN note END AS note
+    FROM thanx.runs JOIN thanx.lanes USING (run_id) WHERE run_id = $1
+"""
+_FORGET = """
+    DELETE FROM thanx.batches WHERE (run_id, number) IN (SELECT run_id, number FROM thanx.batches
+        WHERE run_id = $1 AND state = 'finished' AND recorded_at < $2 LIMIT 100)
+"""
+
+
+class PostgresLanes(PostgresLedger):
+    """A `PostgresLedger` that is a `LaneLedger` as well. Methods do what the protocol says."""
+
+    async def open_lane(self, lane: RunRecord) -> tuple[RunRecord, int]:
+        """The lane with this target, and its number."""
+        return await to_its_end(self._open_lane(lane))
+
+    async def _open_lane(self, lane: RunRecord) -> tuple[RunRecord, int]:
+        target = orjson.dumps([getattr(lane, name) for name in TARGET]).decode()
+        async with self._transaction(durable=True) as connection:
+            row = await connection.fetchrow(_OPEN, target)
+            if row is None:
+                now = time()
+                run = attrs.evolve(lane, run_id=f"{LANES}{uuid4().hex}", created_at=now, changed_at=now)
+                await self._runs.insert(connection, run)
+                query = (
+                    "INSERT INTO thanx.lanes (run_id, target) VALUES ($1, $2) ON CONFLICT (target) DO NOTHING"
+                )
+                if await connection.execute(query, run.run_id, target) == "INSERT 0 0":
+                    await connection.execute("DELETE FROM thanx.runs WHERE run_id = $1", run.run_id)
+                row = await connection.fetchrow(_OPEN, target)
+            assert row is not None  # noqa: S101 - it was there, or inserted by this process or another
+            return run_in(row), row["lane"]
+
+    async def put(self, run_id: str, new: Sequence[NewGuest]) -> list[Put]:
+        """Put guests into a lane."""
+        return await to_its_end(self._put(run_id, new))
+
+    async def _put(self, run_id: str, new: Sequence[NewGuest]) -> list[Put]:
+        async with self._transaction() as connection:
+            lane = await self._lane(connection, run_id, to_change=True)
+            return await guests.put(connection, lane, new)
+
+    async def _lane(self, connection: Connection, run_id: str, *, to_change: bool = False) -> int:
+        """The number of a lane, which must not be revoked if it is to be changed."""
+        query = "SELECT lane, revoked_at FROM thanx.lanes JOIN thanx.runs USING (run_id) WHERE run_id = $1"
+        row = await connection.fetchrow(query, run_id)
+        if row is None:
+            raise LedgerError(f"{self.label} has no lane {run_id!r}")
+        if to_change and row["revoked_at"] is not None:
+            raise LedgerError(f"the lane {run_id!r} was revoked: nothing more of it is issued")
+        lane: int = row["lane"]
+        return lane
+
+    async def view(self, run_id: str, most: int) -> LaneView:
+        """What waits in the lane."""
+        async with self._transaction() as connection:
+            lane = await self._lane(connection, run_id)
+            count = await guests.waiting(connection, lane, most)
+            seconds = await guests.waited(connection, lane) if count else 0.0
+            rows = []
+            if await connection.fetchval("SELECT EXISTS (SELECT FROM thanx.heard)"):
+                rows = list(await connection.fetch(_HEARD, run_id))
+        return LaneView(count, seconds, tuple(row["job_id"] for row in rows))
+
+    async def cut(self, run_id: str, size: int, encode: Encode) -> Cut | None:
+        """Cut and record a batch."""
+        while True:
+            try:
+                return await to_its_end(self._cut(run_id, size, encode))
+            except guests.GuestsLeftError:
+                continue
+
+    async def _cut(self, run_id: str, size: int, encode: Encode) -> Cut | None:
+        async with self._transaction(durable=True) as connection:
+            await self._runs.check_own(connection, run_id)
+            taken = await guests.take(connection, await self._lane(connection, run_id, to_change=True), size)
+            if taken is None:
+                return None
+            values, seqs = taken
+            return await self._record_cut(connection, run_id, seqs, encode(values))
+
+    async def _record_cut(self, connection: Connection, run_id: str, seqs: Seqs, body: bytes) -> Cut:
+        number: int = await connection.fetchval(_NUMBER, run_id)
+        batch = BatchRecord(
+            run_id,
+            number,
+            batch_key(run_id, number),
+            Positions(seqs.first, len(seqs)),
+            digest_of(body),
+            recorded_at=time(),
+        )
+        await batches.insert(connection, batch, body, seqs)
+        return Cut(batch, body)
+
+    async def split(self, run_id: str, number: int, encode: Encode) -> list[Cut]:
+        """Replace a batch by its halves."""
+        return await to_its_end(self._split(run_id, number, encode))
+
+    async def _split(self, run_id: str, number: int, encode: Encode) -> list[Cut]:
+        async with self._transaction(durable=True) as connection:
+            await self._runs.check_own(connection, run_id)
+            found = await batches.take_out(connection, run_id, number)
+            if found is None:
+                raise LedgerError(f"batch {number} of lane {run_id!r} is not in doubt any more")
+            seqs, values = found[0], values_of(found[1])
+            middle = len(values) // 2
+            halves = zip(seqs.split(middle), (values[:middle], values[middle:]), strict=True)
+            return [await self._record_cut(connection, run_id, part, encode(half)) for part, half in halves]
+
+    async def open_batches(self, run_id: str) -> list[BatchRecord]:
+        """The batches that are in doubt or accepted."""
+        async with self._transaction() as connection:
+            return await batches.select(
+                connection, "WHERE run_id = $1 AND state <> 'finished' ORDER BY number", run_id
+            )
+
+    async def fate(self, run_id: str, guest: bytes) -> Fate | None:
+        """The fate of the guest with this id."""
+        async with self._transaction() as connection:
+            found = await guests.find(connection, guest)
+            if found is None:
+                return None
+            seq, waits, ended, reason = found
+            if ended is not None:
+                return Fate(GuestState(ended), reason)
+            placed = await batches.select(connection, _PLACED, run_id, seq)
+            if not placed:
+                return Fate(GuestState.WAITING) if waits else await _fate_of_waiting(connection, guest)
+            seqs = batches.seqs_of(await connection.fetchval(_SEQS, run_id, placed[0].number))
+        return fate_in(placed[0], seqs.index(seq), self.replay_within)
+
+    async def cancel(self, run_id: str, guest: bytes) -> bool:
+        """Take a waiting guest out."""
+        return await to_its_end(self._cancel(run_id, guest))
+
+    async def _cancel(self, run_id: str, guest: bytes) -> bool:
+        async with self._transaction() as connection:
+            found = await guests.find(connection, guest)
+            if found is None:
+                return False
+            lane = await self._lane(connection, run_id)
+            return await guests.end(connection, lane, found[0], GuestState.CANCELLED, None)
+
+    async def report(self, run_id: str) -> LaneReport:
+        """The numbers of the lane."""
+        async with self._transaction() as connection:
+            lane = await self._lane(connection, run_id)
+            waiting = await guests.waiting(connection, lane)
+            waited = await guests.waited(connection, lane)
+            counts = await connection.fetchrow(_REPORT, run_id, time() - self.replay_within)
+            owner = await connection.fetchrow(_OWNER, run_id)
+        assert counts is not None and owner is not None  # noqa: S101, PT018 - an aggregate, and a lane's run
+        return LaneReport(
+            waiting=waiting,
+            waited=waited,
+            in_doubt=counts["in_doubt"],
+            held=counts["held"],
+            accepted=counts["accepted"],
+            rewards=counts["rewards"],
+            owner=Owner.living(owner["owner"]),
+            note=owner["note"],
+        )
+
+    async def note(self, run_id: str, text: str | None, seconds: float) -> None:
+        """Write down why nothing is sent."""
+        async with self._transaction() as connection:
+            await connection.execute(_NOTE, run_id, text, seconds)
+
+    async def hear(self, job_id: str) -> None:
+        """Take in that a job has ended."""
+        async with self._transaction() as connection:
+            await connection.execute(_HEAR, job_id)
+
+    async def forget_guests(self, run_id: str, before: float) -> int:
+        """Delete ids that were put before a time."""
+        async with self._transaction() as connection:
+            lane = await self._lane(connection, run_id)
+            await connection.execute(_FORGET, run_id, before)
+            query = "SELECT min(first) FROM thanx.batches WHERE run_id = $1"
+            first_open = await connection.fetchval(query, run_id)
+            return await guests.forget(connection, lane, before, first_open)
+
+
+async def _fate_of_waiting(connection: Connection, guest: bytes) -> Fate | None:
+    """The fate of a guest who is in no batch: a batch may have been withdrawn just now."""
+    found = await guests.find(connection, guest)
+    return None if found is None or not found[1] else Fate(GuestState.WAITING)

@@ -1,0 +1,195 @@
+"""The runs of a ledger in PostgreSQL, and the lease by which one process at a time works on a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from time import time
+
+import attrs
+
+from thanx_async._core.errors import LeaseError, LedgerError
+from thanx_async._core.messages import Message, Name
+from thanx_async._core.postgres import Connection, Row
+from thanx_async.ledger._owner import Owner
+from thanx_async.ledger._records import RunProgress, RunRecord
+
+LEASE = 30
+"""How long a claim lasts unless renewed, in seconds. An open `PostgresLedger` renews its claims."""
+
+RUN_COLUMNS = tuple(field.name for field in attrs.fields(RunRecord))
+_COLUMNS = ", ".join(RUN_COLUMNS)
+_VALUES = ", ".join(f"${number}" for number in range(1, len(RUN_COLUMNS) + 1))
+_SELECT = f"SELECT {_COLUMNS} FROM thanx.runs"  # noqa: S608 - fixed columns
+_NOT_FORGOTTEN = "NOT EXISTS (SELECT FROM thanx.forgotten AS f WHERE f.run_id = runs.run_id)"
+_OWNER = """
+    SELECT owner, extract(epoch FROM owned_until - clock_timestamp())::float8 AS remaining, revoked_at
+    FROM thanx.runs WHERE run_id = $1 FOR UPDATE
+"""
+_LEASE = f"UPDATE thanx.runs SET owner = $2, owned_until = clock_timestamp() + interval '{LEASE} s'"  # noqa: S608 - fixed
+_PROGRESS = f"""
+    SELECT {", ".join(f"runs.{column}" for column in RUN_COLUMNS)},
+        count(*) FILTER (WHERE b.state = 'in_doubt') AS in_doubt,
+        count(*) FILTER (WHERE b.state = 'accepted') AS accepted,
+        count(*) FILTER (WHERE b.state = 'finished') AS finished,
+        coalesce(sum((convert_from(b.outcome, 'UTF8')::jsonb ->> 'issued')::bigint), 0)::bigint AS issued,
+        count(*) FILTER (WHERE b.job_id IS NOT NULL AND (b.outcome IS NULL
+            OR (convert_from(b.outcome, 'UTF8')::jsonb ->> 'state' <> 'revoked'
+                AND (convert_from(b.outcome, 'UTF8')::jsonb ->> 'issued')::bigint > 0))) AS to_take_back
+    FROM thanx.runs AS runs LEFT JOIN thanx.batches AS b USING (run_id)
+    WHERE {_NOT_FORGOTTEN} GROUP BY runs.run_id ORDER BY runs.created_at, runs.run_id
+"""  # noqa: S608 - fixed columns
+
+
+class Runs:
+    """The runs that one process works on. Each method is part of the caller's transaction."""
+
+    def __init__(self) -> None:
+        self.owners: dict[str, str] = {}
+
+    async def claim(self, connection: Connection, run: RunRecord, owner: str) -> RunRecord:
+        """See `Ledger.claim`. Note ``owner`` with `claimed` after the commit."""
+        await self._check_not_forgotten(connection, run.run_id)
+        now = time()
+        created = attrs.evolve(run, created_at=now, changed_at=now)
+        await self.insert(connection, created)
+        await self._check_free(connection, run.run_id)
+        known = await self.find(connection, run.run_id)
+        assert known is not None  # noqa: S101 - it was inserted, or there already
+        if known != created and await self._may_change(connection, known, run):
+            known = created
+            await self._replace(connection, created)
+        elif differences := run.differences(known):
+            raise _other_settings(run.run_id, differences)
+        await connection.execute(f"{_LEASE} WHERE run_id = $1", run.run_id, owner)
+        return known
+
+    async def insert(self, connection: Connection, run: RunRecord) -> None:
+        """Insert a run, unless there is one with this id."""
+        await connection.execute(
+            f"INSERT INTO thanx.runs ({_COLUMNS}) VALUES ({_VALUES}) ON CONFLICT DO NOTHING",  # noqa: S608 - fixed columns
+            *attrs.astuple(run),
+        )
+
+    async def _replace(self, connection: Connection, run: RunRecord) -> None:
+        pairs = ", ".join(f"{column} = ${number}" for number, column in enumerate(RUN_COLUMNS, 1))
+        await connection.execute(
+            f"UPDATE thanx.runs SET {pairs} WHERE run_id = $1",  # noqa: S608 - fixed columns
+            *attrs.astuple(run),
+        )
+
+    async def _may_change(self, connection: Connection, known: RunRecord, run: RunRecord) -> bool:
+        """Whether the run takes over new settings, since it has no batches, as after a wrong campaign."""
+        if known.revoked_at is not None or not (run.differences(known) or run.canary != known.canary):
+            return False
+        query = "SELECT EXISTS (SELECT FROM thanx.batches WHERE run_id = $1)"
+        return not await connection.fetchval(query, run.run_id)
+
+    async def _check_not_forgotten(self, connection: Connection, run_id: str) -> None:
+        query = "SELECT ended_at FROM thanx.forgotten WHERE run_id = $1"
+        if (ended_at := await connection.fetchval(query, run_id)) is not None:
+            ended = datetime.fromtimestamp(ended_at).astimezone()
+            raise LedgerError(
+                Message(
+                    f"run {run_id!r} was complete on {ended:%Y-%m-%d}, and the ledger has forgotten its"
+                    " batches since. Nothing was sent; give another ",
+                    Name("run_id"),
+                    " to issue its guests again",
+                )
+            )
+
+    async def _check_free(self, connection: Connection, run_id: str) -> None:
+        row = await connection.fetchrow(_OWNER, run_id)
+        text = row["owner"] if row else None
+        if row is None or text is None or row["remaining"] <= 0:
+            return
+        owner = Owner.unpacked(text)
+        if not owner.is_certainly_dead():
+            raise LeaseError(
+                f"run {run_id!r} is being worked on by process {owner.pid} on {owner.host}. If that process"
+                f" is gone, try again in {row['remaining']:.0f} s"
+            )
+
+    async def check_own(self, connection: Connection, run_id: str) -> Row:
+        """Lock the run, and renew its lease.
+
+        Raises:
+            LeaseError: another process has taken over the run.
+        """
+        row = await connection.fetchrow(_OWNER, run_id)
+        owner = self.owners.get(run_id)
+        if row is None or owner is None or row["owner"] != owner:
+            raise LeaseError(
+                f"run {run_id!r} was taken over by another process; this process sends nothing more"
+            )
+        if row["remaining"] < LEASE / 2:
+            await connection.execute(f"{_LEASE} WHERE run_id = $1", run_id, owner)
+        return row
+
+    async def renew_all(self, connection: Connection) -> None:
+        """Renew all leases that this process still has."""
+        for run_id, owner in list(self.owners.items()):
+            await connection.execute(f"{_LEASE} WHERE run_id = $1 AND owner = $2", run_id, owner)
+
+    async def release(self, connection: Connection, run_ids: Sequence[str]) -> None:
+        """Let other processes claim these runs."""
+        for run_id in run_ids:
+            if (owner := self.owners.pop(run_id, None)) is not None:
+                await connection.execute(
+                    "UPDATE thanx.runs SET owner = NULL, owned_until = NULL WHERE run_id = $1 AND owner = $2",
+                    run_id,
+                    owner,
+                )
+
+    async def find(self, connection: Connection, run_id: str) -> RunRecord | None:
+        """The run with this id, or None."""
+        row = await connection.fetchrow(f"{_SELECT} AS runs WHERE run_id = $1 AND {_NOT_FORGOTTEN}", run_id)
+        return None if row is None else run_in(row)
+
+    async def all(self, connection: Connection) -> list[RunRecord]:
+        """All runs, oldest first."""
+        rows = await connection.fetch(f"{_SELECT} AS runs WHERE {_NOT_FORGOTTEN} ORDER BY created_at, run_id")
+        return [run_in(row) for row in rows]
+
+    async def progress(self, connection: Connection) -> list[RunProgress]:
+        """The progress of all runs, oldest first."""
+        return [
+            RunProgress(
+                run_in(row),
+                row["in_doubt"],
+                row["accepted"],
+                row["finished"],
+                row["issued"],
+                row["to_take_back"],
+            )
+            for row in await connection.fetch(_PROGRESS)
+        ]
+
+    async def save(self, connection: Connection, run: RunRecord) -> None:
+        """See `Ledger.save_run`."""
+        await connection.execute(
+            "UPDATE thanx.runs SET total = $2, batches = $3, revoked_at = coalesce($4, revoked_at),"
+            " changed_at = $5 WHERE run_id = $1",
+            run.run_id,
+            run.total,
+            run.batches,
+            run.revoked_at,
+            time(),
+        )
+
+
+def run_in(row: Row) -> RunRecord:
+    """The run in a row of the table."""
+    return RunRecord(**{column: row[column] for column in RUN_COLUMNS})
+
+
+def _other_settings(run_id: str, differences: list[str]) -> LedgerError:
+    return LedgerError(
+        Message(
+            f"run {run_id!r} was started with other settings: ",
+            Message("; ").join(differences),
+            ". Nothing was sent; use the same settings, or another ",
+            Name("run_id"),
+            " for another run",
+        )
+    )

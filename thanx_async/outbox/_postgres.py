@@ -1,0 +1,96 @@
+"""`PostgresOutbox`, an outbox in PostgreSQL, for all processes of many machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from thanx_async._core.errors import LedgerError
+from thanx_async.ledger import NewGuest, PostgresLanes, Put
+from thanx_async.models import Environment
+from thanx_async.outbox._outbox import StoredOutbox
+from thanx_async.outbox._using import fetch_value, sqlstate
+from thanx_async.retry import KEYS_LAST
+
+_PUT = "SELECT thanx.put($1, CAST($2 AS uuid), CAST($3 AS bigint), $4)"
+_STATEMENT = "SELECT thanx.put(%s, %s::uuid, %s::bigint, %s)"
+_ID_REUSED, _REVOKED = "TX001", "TX002"  # the SQLSTATEs of the function thanx.put
+
+
+class PostgresOutbox(StoredOutbox[PostgresLanes]):
+    """An outbox in PostgreSQL (14 or newer), for all processes of many machines::
+
+        async with PostgresOutbox("postgresql://...", campaign_id=..., ..., client_id=...) as outbox:
+            await outbox.put(guest, id=order_id)
+
+    The methods are those of `Outbox`. Create the tables once with `thanx_async.postgres.init`. Guests wait in
+    the table ``thanx.waiting`` until their batch is cut; dead rows, the log, replicas and backups keep copies
+    for a time.
+
+    ``using`` is an open connection of asyncpg or psycopg 3 (asynchronous or not), or an ``AsyncConnection``
+    or ``AsyncSession`` of SQLAlchemy 2, to the same database. A second put of the same id waits until the
+    transaction of the first one ends. `statement` has the parameters of psycopg and Django (``%s``).
+
+    A put is durable if the server's ``synchronous_commit`` is on, which is its default. After a failover to
+    an asynchronous replica, what the replica had not received is lost.
+
+    Args:
+        dsn: the address, as ``postgresql://user:password@host:port/database``.
+        campaign_id, merchant_id, variant_id: what to issue.
+        client_id: the OAuth client id of the credential that drains the outbox.
+        environment: the environment of the credential.
+        base_url: overrides the environment.
+        keep_ids: for how long ids are remembered after they were put, at least; None for ever. The same id
+            after that is a new reward.
+        replay_within: seconds after which a batch in doubt is not sent again by itself; see `SQLiteLedger`.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        campaign_id: str,
+        merchant_id: str,
+        variant_id: str,
+        client_id: str,
+        environment: Environment = Environment.SANDBOX,
+        base_url: str | None = None,
+        keep_ids: timedelta | None = timedelta(days=90),
+        replay_within: float = KEYS_LAST,
+    ) -> None:
+        ledger = PostgresLanes(dsn, replay_within=replay_within)
+        del dsn  # no traceback shows it
+        super().__init__(
+            ledger,
+            campaign_id=campaign_id,
+            merchant_id=merchant_id,
+            variant_id=variant_id,
+            client_id=client_id,
+            environment=environment,
+            base_url=base_url,
+            keep_ids=keep_ids,
+        )
+
+    def statement(self, identifier: object, *, id: str) -> tuple[str, tuple[object, ...]]:
+        """The SQL statement that puts a guest, and its parameters; see `Outbox.statement`."""
+        guest = self.lane.guests.make(identifier, id)
+        return _STATEMENT, (self.lane.number, str(UUID(bytes=guest.id)), guest.digest, guest.value)
+
+    async def _put_using(self, using: object, guests: Sequence[NewGuest]) -> list[Put]:
+        ordered = sorted(guests, key=lambda guest: guest.id)  # against deadlocks with other transactions
+        puts = {guest.id: await self._put_one(using, guest) for guest in ordered}
+        return [puts[guest.id] for guest in guests]
+
+    async def _put_one(self, using: object, guest: NewGuest) -> Put:
+        arguments = (self.lane.number, UUID(bytes=guest.id), guest.digest, guest.value)
+        try:
+            is_new = await fetch_value(using, _PUT, arguments)
+        except Exception as error:
+            code = sqlstate(error)
+            if code == _ID_REUSED:
+                return Put.REUSED
+            if code == _REVOKED:
+                raise LedgerError("the outbox was revoked: nothing more of it is issued") from None
+            raise
+        return Put.NEW if is_new else Put.KNOWN
