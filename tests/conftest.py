@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.virtual_time import patient
+from tests.virtual_time import patient, waiting_for_a_server
 from thanx_async import SQLiteLedger, ThanxClient
 from thanx_async._core.worker import Worker
 from thanx_async.emulator import Emulator
 from thanx_async.jobs._schedule import PollSchedule
+from thanx_async.limiter._shared import SharedLimiter, SharedStore
 
-pytest_plugins = ["thanx_async.pytest_plugin"]  # not the installed copy, so that its coverage is measured
+pytest_plugins = [
+    "thanx_async.pytest_plugin",  # not the installed copy, so that its coverage is measured
+    "tests.servers",
+]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,6 +27,8 @@ def no_stray_loop() -> None:
 @pytest.fixture(autouse=True)
 def patient_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "do", patient(Worker.do))
+    for owner, name in ((SharedStore, "_attempt"), (SharedLimiter, "aclose")):
+        monkeypatch.setattr(owner, name, waiting_for_a_server(getattr(owner, name)))
 
 
 SLOW = {

@@ -80,11 +80,11 @@ async def test_what_an_answer_says_about_itself(emulator: Emulator) -> None:
         ScriptedAnswer(200, b"<html>", headers=headers),
         ScriptedAnswer(429, headers={"Retry-After": "2"}),
     )
-    kinds: list[type[ServerError | InvalidResponseError]] = [ServerError, InvalidResponseError]
     async with ThanxClient("c", "t", base_url=emulator.url, retry=ONCE, hook=records.append) as client:
-        for kind in kinds:
-            with pytest.raises(kind) as caught:
+        for kind in (ServerError, InvalidResponseError):
+            with pytest.raises(ThanxError) as caught:
                 await client.get_campaign("camp1")
+            assert isinstance(caught.value, kind)
             assert (caught.value.request_id, caught.value.retry_after) == ("req-1", 7)
             copied = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - made here
             assert (copied.request_id, copied.retry_after) == ("req-1", 7)

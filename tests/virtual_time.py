@@ -1,13 +1,15 @@
-"""Virtual time stands still while a thread of the package works for the loop."""
+"""Virtual time stands still while a thread of the package, or a server, works for the loop."""
 
 import asyncio
 import selectors
 import time
-from collections.abc import Callable
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from thanx_async._core.worker import Worker
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _LONGEST = 5.0
@@ -50,6 +52,23 @@ def patient(do: Callable[[Worker, Callable[[], T]], asyncio.Future[T]]) -> Calla
         if isinstance(loop, _VirtualLoop) and loop.looptime_on:
             _flights(loop).add(future)
         return future
+
+    return patched
+
+
+def waiting_for_a_server(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """A method that takes no virtual time, though it waits for the network."""
+
+    @wraps(call)
+    async def patched(*arguments: P.args, **named: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        flight: asyncio.Future[None] = loop.create_future()
+        if isinstance(loop, _VirtualLoop) and loop.looptime_on:
+            _flights(loop).add(flight)
+        try:
+            return await call(*arguments, **named)
+        finally:
+            flight.cancel()
 
     return patched
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterable, Callable, Iterable
 from functools import partial
 from types import TracebackType
@@ -12,6 +11,7 @@ from uuid import uuid4
 from thanx_async._batches import SERVICE_RUNS
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, LedgerError, ServerError, TransportError
+from thanx_async._core.escaping import get_logger, printable
 from thanx_async._core.tasks import Home
 from thanx_async.batching import (
     BatchError,
@@ -63,7 +63,7 @@ __all__ = [
 
 Identifiers = Iterable[object] | AsyncIterable[object]
 
-_log = logging.getLogger("thanx_async.batching")
+_log = get_logger("thanx_async.batching")
 
 
 class AsyncBatcher:
@@ -145,7 +145,8 @@ class AsyncBatcher:
 
     def __repr__(self) -> str:
         service = "" if self._collector is None else f" {self._collector!r}"
-        return f"<AsyncBatcher {'/'.join(self._sender.target.ids)} concurrency={self.concurrency}{service}>"
+        target = printable("/".join(self._sender.target.ids))
+        return f"<AsyncBatcher {target} concurrency={self.concurrency}{service}>"
 
     @property
     def concurrency(self) -> int:
@@ -256,6 +257,7 @@ class AsyncBatcher:
         self._home.enter()
         self._collector = Collector(
             self._sender,
+            self._recorder,
             size=self._batch_size,
             linger=self._linger,
             max_waiting=self._max_waiting,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.helpers import now
 from thanx_async import Lane, RateLimit, RateLimiter
-from thanx_async.limiter._sqlite import load_state
 from thanx_async.limiter._state import LimiterState
+from thanx_async.limiter._stored import load_state
 
 LIMITS = st.lists(
     st.builds(RateLimit, st.integers(1, 6), st.sampled_from([0.5, 1.0, 7.0, 30.0])), min_size=1, max_size=3

@@ -11,8 +11,8 @@ from thanx_async import THANX_RATE_LIMITS, ConfigurationError, RateLimit
 from thanx_async.limiter import least_duration
 from thanx_async.limiter._pacing import LEASE, Pacing
 from thanx_async.limiter._refusal import LimiterAnswer
-from thanx_async.limiter._sqlite import dump_state, load_state
 from thanx_async.limiter._state import Booking, LimiterState
+from thanx_async.limiter._stored import dump_state, load_state
 
 
 def pacing(*limits: RateLimit) -> Pacing:

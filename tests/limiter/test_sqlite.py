@@ -8,204 +8,31 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import TypeVar
 
 import orjson
 import pytest
-from hypothesis import given, settings
 
-from tests.helpers import now, on_virtual_time, until
-from tests.limiter.sending import LIMITS, REQUESTS, check, course, looking, send, stored
+from tests.helpers import on_virtual_time, until
+from tests.limiter.sending import check, course, looking, send, stored
+from tests.limiter.stores import SHORT, virtual
 from thanx_async import (
     THANX_RATE_LIMITS,
     ConfigurationError,
-    Lane,
     LocalRateLimiter,
     RateLimit,
     SQLiteRateLimiter,
     ThanxClient,
 )
 from thanx_async.emulator import Counter, Emulator
-from thanx_async.limiter import _sqlite as _limiter_sqlite
-
-T = TypeVar("T")
-SHORT = (RateLimit(5, 1.0),)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "limits.sqlite3"
-
-
-class Inline:
-    """Does the work at once, in place of a thread; the result comes with the next step of the loop."""
-
-    def __init__(self, name: str) -> None:
-        del name
-
-    def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        try:
-            loop.call_soon(future.set_result, work())
-        except ConfigurationError as error:
-            loop.call_soon(future.set_exception, error)
-        return future
-
-    def stop(self) -> None: ...
-
-
-@contextmanager
-def virtual() -> Iterator[SimpleNamespace]:
-    """A wall clock that goes with the loop's virtual time, and transactions that take none of it."""
-    clock = SimpleNamespace(epoch=1.7e9)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_limiter_sqlite, "Worker", Inline)
-        patch.setattr(_limiter_sqlite, "wall_clock", lambda: clock.epoch + now())
-        yield clock
-
-
-@pytest.fixture
-def wall() -> Iterator[SimpleNamespace]:
-    with virtual() as clock:
-        yield clock
-
-
-async def test_a_new_process_knows_what_was_spent(wall: SimpleNamespace, path: Path) -> None:
-    """After a restart the 15-minute budget is as spent as before, and no request is refused."""
-    sent: list[float] = []
-    limits = [RateLimit(5, 1), RateLimit(100, 60)]
-    first = SQLiteRateLimiter(path, limits)
-    for _ in range(100):
-        await send(first, sent, took=0.05)
-    again = SQLiteRateLimiter(str(path), limits)
-    status = await again.refresh()
-    assert [(window.used, window.free) for window in status.windows] == [(5, 0), (100, 0)]
-    assert status.reason == "the limit of 100 requests in 60 s"
-    await send(again, sent)
-    assert sent[-1] == pytest.approx(sent[0] + 60, abs=0.5)
-    assert sent[-1] > sent[0] + 60
-
-
-@settings(max_examples=25, deadline=None)
-@given(limits=LIMITS, requests=REQUESTS)
-def test_no_window_ever_holds_too_many(
-    limits: list[RateLimit], requests: list[tuple[float, str, bool]]
-) -> None:
-    """By the log of all processes together no limit is broken, and nobody leaves a ticket or a booking."""
-
-    async def main() -> None:
-        with TemporaryDirectory() as directory:
-            path = Path(directory) / "limits.sqlite3"
-            check(await course([SQLiteRateLimiter(path, limits) for _ in range(3)], requests), limits)
-            assert (stored(path).tickets, stored(path).flights) == ([], {})
-
-    with virtual():
-        on_virtual_time(main)
-
-
-async def test_what_was_learnt_is_shared(wall: SimpleNamespace, path: Path) -> None:
-    """A pause after a refusal, its probe and the count of refusals are everybody's."""
-    sent: list[float] = []
-    one, other = SQLiteRateLimiter(path, SHORT), SQLiteRateLimiter(path, SHORT)
-    await send(one, sent, status=429, headers={"Retry-After": "20"})
-    probe = asyncio.create_task(send(other, sent, took=30))
-    await asyncio.sleep(21)
-    follower = asyncio.create_task(send(one, sent))
-    await asyncio.sleep(10)
-    assert len(sent) == 2
-    await asyncio.wait([probe, follower])
-    assert sent[1] == pytest.approx(20, abs=0.1)
-    assert sent[2] == pytest.approx(50, abs=0.5)
-    assert (await other.refresh()).refused == 1
-
-
-async def test_processes_and_lanes_take_turns(wall: SimpleNamespace, path: Path) -> None:
-    """A process with many requests does not starve one with few, and polls get one slot in ten."""
-    busy, quiet = SQLiteRateLimiter(path, SHORT), SQLiteRateLimiter(path, SHORT)
-    order: list[str] = []
-
-    async def request(limiter: SQLiteRateLimiter, name: str, lane: Lane) -> None:
-        async with limiter.slot(lane):
-            order.append(name)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(30):
-            group.create_task(request(busy, "busy", Lane.ISSUE))
-        for _ in range(3):
-            group.create_task(request(quiet, "quiet", Lane.ISSUE))
-            group.create_task(request(quiet, "poll", Lane.POLL))
-    assert order[:6].count("quiet") == 3
-    assert [order[:end].count("poll") for end in (9, 18, 28, 36)] == [0, 1, 2, 3]
-
-
-async def test_processes_share_evenly(wall: SimpleNamespace, path: Path) -> None:
-    """Processes that send as much as they may get as much as each other."""
-    sent: list[list[float]] = [[], [], []]
-
-    async def work(limiter: SQLiteRateLimiter, times: list[float]) -> None:
-        while True:
-            await send(limiter, times, took=0.05)
-
-    limiters = [SQLiteRateLimiter(path, [RateLimit(20, 1), RateLimit(60, 3)]) for _ in sent]
-    async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(work(limiter, times))
-            for limiter, times in zip(limiters, sent, strict=True)
-            for _ in range(3)
-        ]
-        await asyncio.sleep(3)
-        for task in tasks:
-            task.cancel()
-    counts = [len(times) for times in sent]
-    assert sum(counts) > 45
-    assert max(counts) <= min(counts) + 1
-
-
-async def test_a_wall_clock_that_went_back(wall: SimpleNamespace, path: Path) -> None:
-    """A state from the future makes nobody wait longer than a window, nor forget what was spent."""
-    sent: list[float] = []
-    first = SQLiteRateLimiter(path, [RateLimit(2, 60)])
-    await send(first, sent)
-    await send(first, sent)
-    wall.epoch -= 1e6
-    again = SQLiteRateLimiter(path, [RateLimit(2, 60)])
-    for _ in range(3):
-        await send(again, sent)
-    await send(first, sent)
-    assert sent[2] - sent[1] == pytest.approx(30, abs=0.5)
-    assert all(60 <= later - earlier < 61.5 for earlier, later in zip(sent, sent[2:], strict=False))
-
-
-async def test_an_abandoned_request_counts(wall: SimpleNamespace, path: Path) -> None:
-    """What a killed process has sent counts until its lease is over, and one window more."""
-    sent: list[float] = []
-    await SQLiteRateLimiter(path, [RateLimit(1, 5)]).slot().__aenter__()
-    await send(SQLiteRateLimiter(path, [RateLimit(1, 5)]), sent)
-    assert sent[0] == pytest.approx(65, abs=0.1)
-
-
-async def test_cancelled_waiters_leave_nothing(wall: SimpleNamespace, path: Path) -> None:
-    """The ticket stays while another request of the process can use it, and goes with the last."""
-    limiter = SQLiteRateLimiter(path, [RateLimit(1, 100)])
-    sent: list[float] = []
-    await send(limiter, sent)
-    tasks = [asyncio.create_task(send(limiter, sent)) for _ in range(2)]
-    await asyncio.sleep(1)
-    tasks[0].cancel()
-    await asyncio.sleep(1)
-    assert len(stored(path).tickets) == 1
-    tasks[1].cancel()
-    await asyncio.wait(tasks)
-    assert stored(path).tickets == []
-    assert stored(path).flights == {}
-    assert sent == [0.0]
 
 
 @pytest.mark.realtime

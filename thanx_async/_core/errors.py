@@ -5,6 +5,12 @@ Users import all errors from `thanx_async.errors`, which shows the class tree.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from thanx_async._core.escaping import printable
+
+E = TypeVar("E", bound=BaseException)
+
 
 class ThanxError(Exception):
     """The base class of all errors.
@@ -15,6 +21,9 @@ class ThanxError(Exception):
 
     in_doubt: bool = False
     idempotency_key: str | None = None
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -182,6 +191,18 @@ class LedgerError(ThanxError):
     """
 
 
+class LeaseError(LedgerError):
+    """Another process works on the run: it holds the lease, or has taken the run over."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger's database does not answer. Try again later."""
+
+
+class IdReusedError(LedgerError):
+    """The id was put into the outbox before, with another guest. Nothing was put under it."""
+
+
 class InputChangedError(LedgerError):
     """The input differs from the recorded input of the run. Nothing was sent.
 
@@ -202,6 +223,15 @@ class WebhookError(ThanxError):
 
 class SignatureError(WebhookError):
     """The signature is missing, malformed or wrong: the request does not come from Thanx."""
+
+
+def without_frames(error: E) -> E:
+    """The error without the frames of its whole chain, whose local variables hold secrets and guests."""
+    found: list[BaseException] = [error]
+    for one in found:
+        one.__traceback__ = None
+        found += [next_ for next_ in (one.__cause__, one.__context__) if next_ and next_ not in found]
+    return error
 
 
 for _kind in [kind for kind in vars().values() if isinstance(kind, type)]:

@@ -7,13 +7,13 @@ the rate limits allow a request as well. Until then the batch grows, and callers
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from contextvars import Context
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
-from thanx_async._batches import SERVICE_RUNS, Positions
+from thanx_async._batches import Positions
 from thanx_async._core.errors import BadRequestError, LedgerError, ThanxError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
@@ -23,6 +23,7 @@ from thanx_async.batching._outcomes import Outcome, RememberedGuests
 from thanx_async.batching._report import BatchInDoubt, CloseReport
 from thanx_async.batching._rules import as_thanx_error, min_interval
 from thanx_async.batching._sender import BatchSender
+from thanx_async.batching._service_runs import ServiceRuns
 from thanx_async.batching._waiting_room import (
     Guest,
     Reply,
@@ -33,7 +34,10 @@ from thanx_async.batching._waiting_room import (
 )
 from thanx_async.jobs import JobHandle
 
-_log = logging.getLogger("thanx_async.batching")
+if TYPE_CHECKING:
+    from thanx_async.batching._recorder import Recorder
+
+_log = get_logger("thanx_async.batching")
 
 _LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
 _RECHECK = 0.25
@@ -47,6 +51,7 @@ class Collector:
 
     Args:
         sender: sends the batches.
+        recorder: records them, as the sender does; None without a ledger.
         size: identifiers in a batch, at most.
         linger: seconds for which the first guest of a batch waits for others.
         max_waiting: guests admitted at once; further callers wait for a place.
@@ -54,7 +59,14 @@ class Collector:
     """
 
     def __init__(
-        self, sender: BatchSender, *, size: int, linger: float, max_waiting: int, follow_outcomes: bool
+        self,
+        sender: BatchSender,
+        recorder: Recorder | None,
+        *,
+        size: int,
+        linger: float,
+        max_waiting: int,
+        follow_outcomes: bool,
     ) -> None:
         self._outcomes = RememberedGuests(max_waiting)
         self._closing = False
@@ -67,15 +79,13 @@ class Collector:
         self._waiting = WaitingRoom(
             max_waiting, sender.note_caller, thresholds=marks, on_threshold=self._change.set
         )
-        self._run_id: str | None = None
-        self._opened_runs: list[str] = []
         self._next_number = 0
         self._next_position = 0
         self._last_cut = float("-inf")
         self._in_flight: dict[Batch, list[Guest]] = {}
         self._unsent: list[str] = []
         self._in_doubt: list[BatchInDoubt] = []
-        recorder = sender.recorder
+        self._runs = ServiceRuns(recorder)
         self._follower = OutcomeFollower() if follow_outcomes else None
         self._doubts = None if recorder is None else DoubtSettler(sender, recorder, self._follower)
         # Otherwise each batch would belong to the trace of whoever has opened the batcher.
@@ -153,29 +163,14 @@ class Collector:
         try:
             await self._collect()
         finally:
-            await self._close_runs()
+            await self._runs.close()
 
     async def _begin_run(self) -> None:
         """Open a run to record batches under. A new run replaces one that another process took over."""
-        run_id = f"{SERVICE_RUNS}{uuid4().hex}"
         try:
-            if self._sender.recorder is not None:
-                await self._sender.recorder.open(run_id)
+            await self._runs.begin()
         except ThanxError as error:
             self._answer(self._waiting.take(), error)
-        else:
-            self._run_id = run_id
-            self._opened_runs.append(run_id)
-
-    async def _close_runs(self) -> None:
-        """Release all runs, including replaced ones, so that their batches in doubt can be recovered."""
-        self._run_id = None
-        for run_id in self._opened_runs:
-            try:
-                if self._sender.recorder is not None:
-                    await self._sender.recorder.close(run_id)
-            except ThanxError as error:
-                _log.warning("run %s could not be given back to the ledger: %s", run_id, error)
 
     async def _collect(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -188,10 +183,10 @@ class Collector:
                     continue
                 if wait is None or wait > 0:
                     await changed(self._change, wait)
-                elif self._run_id is None:
+                elif self._runs.current is None:
                     await self._begin_run()
                 else:
-                    self._cut(group, self._run_id)
+                    self._cut(group, self._runs.current)
 
     def _abandon_all(self, _: asyncio.Task[None]) -> None:
         """Answer every caller once the worker has ended, for whatever reason."""
@@ -297,8 +292,8 @@ class Collector:
             raise
         except Exception as failure:  # noqa: BLE001 - any error is the reply to these callers
             error = as_thanx_error(failure, batch)
-            if isinstance(failure, LedgerError) and self._run_id == batch.run_id:
-                self._run_id = None
+            if isinstance(failure, LedgerError):
+                self._runs.lost(batch.run_id)
         finally:
             del self._in_flight[batch]
             self._change.set()

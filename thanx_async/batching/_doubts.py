@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from time import time
 from typing import TYPE_CHECKING
 
 from thanx_async._core.errors import IdempotencyConflictError, ThanxError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._follower import OutcomeFollower
@@ -19,7 +19,7 @@ from thanx_async.batching._waiting_room import Pending, Reply, closed_error, tel
 if TYPE_CHECKING:
     from thanx_async.batching._recorder import Recorder
 
-_log = logging.getLogger("thanx_async.batching")
+_log = get_logger("thanx_async.batching")
 
 _FIRST_WAIT = 5.0
 _MAX_WAIT = 60.0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from thanx_async._core.errors import ThanxError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import is_being_cancelled
 from thanx_async.jobs import JobHandle
 
-_log = logging.getLogger("thanx_async.batching")
+_log = get_logger("thanx_async.batching")
 
 _DELAY = 15.0
 """Seconds before the first look. By then most jobs have ended, and a caller may have seen the end already."""

@@ -13,6 +13,7 @@ from thanx_async._core.errors import (
     ConnectionFailedError,
     RequestTimeoutError,
     ThanxError,
+    without_frames,
 )
 from thanx_async.http import _wire as wire
 
@@ -50,6 +51,18 @@ def once() -> aiohttp.ClientMiddlewareType:
     return middleware
 
 
+async def keeps_token(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A middleware that sends nothing with other credentials than Thanx's.
+
+    aiohttp before 3.13 replaces the header by what a netrc file has for the host.
+    """
+    if not request.headers.get("Authorization", "").startswith("Bearer "):
+        raise ValueError("the session has replaced AUTHORIZATION")
+    return await handler(request)
+
+
 async def read(response: aiohttp.ClientResponse, mask: Callable[[bytes], bytes]) -> wire.Answer:
     """The whole answer.
 
@@ -81,7 +94,7 @@ async def _receive(response: aiohttp.ClientResponse, received: bytearray) -> Exc
     """
     try:
         async for chunk in response.content.iter_any():
-            received += chunk
+            received += chunk[: _LARGEST + 1 - len(received)]
             if len(received) > _LARGEST:
                 return _TooLarge()
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
@@ -91,15 +104,6 @@ async def _receive(response: aiohttp.ClientResponse, received: bytearray) -> Exc
 
 class _TooLarge(Exception):  # noqa: N818 - never raised
     """An answer has too many bytes."""
-
-
-def without_frames(error: Exception) -> Exception:
-    """The error without the frames of its whole chain, whose local variables hold the token and guests."""
-    found: BaseException | None = error
-    while found is not None:
-        found.__traceback__ = None
-        found = found.__cause__ or found.__context__
-    return error
 
 
 class Upload(io.BytesIO):

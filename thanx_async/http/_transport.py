@@ -18,10 +18,11 @@ from thanx_async._core.errors import (
     RequestTimeoutError,
     ThanxError,
     TransportError,
+    without_frames,
 )
 from thanx_async._core.tasks import foreign_cancellation, is_being_cancelled
 from thanx_async.http import _wire as wire
-from thanx_async.http._aiohttp import SURELY_UNSENT, Upload, error_of, read, without_frames
+from thanx_async.http._aiohttp import SURELY_UNSENT, Upload, error_of, read
 from thanx_async.http._delivery import Delivery, Sending
 from thanx_async.http._session import HomeSession
 from thanx_async.http._settings import unpicklable
@@ -137,7 +138,7 @@ class Transport:
         self._base_url = base_url
         self._headers = headers
         self._token = headers["Authorization"].removeprefix("Bearer ")
-        self.session = HomeSession(base_url, session)
+        self.session: HomeSession = HomeSession(base_url, session)
         self._timeout = timeout
         self._retry = retry
         self._limiter = limiter

@@ -17,6 +17,7 @@ from thanx_async._core.errors import (
     InvalidResponseError,
     UnprocessableError,
 )
+from thanx_async._core.escaping import printable
 from thanx_async._decoding import MISFITS, enveloped, masked
 from thanx_async.models import IssuanceJob
 from thanx_async.retry import meaning_of
@@ -239,7 +240,7 @@ def decode_job(payload: object) -> IssuanceJob:
         case _:
             count = None
     is_counted = isinstance(count, int | float) and not isinstance(count, bool)
-    return attrs.evolve(job, is_counted=is_counted)
+    return attrs.evolve(job, state=printable(job.state), is_counted=is_counted)
 
 
 def decoder_of_job(job_id: str) -> Callable[[object], IssuanceJob]:

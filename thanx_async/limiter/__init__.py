@@ -10,11 +10,21 @@ from thanx_async._core.lazy import lazily
 from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit, in_flight, least_duration
 from thanx_async.limiter._memory import LocalRateLimiter
 from thanx_async.limiter._protocol import Lane, LimiterStatus, RateLimiter, Slot, WindowStatus
+from thanx_async.limiter._store import StoreAwayError
 
 if TYPE_CHECKING:
+    from thanx_async.limiter._postgres import LIMITER_TABLES as LIMITER_TABLES
+    from thanx_async.limiter._postgres import PostgresRateLimiter as PostgresRateLimiter
+    from thanx_async.limiter._redis import RedisRateLimiter as RedisRateLimiter
     from thanx_async.limiter._sqlite import SQLiteRateLimiter
 else:
-    __getattr__ = lazily(__name__, {"SQLiteRateLimiter": "_sqlite"})  # imports sqlite3 on first use only
+    _LAZY = {  # on first use only: sqlite3, asyncpg and redis
+        "LIMITER_TABLES": "_postgres",
+        "PostgresRateLimiter": "_postgres",
+        "RedisRateLimiter": "_redis",
+        "SQLiteRateLimiter": "_sqlite",
+    }
+    __getattr__ = lazily(__name__, _LAZY)
 
 __all__ = [
     "THANX_RATE_LIMITS",
@@ -25,6 +35,7 @@ __all__ = [
     "RateLimiter",
     "SQLiteRateLimiter",
     "Slot",
+    "StoreAwayError",
     "WindowStatus",
     "in_flight",
     "least_duration",

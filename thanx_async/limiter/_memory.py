@@ -18,6 +18,8 @@ T = TypeVar("T")
 class MemoryStore:
     """A `Store` in memory, guarded by a lock."""
 
+    is_remote = False
+
     def __init__(self) -> None:
         self.state = LimiterState()
         self._clock = Clock()

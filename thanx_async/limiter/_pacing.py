@@ -66,7 +66,7 @@ class Pacing:
     def __init__(
         self, limits: Sequence[RateLimit], *, strict: bool, draw: Callable[[], float] = random.random
     ) -> None:
-        self.limits = checked_limits(limits)
+        self.limits: tuple[RateLimit, ...] = checked_limits(limits)
         checks.flags(strict=strict)
         self._adaptive = not strict
         self._draw = draw
@@ -134,11 +134,11 @@ class Pacing:
         mine.wake = due
         return Admission(None, due, reason)
 
-    def withdraw(self, state: LimiterState, owner: str, booking: Booking | None) -> None:
-        """Remove the owner's ticket, and a booking that was not used."""
+    def withdraw(self, state: LimiterState, owner: str | None, booking: Booking | None) -> None:
+        """Remove the owner's ticket, and a booking that was not used, if they are there."""
         state.tickets = [ticket for ticket in state.tickets if ticket.owner != owner]
-        if booking:
-            state.flights.pop(booking.token, None)
+        if booking and state.flights.get(booking.token) == booking:  # its token may be another's by now
+            del state.flights[booking.token]
 
     def settle(
         self,

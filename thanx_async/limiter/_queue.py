@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -16,16 +15,18 @@ from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 from thanx_async._core import checks
-from thanx_async._core.errors import ConfigurationError, TransportError
+from thanx_async._core.errors import TransportError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import RESOLUTION, changed
 from thanx_async.limiter._limits import RateLimit
 from thanx_async.limiter._pacing import Admission, Pacing, polls_turn
 from thanx_async.limiter._protocol import Lane, LimiterStatus, Slot, WindowStatus
 from thanx_async.limiter._refusal import LimiterAnswer
 from thanx_async.limiter._state import Booking, LimiterState
-from thanx_async.limiter._store import Store
+from thanx_async.limiter._steady import SteadyStore
+from thanx_async.limiter._store import Store, StoreAwayError
 
-_log = logging.getLogger("thanx_async.limiter")
+_log = get_logger("thanx_async.limiter")
 
 _LONG_WAIT = 5.0
 _LONGEST_SHOWN = 1e9
@@ -41,12 +42,12 @@ class LoopQueues:
     def __init__(self, pacing: Pacing, store: Store) -> None:
         self.pacing = pacing
         self.store = store
+        self.steady = SteadyStore(store)
         self._lock = threading.Lock()
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, SlotQueue] = WeakKeyDictionary()
         self._round_trips: deque[float] = deque(maxlen=100)
         self._waiting_since: float | None = None
         self._announced = False
-        self._store_failed = False
 
     def here(self) -> SlotQueue:
         """The queue of the running event loop."""
@@ -70,7 +71,7 @@ class LoopQueues:
 
     async def refresh(self) -> None:
         """Read the state from the store."""
-        await self.store.transact(lambda _state, _now: None)
+        await self.steady.transact(lambda _state, _now: None)
 
     def status(self) -> LimiterStatus:
         """The current state, as far as this process has seen it."""
@@ -78,7 +79,9 @@ class LoopQueues:
 
     def _status(self, state: LimiterState, now: float) -> LimiterStatus:
         decision = self.pacing.decide(state, now)
-        held = max(0.0, decision.due - now)
+        held, reason = max(0.0, decision.due - now), decision.reason
+        if outage := self.steady.outage:
+            held, reason = max(held, outage.retry - now, RESOLUTION), outage.reason
         away_since = state.refusal.away_since
         used = ((limit, self.pacing.used(state, limit, now)) for limit in self.pacing.limits)
         with self._lock:
@@ -88,21 +91,12 @@ class LoopQueues:
             windows=tuple(WindowStatus(limit, count, limit.requests - count) for limit, count in used),
             held_for=held,
             held_until=_wall_time(held) if held else None,
-            reason=decision.reason if held else None,
+            reason=reason if held else None,
             refused=state.refusal.count,
             waiting=waiting,
             latency=round_trips[int(0.9 * (len(round_trips) - 1))] if round_trips else None,
             no_answer_for=None if away_since is None else max(0.0, now - away_since),
         )
-
-    async def record(self, change: Callable[[LimiterState, float], None]) -> None:
-        """Change the state. If the store fails, a warning is logged once."""
-        try:
-            await self.store.transact(change)
-        except ConfigurationError as error:
-            if not self._store_failed:
-                self._store_failed = True
-                _log.warning("a request could not be recorded, and counts as late as possible: %s", error)
 
     def answered(self, seconds: float) -> None:
         """Remember the duration of a round trip, in seconds."""
@@ -119,7 +113,9 @@ class LoopQueues:
         self._waiting_since = None
 
     def waits(self, wait: float, reason: str) -> None:
-        """Note that a request waits. A long wait is logged once."""
+        """Note that a request waits. A long wait is logged once, and an outage of the store elsewhere."""
+        if self.steady.outage:
+            return
         now = self.store.now()
         with self._lock:
             since = self._waiting_since = now if self._waiting_since is None else self._waiting_since
@@ -142,6 +138,7 @@ class SlotQueue:
         self._pacing = queues.pacing
         self._store = queues.store
         self._name = uuid4().hex
+        self._unsure: Booking | None = None
         self._queues: dict[Lane, OrderedDict[QueuedSlot, asyncio.Event]] = {
             lane: OrderedDict() for lane in Lane
         }
@@ -193,7 +190,7 @@ class SlotQueue:
         if answer is not None:
             self._shared.answered(answer.time - booking.sent)
         try:
-            await self._shared.record(
+            await self._shared.steady.record(
                 lambda state, now: self._pacing.settle(state, booking, now, answer, failed=failed)
             )
         finally:
@@ -210,22 +207,35 @@ class SlotQueue:
         admissions: list[Admission] = []
 
         def ask(state: LimiterState, now: float) -> Admission:
+            self._pacing.withdraw(state, None, self._unsure)
             admissions.append(self._pacing.admit(state, self._owner, now, polls=polls, others=others))
             return admissions[-1]
 
         try:
-            admission = await self._store.transact(ask)
+            admission = await self._shared.steady.transact(ask)
         except asyncio.CancelledError:
             if admissions and admissions[-1].booking:
                 await self._leave(admissions[-1].booking)
             raise
+        except StoreAwayError:
+            if admissions:
+                self._unsure = admissions[-1].booking
+            outage = self._shared.steady.outage
+            return Admission(None, *(outage.retry, outage.reason) if outage else (self._store.now(), ""))
+        self._unsure = None
         if admission.booking:
             self._shared.admitted()
         return admission
 
     async def _leave(self, booking: Booking | None) -> None:
         """Give back this queue's ticket, and an unused booking."""
-        await self._shared.record(lambda state, _: self._pacing.withdraw(state, self._owner, booking))
+        unsure, self._unsure = self._unsure, None
+
+        def leave(state: LimiterState, _: float) -> None:
+            self._pacing.withdraw(state, self._owner, booking)
+            self._pacing.withdraw(state, None, unsure)
+
+        await self._shared.steady.record(leave)
         self._shared.wake_others(self)
 
     def _first(self) -> QueuedSlot | None:

@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from cattrs.preconf.orjson import make_converter
-
 from thanx_async._core import checks, sqlite
 from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.escaping import printable
 from thanx_async._core.sqlite import Format, Problem, Trouble, connect, explained, transaction
 from thanx_async._core.tasks import to_its_end
 from thanx_async._core.worker import Worker
@@ -24,6 +23,7 @@ from thanx_async.limiter._protocol import LimiterStatus
 from thanx_async.limiter._queue import QueuedLimiter
 from thanx_async.limiter._state import LimiterState
 from thanx_async.limiter._store import Clock
+from thanx_async.limiter._stored import dump_state, load_state
 
 T = TypeVar("T")
 
@@ -41,8 +41,10 @@ class SQLiteStore:
     The first transaction opens the file. The garbage collection of the store closes it.
     """
 
+    is_remote = False
+
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path: Path = path
         self.state = LimiterState()
         self._clock = Clock(lambda: wall_clock())
         self._lock = threading.Lock()
@@ -125,22 +127,6 @@ class SQLiteStore:
         )
 
 
-_converter = make_converter(detailed_validation=False)
-
-
-def dump_state(state: LimiterState) -> bytes:
-    """Serialize the state."""
-    return bytes(_converter.dumps(state))
-
-
-def load_state(data: bytes) -> LimiterState:
-    """The state from its serialized form. Invalid data raises one of various exceptions."""
-    state = _converter.loads(data, LimiterState)
-    if not state.is_sound():
-        raise ValueError
-    return state
-
-
 _MIGRATIONS = (
     f"""
     CREATE TABLE limiter (state BLOB NOT NULL);
@@ -175,11 +161,11 @@ class SQLiteRateLimiter(QueuedLimiter):
         *,
         strict: bool = True,
     ) -> None:
-        self.path = checks.path("path", path).absolute()
+        self.path: Path = checks.path("path", path).absolute()
         super().__init__(Pacing(limits, strict=strict), SQLiteStore(self.path))
 
     def __repr__(self) -> str:
-        return f"<SQLiteRateLimiter {self.path}: {self.status()}>"
+        return f"<SQLiteRateLimiter {printable(str(self.path))}: {self.status()}>"
 
     async def refresh(self) -> LimiterStatus:
         """Read the file, and return the state of all processes."""

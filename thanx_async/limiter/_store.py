@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
+from thanx_async._core.errors import ConfigurationError
 from thanx_async.limiter._state import LimiterState
 
 T = TypeVar("T")
@@ -16,8 +17,21 @@ T = TypeVar("T")
 _SAME_CLOCK = 5.0
 
 
+class StoreAwayError(ConfigurationError):
+    """The server of a limiter does not answer now. Requests wait until it does; ``store`` names it."""
+
+    def __init__(self, message: str, *, store: str) -> None:
+        super().__init__(message)
+        self.store = store
+
+
 class Store(Protocol):
     """The state and the clock that the queues of a limiter share. A backend such as Redis is a `Store`."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a server holds the state, which may be away: a cancelled transaction ends at once, and its
+        state may have been saved or not."""
 
     @property
     def state(self) -> LimiterState:
@@ -33,7 +47,11 @@ class Store(Protocol):
         """Load, change and save the state in one transaction. ``change`` gets the state and the time.
 
         If another process makes saving fail, ``change`` may be called again with a newer state. A
-        cancellation is raised only after the transaction has ended.
+        cancellation is raised only after the transaction has ended, unless the store is remote.
+
+        Raises:
+            StoreAwayError: the server that holds the state does not answer. The state may have been saved.
+            ConfigurationError: the store cannot be used.
         """
 
 
