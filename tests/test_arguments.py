@@ -1,5 +1,5 @@
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -154,7 +154,27 @@ async def async_hook(record: object) -> None:
     raise AssertionError
 
 
-@pytest.mark.parametrize("hook", [async_hook, AsyncHook(), partial(async_hook, None)])
+class AsyncMethod:
+    async def hook(self, record: object) -> None:
+        raise AssertionError
+
+
+async def generating_hook(record: object) -> AsyncIterator[object]:
+    yield record
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        async_hook,
+        AsyncHook(),
+        AsyncMethod().hook,
+        generating_hook,
+        partial(async_hook, None),
+        partial(partial(AsyncHook()), None),
+        partial(AsyncMethod().hook, None),
+    ],
+)
 def test_callbacks_that_nobody_would_await_are_refused(hook: Callable[..., object]) -> None:
     """An async function in place of a plain one would be called and never run."""
     with pytest.raises(ConfigurationError, match="hook must be a plain function"):

@@ -1,9 +1,26 @@
+import asyncio
 import logging
+import pickle
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 import pytest
 
-from tests.helpers import BAD, LOST, MERCHANT, TARGET, UNAUTHORIZED, guests
-from thanx_async import AsyncBatcher, BatchError, ConnectionFailedError, RetryPolicy, ThanxClient
+from tests.helpers import BAD, LOST, MERCHANT, ONCE, TARGET, UNAUTHORIZED, guests
+from thanx_async import (
+    AsyncBatcher,
+    BatchError,
+    ConnectionFailedError,
+    InvalidResponseError,
+    Lane,
+    LocalRateLimiter,
+    RetryPolicy,
+    ServerError,
+    Slot,
+    ThanxClient,
+    ThanxError,
+)
 from thanx_async.emulator import Emulator, ScriptedAnswer
 from thanx_async.instrumentation import (
     BatchEvent,
@@ -54,6 +71,62 @@ async def test_a_refusal_and_a_lost_answer(emulator: Emulator) -> None:
     ]
 
 
+async def test_what_an_answer_says_about_itself(emulator: Emulator) -> None:
+    """The id of Thanx's answer, the wait that it asks for and the URL are in the record and on errors."""
+    records: list[Record] = []
+    headers = {"X-Request-Id": "req-1", "Retry-After": "7"}
+    emulator.script(
+        ScriptedAnswer(503, headers=headers),
+        ScriptedAnswer(200, b"<html>", headers=headers),
+        ScriptedAnswer(429, headers={"Retry-After": "2"}),
+    )
+    async with ThanxClient("c", "t", base_url=emulator.url, retry=ONCE, hook=records.append) as client:
+        for kind in (ServerError, InvalidResponseError):
+            with pytest.raises(ThanxError) as caught:
+                await client.get_campaign("camp1")
+            assert isinstance(caught.value, kind)
+            assert (caught.value.request_id, caught.value.retry_after) == ("req-1", 7)
+            copied = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - made here
+            assert (copied.request_id, copied.retry_after) == ("req-1", 7)
+        await client.list_merchants()
+    requests = [record for record in records if isinstance(record, RequestRecord)]
+    assert [(row.request_id, row.retry_after) for row in requests] == [
+        ("req-1", 7),
+        ("req-1", 7),
+        (None, 2),
+        (None, None),
+    ]
+    assert [row.resend_count for row in requests] == [0, 0, 0, 1]
+    assert requests[0].url == f"{emulator.url}/partner/campaigns/camp1"
+    assert (requests[0].endpoint, requests[0].method) == ("/partner/campaigns/{id}", "GET")
+
+
+@pytest.mark.parametrize("error", [ValueError("oops"), KeyError("oops"), asyncio.CancelledError()])
+async def test_foreign_errors_have_their_own_name(emulator: Emulator, error: BaseException) -> None:
+    """What a limiter of the user's raises is told by the name of its class, with the status that came."""
+    records: list[Record] = []
+
+    class Failing(LocalRateLimiter):
+        @asynccontextmanager
+        async def slot(self, lane: Lane = Lane.ISSUE) -> AsyncIterator[Slot]:
+            async with super().slot(lane) as slot:
+                yield _Failing(slot)
+
+    class _Failing:
+        def __init__(self, slot: Slot) -> None:
+            self._slot = slot
+
+        def answered(self, status: int, headers: Mapping[str, str]) -> None:
+            self._slot.answered(status, headers)
+            raise error
+
+    async with ThanxClient("c", "t", base_url=emulator.url, limiter=Failing(), hook=records.append) as client:
+        with pytest.raises((type(error), ThanxError)):
+            await client.issue_rewards(**TARGET, identifiers=guests(1))
+    (request,) = [record for record in records if isinstance(record, RequestRecord)]
+    assert (request.error, request.status) == (type(error).__name__, 202)
+
+
 async def test_a_broken_hook_harms_nothing(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     """What a hook raises is logged, and the request goes on."""
 
@@ -64,6 +137,78 @@ async def test_a_broken_hook_harms_nothing(emulator: Emulator, caplog: pytest.Lo
         handle = await client.issue_rewards(**TARGET, identifiers=guests(1))
     assert handle.total == 1
     assert "the hook failed on a RequestRecord" in caplog.text
+
+
+async def hook_body() -> None:
+    raise AssertionError
+
+
+async def test_a_hook_that_returns_an_awaitable_is_told(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What nobody would await is said in the log, and nothing else goes wrong."""
+    ran: list[object] = []
+
+    def hook(record: object) -> Coroutine[object, object, None]:
+        ran.append(record)
+        return hook_body()
+
+    async with ThanxClient("c", "t", base_url=emulator.url, hook=hook) as client:  # type: ignore[arg-type]  # wrong on purpose
+        batcher = AsyncBatcher(client, **TARGET, on_progress=hook)  # type: ignore[arg-type]  # likewise
+        run = await batcher.issue(guests(3))
+    assert ran
+    assert run.total == 3
+    for name in ("hook", "on_progress"):
+        assert f"{name} must be a plain function: it returned an awaitable" in caplog.text
+
+
+async def test_a_hook_that_fails_to_note_callers(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a hook raises about a caller is logged, and the guest is sent."""
+
+    class Broken:
+        def __call__(self, record: Record) -> None:
+            records.append(record)
+
+        def caller(self) -> object:
+            raise ValueError("oops")
+
+    records: list[Record] = []
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, hook=Broken()) as client,
+        AsyncBatcher(client, **TARGET) as batcher,
+    ):
+        assert (await batcher.add("a@example.com")).total == 1
+    assert [record.callers for record in records if isinstance(record, BatchEvent)] == [(), ()]
+    assert "the hook failed to note a caller" in caplog.text
+
+
+async def test_callers_are_noted(emulator: Emulator) -> None:
+    """A hook that notes callers gets those of each batch, by their context, and no others."""
+    caller: ContextVar[str | None] = ContextVar("caller", default=None)
+
+    class Noting:
+        def __call__(self, record: Record) -> None:
+            records.append(record)
+
+        def caller(self) -> str | None:
+            return caller.get()
+
+    async def handle(name: str | None, guest: str) -> None:
+        caller.set(name)
+        await batcher.add(guest)
+
+    records: list[Record] = []
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, hook=Noting()) as client,
+        AsyncBatcher(client, **TARGET) as batcher,
+    ):
+        names = [("x", "a@example.com"), ("y", "a@example.com"), (None, "b@example.com")]
+        await asyncio.gather(*(handle(*pair) for pair in names))
+        await asyncio.create_task(handle("z", "c@example.com"))
+    sending = [record for record in records if isinstance(record, BatchEvent) and record.fate == "sending"]
+    assert [record.callers for record in sending] == [("x", "y"), ("z",)]
 
 
 async def test_the_log_names_nobody(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:

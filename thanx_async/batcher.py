@@ -88,9 +88,10 @@ class AsyncBatcher:
         max_waiting: guests who can wait in `add` to be sent. Further callers wait for a place, in order.
         on_progress: called with the run after each change.
         follow_outcomes: wait in the background for the jobs of `add`, until the batcher is closed, so that
-            the client's hook and log also tell how many guests failed if nobody asks for an outcome. A job
-            is first looked at 15 s after it was accepted: most jobs then cost one poll. Each one that a
-            caller waits for costs none. At most 1,000 jobs are followed at once, each for an hour.
+            the client's hook and log tell how many guests failed even if nobody asks for an outcome. A job
+            costs about one poll, 15 s after it was accepted, and none if a caller has seen its end by then.
+            Polls spend the same rate limits, so a busy service sends fewer and larger batches. At most 1,000
+            jobs are followed at once, each for an hour.
 
     Raises:
         ConfigurationError: an argument is unusable; the message tells which one, and why.

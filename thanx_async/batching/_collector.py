@@ -224,8 +224,7 @@ class Collector:
         group.create_task(self._process(batch, guests, group))
 
     def _new_batch(self, run_id: str, first: int, guests: list[Guest]) -> Batch:
-        values = [guest.value for guest in guests]
-        chunk = Chunk(self._next_number, Positions(first, len(values)), values)
+        chunk = Chunk(self._next_number, Positions(first, len(guests)), [guest.value for guest in guests])
         callers = tuple(caller for guest in guests for caller in guest.noted)
         batch = Batch(chunk, run_id, since=guests[0].since, on_send=self._change.set, callers=callers)
         self._next_number += 1
@@ -262,14 +261,14 @@ class Collector:
         else:
             self._keep(batch, guests, reply, group)
             await tell_in_slices(guests, reply)
+            if self._follower is not None and not isinstance(reply, ThanxError):
+                self._follower.follow(reply, group)
 
     def _keep(self, batch: Batch, guests: list[Guest], reply: Reply, group: asyncio.TaskGroup) -> None:
-        """Follow an accepted job; keep an error for `outcome`, and a batch in doubt to be settled later."""
+        """Keep an error for `outcome`, and a batch in doubt to be settled later."""
         if not isinstance(reply, ThanxError):
             if self._doubts is not None:
                 self._doubts.thanx_answers()
-            if self._follower is not None:
-                self._follower.follow(reply, group)
         elif self._doubts is not None and batch.is_in_doubt and not self._closing:
             values = [guest.value for guest in guests]
             self._outcomes.remember(self._doubts.take(batch, values, reply, group), values)

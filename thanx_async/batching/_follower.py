@@ -6,6 +6,7 @@ import asyncio
 
 from thanx_async._core.errors import ThanxError
 from thanx_async._core.escaping import get_logger
+from thanx_async._core.tasks import is_being_cancelled
 from thanx_async.jobs import JobHandle
 
 _log = get_logger("thanx_async.batching")
@@ -30,8 +31,8 @@ class OutcomeFollower:
 
     def follow(self, handle: JobHandle, group: asyncio.TaskGroup) -> None:
         """Wait for the job in a task of the group, unless too many are followed."""
-        if self._closing:
-            return
+        if self._closing or is_being_cancelled():
+            return  # a group that is being cancelled takes no tasks
         if len(self._tasks) >= _MAX_JOBS:
             self._skip()
             return
