@@ -4,8 +4,8 @@ import gc
 import pickle
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from inspect import signature
 from contextlib import asynccontextmanager
+from inspect import signature
 from itertools import chain, repeat
 from pathlib import Path
 from unittest.mock import Mock
