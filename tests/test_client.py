@@ -5,6 +5,7 @@ import pickle
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from inspect import signature
 from itertools import chain, repeat
 from pathlib import Path
 from unittest.mock import Mock
@@ -159,10 +160,11 @@ async def test_a_reward_is_issued(emulator: Emulator, client: ThanxClient) -> No
 
 
 class MockedResponse(aiohttp.ClientResponse):
-    """aioresponses makes responses without the argument that aiohttp 3.14 asks for."""
+    """aioresponses makes responses without an argument that aiohttp asks for from 3.14 on."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        kwargs.setdefault("stream_writer", Mock(output_size=0))
+        if "stream_writer" in signature(aiohttp.ClientResponse).parameters:
+            kwargs.setdefault("stream_writer", Mock(output_size=0))
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # aioresponses' arguments
 
 

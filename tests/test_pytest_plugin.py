@@ -111,6 +111,80 @@ def test_under_the_plugin_of_anyio(tmp_path: Path, options: list[str]) -> None:
     assert "2 passed, 1 skipped" in done.stdout
 
 
+@pytest.mark.parametrize("plugins", [[], ["-p", "asyncio"], ["-p", "anyio"]])
+def test_marked_for_anyio_in_auto_mode(tmp_path: Path, plugins: list[str]) -> None:
+    """pytest-asyncio then runs the test, and so it must run the fixtures, whichever plugin comes first."""
+    done = project(tmp_path, MARKED.format(mark="anyio"), *plugins, "-o", "asyncio_mode=auto")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^[12] passed", done.stdout, re.MULTILINE)
+
+
+SHARED = """
+import pytest
+import pytest_asyncio
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def handle(thanx_client):
+    return await thanx_client.issue_rewards(
+        campaign_id="camp_abc123",
+        merchant_id="k2lye10h32l5wzo",
+        variant_id="var_treat1",
+        identifiers=["a@example.com"],
+    )
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_one(handle):
+    assert (await handle.wait(timeout=30)).success_count == 1
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_another(thanx_client, thanx_emulator):
+    assert thanx_emulator.reward_counts() == {"a@example.com": 1}
+    assert await thanx_client.get_scopes()
+"""
+
+
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_fixtures_for_a_session(tmp_path: Path, mode: str) -> None:
+    """By a setting, fixtures of a session can use them, and all tests share them."""
+    done = project(tmp_path, SHARED, "-o", "thanx_fixture_scope=session", "-o", f"asyncio_mode={mode}")
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+ANYIO_SHARED = """
+import pytest
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"
+
+@pytest.mark.anyio
+async def test_one(thanx_client):
+    assert await thanx_client.get_scopes()
+
+@pytest.mark.anyio
+async def test_another(thanx_client, thanx_emulator):
+    assert len(thanx_emulator.requests) == 1
+    assert await thanx_client.get_scopes()
+"""
+
+
+def test_fixtures_for_a_session_of_anyio(tmp_path: Path) -> None:
+    """The same under anyio's plugin, on a backend of the session."""
+    done = project(tmp_path, ANYIO_SHARED, "-o", "thanx_fixture_scope=session")
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+def test_an_unknown_scope(tmp_path: Path) -> None:
+    """The setting is named, with what it can be."""
+    done = project(tmp_path, SHARED, "-o", "thanx_fixture_scope=run")
+    assert done.returncode == 4
+    assert "thanx_fixture_scope must be one of function, class, module, package, session, not 'run'" in (
+        done.stdout + done.stderr
+    )
+
+
 def test_without_any_runner(tmp_path: Path) -> None:
     """The message says what is missing."""
     done = project(tmp_path, "def test_it(thanx_client):\n    pass\n", "-p", "no:asyncio")

@@ -5,15 +5,18 @@ file beside the package, so that starting pytest imports neither thanx_async nor
 use the fixtures start as fast as before, and coverage sees every line of thanx_async run.
 
 The fixtures work in asynchronous tests of pytest-asyncio (1.0 or newer), in both modes and with loops of any
-scope, and in tests of anyio's plugin on asyncio.
+scope, and in tests of anyio's plugin on asyncio. Each test gets its own, unless the setting
+``thanx_fixture_scope`` is ``class``, ``module``, ``package`` or ``session``; tests must then run on a loop of
+at least that scope.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial
+from inspect import isgeneratorfunction
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -24,8 +27,21 @@ if TYPE_CHECKING:
 _ASYNCIO = "thanx_async_asyncio_fixtures"
 _SCOPES = ("function", "class", "module", "package", "session")
 
+_Scope = Literal["session", "package", "module", "class", "function"]
 
-@pytest.fixture
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the setting for the scope of the fixtures."""
+    about = "how long thanx_emulator and thanx_client live: function, class, module, package or session"
+    parser.addini("thanx_fixture_scope", about, default="function")
+
+
+def _scope(fixture_name: str, config: pytest.Config) -> _Scope:  # noqa: ARG001 - pytest's names
+    scope: _Scope = config.getini("thanx_fixture_scope")
+    return scope
+
+
+@pytest.fixture(scope=_scope)
 def thanx_emulator(request: pytest.FixtureRequest) -> Emulator:
     """A running emulator without rate limits, whose jobs finish at once.
 
@@ -35,7 +51,7 @@ def thanx_emulator(request: pytest.FixtureRequest) -> Emulator:
     return emulator
 
 
-@pytest.fixture
+@pytest.fixture(scope=_scope)
 def thanx_client(request: pytest.FixtureRequest) -> ThanxClient:
     """An open client of ``thanx_emulator`` that does not pace its requests and retries almost at once."""
     client: ThanxClient = request.getfixturevalue(f"_thanx_client_{_runner(request)}")
@@ -44,19 +60,28 @@ def thanx_client(request: pytest.FixtureRequest) -> ThanxClient:
 
 def _runner(request: pytest.FixtureRequest) -> str:
     """The plugin that runs the test's event loop, with the loop's scope for pytest-asyncio."""
-    if "anyio_backend" in request.fixturenames:
+    has_asyncio = request.config.pluginmanager.hasplugin(_ASYNCIO)
+    marker = request.node.get_closest_marker("asyncio")
+    is_asyncio = has_asyncio and (marker is not None or _is_auto(request.config))
+    if "anyio_backend" in request.fixturenames and not is_asyncio:
         backend = request.getfixturevalue("anyio_backend")
         if "asyncio" not in (backend, backend[0]):
             pytest.skip("thanx_async runs on asyncio only")
         return "anyio"
-    if request.config.pluginmanager.hasplugin(_ASYNCIO):
-        marker = request.node.get_closest_marker("asyncio")
+    if has_asyncio:
         scope = marker.kwargs.get("loop_scope") if marker else None
-        return f"asyncio_{scope or request.config.getini('asyncio_default_test_loop_scope')}"
+        scope = scope or request.config.getini("asyncio_default_test_loop_scope")
+        return f"asyncio_{max(scope, request.scope, key=_SCOPES.index)}"
     raise pytest.UsageError(
         f"{request.fixturename} needs an asynchronous test: install pytest-asyncio, or mark the test with"
         " pytest.mark.anyio"
     )
+
+
+def _is_auto(config: pytest.Config) -> bool:
+    """Whether pytest-asyncio runs every asynchronous test, whatever its marks."""
+    mode: str = config.getoption("asyncio_mode") or config.getini("asyncio_mode")
+    return mode == "auto"
 
 
 def _new_emulator() -> Emulator:
@@ -91,8 +116,8 @@ def _fixtures(decorator: Callable[..., Callable[[object], object]], runner: str)
             yield opened
 
     return (
-        decorator(name=f"_thanx_emulator_{runner}")(emulator),
-        decorator(name=f"_thanx_client_{runner}")(client),
+        decorator(name=f"_thanx_emulator_{runner}", scope=_scope)(emulator),
+        decorator(name=f"_thanx_client_{runner}", scope=_scope)(client),
     )
 
 
@@ -101,6 +126,8 @@ _emulator_anyio, _client_anyio = _fixtures(pytest.fixture, "anyio")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register fixtures for pytest-asyncio, which needs fixtures of its own kind in strict mode."""
+    if (scope := config.getini("thanx_fixture_scope")) not in _SCOPES:
+        raise pytest.UsageError(f"thanx_fixture_scope must be one of {', '.join(_SCOPES)}, not {scope!r}")
     plugins = config.pluginmanager
     if not plugins.hasplugin("asyncio") or plugins.hasplugin(_ASYNCIO):
         return
@@ -112,3 +139,19 @@ def pytest_configure(config: pytest.Config) -> None:
         fixtures = _fixtures(decorator, f"asyncio_{scope}")
         vars(holder)[f"emulator_{scope}"], vars(holder)[f"client_{scope}"] = fixtures
     plugins.register(holder, _ASYNCIO)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Let pytest-asyncio set up the fixtures made for it, before anyio takes them.
+
+    Both take asynchronous fixtures of a test that is marked for both, in the order of their registration.
+    """
+    setup = getattr(request.config.pluginmanager.get_plugin("asyncio"), "pytest_fixture_setup", None)
+    if fixturedef.argname.startswith(("_thanx_emulator_asyncio", "_thanx_client_asyncio")) and (
+        isgeneratorfunction(setup)
+    ):
+        return (yield from setup(fixturedef, request))
+    return (yield)
