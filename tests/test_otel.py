@@ -1,16 +1,31 @@
 """Spans and metrics, as OpenTelemetry's own SDK sees them."""
 
+import asyncio
+from collections import Counter
+
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
 
-from tests.helpers import TARGET, guests
-from thanx_async import AsyncBatcher, BatchError, RetryPolicy, ThanxClient
+from tests.helpers import BAD, LOST, ONCE, TARGET, guests
+from thanx_async import (
+    AsyncBatcher,
+    BatchError,
+    ConfigurationError,
+    ConnectionFailedError,
+    JobHandle,
+    NotFoundError,
+    RetryPolicy,
+    SQLiteLedger,
+    ThanxClient,
+)
 from thanx_async.emulator import Emulator, ScriptedAnswer
-from thanx_async.instrumentation import Record
+from thanx_async.emulator.answers import Refused
+from thanx_async.instrumentation import Record, RequestRecord
 from thanx_async.otel import OpenTelemetryHook
 
 
@@ -23,6 +38,7 @@ class Seen:
         self._metrics = InMemoryMetricReader()
         tracing = TracerProvider()
         tracing.add_span_processor(SimpleSpanProcessor(self._spans))
+        self.tracer = tracing.get_tracer("the application")
         self.hook = OpenTelemetryHook(
             tracer_provider=tracing,
             meter_provider=MeterProvider([self._metrics]),
@@ -32,21 +48,31 @@ class Seen:
     def spans(self, name: str) -> list[ReadableSpan]:
         return [span for span in self._spans.get_finished_spans() if span.name == name]
 
-    def values(self, name: str) -> dict[object, float]:
-        """A counter's values, or a histogram's counts, by the last attribute."""
+    def requests(self) -> list[ReadableSpan]:
+        return [span for span in self._spans.get_finished_spans() if span.kind is SpanKind.CLIENT]
+
+    def points(self, name: str) -> list[NumberDataPoint | HistogramDataPoint]:
         data = self._metrics.get_metrics_data()
-        points = [
+        return [
             point
             for resource in (data.resource_metrics if data else [])
             for scope in resource.scope_metrics
             for metric in scope.metrics
             if metric.name == name
             for point in metric.data.data_points
+            if isinstance(point, NumberDataPoint | HistogramDataPoint)
         ]
-        return {
-            list((point.attributes or {}).values())[-1]: getattr(point, "value", getattr(point, "count", 0))
-            for point in points
-        }
+
+    def values(self, name: str, attribute: str) -> dict[object, float]:
+        """A counter's values, or a histogram's counts, by an attribute."""
+        found: Counter[object] = Counter()
+        for point in self.points(name):
+            key = (point.attributes or {}).get(attribute)
+            found[key] += point.count if isinstance(point, HistogramDataPoint) else point.value
+        return dict(found)
+
+    def outcomes(self) -> dict[object, float]:
+        return self.values("thanx.guests", "thanx.outcome")
 
 
 @pytest.fixture
@@ -66,19 +92,22 @@ async def test_from_add_to_issued(emulator: Emulator, seen: Seen) -> None:
         await handle
     (batch,) = seen.spans("thanx.batch")
     attributes = batch.attributes or {}
-    assert attributes["thanx.job"] == handle.id
-    assert (attributes["thanx.state"], attributes["thanx.issued"]) == ("completed", 1)
-    children = [span for span in seen.spans("thanx.request") if span.parent is not None]
+    assert attributes["thanx.job.id"] == handle.id
+    assert (attributes["thanx.job.state"], attributes["thanx.job.issued"]) == ("completed", 1)
+    children = [span for span in seen.requests() if span.parent is not None]
     assert [(span.attributes or {})["http.response.status_code"] for span in children] == [502, 429, 202]
+    resends = [(span.attributes or {}).get("http.request.resend_count") for span in children]
+    assert resends == [None, 1, 2]
     assert batch.context is not None
     assert {span.parent.span_id for span in children if span.parent} == {batch.context.span_id}
     assert batch.start_time is not None
     assert all(batch.start_time <= (span.start_time or 0) for span in children)
-    assert seen.values("thanx.guests") == {"issued": 1, "failed": 0}
-    assert seen.values("thanx.retries") == {"/partner/campaigns/issue": 1}
-    assert seen.values("thanx.rate_limit.refusals") == {"/partner/campaigns/issue": 1}
-    assert seen.values("thanx.rate_limit.wait")["issue"] >= 1
-    assert sum(seen.values("thanx.requests").values()) == len(emulator.requests)
+    assert seen.outcomes() == {"accepted": 1, "issued": 1, "failed": 0}
+    assert seen.values("thanx.retries", "error.type") == {"ServerError": 1}
+    assert seen.values("thanx.rate_limit.refusals", "url.template") == {"/partner/campaigns/issue": 1}
+    assert seen.values("thanx.rate_limit.wait", "thanx.lane")["issue"] >= 1
+    durations = seen.values("http.client.request.duration", "http.request.method")
+    assert sum(durations.values()) == len(emulator.requests)
     assert len(seen.records) > 5
 
 
@@ -92,7 +121,7 @@ async def test_doubt(emulator: Emulator, seen: Seen, fault: str, outcome: str) -
             await AsyncBatcher(client, **TARGET).issue(guests(5))
     (batch,) = seen.spans("thanx.batch")
     assert not batch.status.is_ok
-    assert seen.values("thanx.guests") == {outcome: 5}
+    assert seen.outcomes() == {outcome: 5}
 
 
 async def test_a_revoked_job_counts_once(emulator: Emulator, seen: Seen) -> None:
@@ -102,14 +131,202 @@ async def test_a_revoked_job_counts_once(emulator: Emulator, seen: Seen) -> None
         await handle
         await handle.revoke()
         assert (await handle.wait()).state == "revoked"
-    assert seen.values("thanx.guests") == {"issued": 2, "failed": 0}
+    assert seen.outcomes() == {"issued": 2, "failed": 0}
 
 
 async def test_spans_of_jobs_that_nobody_waits_for_are_bounded(
     emulator: Emulator, seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest open span ends where too many are open."""
-    monkeypatch.setattr("thanx_async.otel._MOST_OPEN", 2)
+    monkeypatch.setattr("thanx_async.otel._MAX_OPEN", 2)
     async with ThanxClient("c", "t", base_url=emulator.url, hook=seen.hook) as client:
         await AsyncBatcher(client, **TARGET, batch_size=1, max_concurrency=1).issue(guests(4))
     assert len(seen.spans("thanx.batch")) == 2
+
+
+async def test_a_service_that_only_adds(emulator: Emulator, seen: Seen) -> None:
+    """Guests are counted once their batch is accepted or refused, although nobody asks for an outcome."""
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, hook=seen.hook) as client,
+        AsyncBatcher(client, **TARGET) as batcher,
+    ):
+        await asyncio.gather(*map(batcher.add, guests(3)))
+        emulator.script(BAD)
+        await asyncio.gather(*map(batcher.add, guests(2)), return_exceptions=True)
+    assert seen.outcomes() == {"accepted": 3, "refused": 2}
+
+
+async def test_histograms_have_bounds_in_seconds(emulator: Emulator, seen: Seen) -> None:
+    """Requests of milliseconds and waits of a quarter of an hour both fall between two bounds."""
+    async with ThanxClient("c", "t", base_url=emulator.url, hook=seen.hook) as client:
+        for _ in range(6):
+            await client.list_merchants()
+    for name in ("http.client.request.duration", "thanx.rate_limit.wait"):
+        for point in seen.points(name):
+            assert isinstance(point, HistogramDataPoint)
+            assert point.explicit_bounds[0] <= 0.01
+            assert point.explicit_bounds[-1] >= 10
+            assert len(point.explicit_bounds) >= 14
+
+
+async def test_requests_follow_the_conventions(emulator: Emulator, seen: Seen) -> None:
+    """A request's span and duration name the server; the URL is on the span only, with no secret in it."""
+    emulator.script(ScriptedAnswer(404, b"{}", headers={"X-Request-Id": "req-1"}))
+    async with ThanxClient("c", "s3cret-token", base_url=emulator.url, retry=ONCE, hook=seen.hook) as client:
+        with pytest.raises(NotFoundError) as caught:
+            await client.get_issuance_job("job1", merchant_id="m")
+    assert caught.value.request_id == "req-1"
+    (span,) = seen.requests()
+    (point,) = seen.points("http.client.request.duration")
+    port = int(emulator.url.rpartition(":")[2])
+    expected = {
+        "http.request.method": "GET",
+        "url.template": "/partner/issuance_jobs/{id}",
+        "server.address": "127.0.0.1",
+        "server.port": port,
+        "http.response.status_code": 404,
+        "error.type": "NotFoundError",
+    }
+    assert point.attributes == expected
+    full = f"{emulator.url}/partner/issuance_jobs/job1?merchant_id=m"
+    assert span.attributes == expected | {
+        "url.full": full,
+        "http.response.header.x-request-id": ("req-1",),
+    }
+    assert span.name == "GET /partner/issuance_jobs/{id}"
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
+
+
+async def test_a_request_without_an_answer(emulator: Emulator, seen: Seen) -> None:
+    """Its span says in words what the status code of an answer would say."""
+    emulator.script(LOST)
+    async with ThanxClient("c", "t", base_url=emulator.url, retry=ONCE, hook=seen.hook) as client:
+        with pytest.raises(ConnectionFailedError):
+            await client.list_merchants()
+    (span,) = seen.requests()
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "ConnectionFailedError")
+
+
+async def test_default_ports(seen: Seen) -> None:
+    """A URL without a port names that of its scheme."""
+    record = RequestRecord("GET", "/e", 1, 0.1, 200, None, None, url="https://api.thanxsandbox.com/e")
+    seen.hook(record)
+    (span,) = seen.requests()
+    assert (span.attributes or {})["server.address"] == "api.thanxsandbox.com"
+    assert (span.attributes or {})["server.port"] == 443
+
+
+def refuse_poison(kind: str, value: str) -> str | None:
+    if value.startswith("poison"):
+        raise Refused(400, "one of the identifiers is no e-mail address", "USER_EMAIL_INVALID")
+    return None
+
+
+async def test_a_batch_that_is_split(seen: Seen) -> None:
+    """Its guests count once, with the halves, and only the span of the guest at fault is an error."""
+    names = [*guests(6), "poison@example.com", *guests(9, start=6)]
+    async with (
+        Emulator(fails=refuse_poison) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url, hook=seen.hook) as client,
+        AsyncBatcher(client, **TARGET) as batcher,
+    ):
+        results = await asyncio.gather(*map(batcher.add, names), return_exceptions=True)
+        await asyncio.gather(
+            *{handle.id: handle for handle in results if isinstance(handle, JobHandle)}.values()
+        )
+    assert seen.outcomes() == {"accepted": 15, "refused": 1, "issued": 15, "failed": 0}
+    fates = Counter((span.attributes or {})["thanx.batch.fate"] for span in seen.spans("thanx.batch"))
+    assert fates == {"split": 4, "accepted": 4, "refused": 1}
+    (wrong,) = [span for span in seen.spans("thanx.batch") if not span.status.is_ok]
+    assert (wrong.attributes or {})["thanx.batch.size"] == 1
+    assert (wrong.attributes or {})["error.type"] == "BadRequestError"
+
+
+async def test_a_micro_batch_is_linked_to_its_callers(emulator: Emulator, seen: Seen) -> None:
+    """It is the root of a trace of its own, whoever has opened the batcher, with one link to each caller."""
+
+    async def handle(name: str) -> None:
+        with seen.tracer.start_as_current_span(name):
+            await batcher.add(f"{name}@example.com")
+            await asyncio.sleep(0)
+
+    with seen.tracer.start_as_current_span("opener"):
+        async with (
+            ThanxClient("c", "t", base_url=emulator.url, hook=seen.hook) as client,
+            AsyncBatcher(client, **TARGET) as batcher,
+        ):
+            both = [handle("caller1"), handle("caller2"), batcher.add("caller1@example.com")]
+            await asyncio.gather(*both)
+    (batch,) = seen.spans("thanx.batch")
+    assert batch.parent is None
+    linked = [link.context.span_id for link in batch.links]
+    callers = [*seen.spans("caller1"), *seen.spans("caller2"), *seen.spans("opener")]
+    assert sorted(linked) == sorted(span.context.span_id for span in callers if span.context)
+    (request,) = seen.requests()
+    assert request.parent is not None
+    assert batch.context is not None
+    assert request.parent.span_id == batch.context.span_id
+
+
+async def test_links_are_bounded(emulator: Emulator, seen: Seen) -> None:
+    """Callers in one span are one link, and a batch of many callers has no more links than spans may have."""
+
+    async def handle(guest: str) -> None:
+        with seen.tracer.start_as_current_span("caller"):
+            await batcher.add(guest)
+
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, hook=seen.hook) as client,
+        AsyncBatcher(client, **TARGET) as batcher,
+    ):
+        with seen.tracer.start_as_current_span("caller"):
+            await asyncio.gather(*map(batcher.add, guests(10)))
+        await asyncio.gather(*map(handle, guests(200)))
+    assert [len(span.links) for span in seen.spans("thanx.batch")] == []
+
+
+async def test_a_batch_of_a_run_belongs_to_its_caller(emulator: Emulator, seen: Seen) -> None:
+    """The spans of a bulk run are children of the span that it was started in, without links."""
+    async with ThanxClient("c", "t", base_url=emulator.url, hook=seen.hook) as client:
+        with seen.tracer.start_as_current_span("job"):
+            run = await AsyncBatcher(client, **TARGET).issue(guests(3))
+            await run.wait()
+    (batch,), (job,) = seen.spans("thanx.batch"), seen.spans("job")
+    assert batch.parent is not None
+    assert job.context is not None
+    assert batch.parent.span_id == job.context.span_id
+    assert not batch.links
+
+
+async def test_doubts_count_once(emulator: Emulator, seen: Seen, ledger: SQLiteLedger) -> None:
+    """Guests are counted as in doubt once, however often their batch is tried, and then as accepted."""
+    emulator.script(*[LOST] * 4)
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, retry=ONCE, hook=seen.hook) as client,
+        AsyncBatcher(client, **TARGET, ledger=ledger) as batcher,
+    ):
+        with pytest.raises(ConnectionFailedError):
+            await batcher.add("a@example.com")
+        assert (await batcher.outcome("a@example.com")).issued
+    assert seen.outcomes() == {"in_doubt": 1, "accepted": 1, "issued": 1, "failed": 0}
+    assert len(seen.spans("thanx.batch")) == 5
+
+
+async def test_the_other_hook_is_checked_and_guarded(
+    emulator: Emulator, seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An async one is refused by name, and one that fails is logged."""
+
+    async def awaited(record: Record) -> None:
+        raise AssertionError
+
+    with pytest.raises(ConfigurationError, match="then must be a plain function"):
+        OpenTelemetryHook(then=awaited)  # type: ignore[arg-type]  # wrong on purpose
+
+    def broken(record: Record) -> None:
+        raise ValueError("oops")
+
+    hook = OpenTelemetryHook(then=broken)
+    async with ThanxClient("c", "t", base_url=emulator.url, hook=hook) as client:
+        await client.list_merchants()
+    assert "the hook failed on a RequestRecord" in caplog.text

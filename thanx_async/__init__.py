@@ -33,11 +33,14 @@ if TYPE_CHECKING:
         ConnectionFailedError,
         GuardError,
         IdempotencyConflictError,
+        IdReusedError,
         InputChangedError,
         InvalidIdentifierError,
         InvalidResponseError,
         JobTimeoutError,
+        LeaseError,
         LedgerError,
+        LedgerUnavailableError,
         NotFoundError,
         PermissionDeniedError,
         RateLimitedError,
@@ -75,6 +78,7 @@ if TYPE_CHECKING:
         RewardTemplate,
         Variant,
     )
+    from thanx_async.outbox import GuestOutcome, GuestState, Outbox, OutboxStatus, SQLiteOutbox
     from thanx_async.retry import RetryPolicy
 
 __all__ = [
@@ -95,7 +99,10 @@ __all__ = [
     "Environment",
     "Guard",
     "GuardError",
+    "GuestOutcome",
     "GuestRow",
+    "GuestState",
+    "IdReusedError",
     "IdempotencyConflictError",
     "Identifier",
     "IdentifierType",
@@ -112,14 +119,18 @@ __all__ = [
     "JobSummary",
     "JobTimeoutError",
     "Lane",
+    "LeaseError",
     "Ledger",
     "LedgerError",
+    "LedgerUnavailableError",
     "LimiterStatus",
     "LocalRateLimiter",
     "Merchant",
     "NewCampaign",
     "NotFoundError",
     "NotRevoked",
+    "Outbox",
+    "OutboxStatus",
     "Outcome",
     "PermissionDeniedError",
     "RateLimit",
@@ -130,6 +141,7 @@ __all__ = [
     "RevocationReport",
     "RewardTemplate",
     "SQLiteLedger",
+    "SQLiteOutbox",
     "SQLiteRateLimiter",
     "ServerError",
     "SignatureError",
@@ -156,6 +168,7 @@ _HOMES = (
     "batcher",
     "ledger",
     "errors",
+    "outbox",
 )
 
 if not TYPE_CHECKING:

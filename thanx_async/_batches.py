@@ -6,13 +6,14 @@ import hashlib
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from uuid import NAMESPACE_URL, uuid5
 
 import attrs
 import orjson
 
-from thanx_async.models import IssuanceFailure, IssuanceJob, counted
+from thanx_async._core.columns import Numbered
+from thanx_async.models import NO_FAILURES, IssuanceJob, counted
 
 SERVICE_RUNS = "service-"
 """The prefix of the ids of runs without an input (`AsyncBatcher.add`). 32 hexadecimal digits follow."""
@@ -80,6 +81,10 @@ def _little_endian(numbers: array[int]) -> array[int]:
     return numbers
 
 
+def _as_failures(pairs: Iterable[tuple[int, str]]) -> Numbered[str]:
+    return pairs if isinstance(pairs, Numbered) else Numbered.of(pairs)
+
+
 @attrs.frozen
 class BatchOutcome:
     """The final outcome of a batch.
@@ -92,7 +97,7 @@ class BatchOutcome:
 
     state: str
     issued: int
-    failures: tuple[tuple[int, str], ...] = attrs.field(default=(), repr=counted)
+    failures: Numbered[str] = attrs.field(default=(), converter=_as_failures, repr=counted)
 
     def packed(self) -> bytes:
         """The outcome as JSON, with each reason only once."""
@@ -106,23 +111,30 @@ class BatchOutcome:
         """The outcome from the bytes of `packed`."""
         fields = orjson.loads(data)
         pairs = ((index, reason) for reason, indices in fields["failures"].items() for index in indices)
-        return cls(fields["state"], fields["issued"], tuple(sorted(pairs)))
+        return cls(fields["state"], fields["issued"], sorted(pairs))
 
 
-def outcome_of(job: IssuanceJob, count: int) -> list[tuple[int, str]] | None:
+def outcome_of(job: IssuanceJob, count: int) -> Numbered[str] | None:
     """The failures of a finished job, by index; None if its counts do not show which guests got a reward.
 
     Args:
         job: the finished job.
         count: the number of identifiers in the batch.
     """
-    failures: tuple[IssuanceFailure, ...] = job.summary.failures if job.summary else ()
-    reasons = {row.identifier_index: row.error for row in failures}
+    errors = (job.summary.failures if job.summary else NO_FAILURES).errors
     if job.state == "revoked":
-        return [(index, reasons.get(index, "reward revoked")) for index in range(count)]
+        return _failed_all(errors, count, "reward revoked")
     successes = job.summary.success_count if job.summary else job.success_count
-    if successes + len(reasons) == count and all(0 <= index < count for index in reasons):
-        return sorted(reasons.items())
+    indices = errors.numbers
+    within = not indices or (indices[0] >= 0 and indices[-1] < count)
+    if within and successes + len(indices) == count:
+        return errors
     if job.state == "failed" and successes == job.success_count == 0 and job.is_counted:
-        return [(index, reasons.get(index, "the job failed")) for index in range(count)]
+        return _failed_all(errors, count, "the job failed")
     return None
+
+
+def _failed_all(errors: Numbered[str], count: int, otherwise: str) -> Numbered[str]:
+    """An error for each index, where the job tells none the one given."""
+    reasons = dict(errors)
+    return Numbered.of((index, reasons.get(index, otherwise)) for index in range(count))

@@ -13,17 +13,19 @@ import cattrs
 import cattrs.gen
 from attrs import NOTHING
 
-from thanx_async.models import IssuanceFailure
+from thanx_async._core.columns import GrowingNumbered
+from thanx_async._core.escaping import printable
+from thanx_async.models import NO_FAILURES, IssuanceFailures
 
 T = TypeVar("T")
-
-_Failures = tuple[IssuanceFailure, ...]
 
 MISFITS = cattrs.BaseValidationError, KeyError, TypeError, ValueError, OverflowError, RecursionError
 """The exceptions that decoders raise for values that do not fit."""
 
 _LONGEST_TEXT = 1_000
 _NO_REASON = "no reason given"
+_INDEX_LIMIT = 2**63
+"""Indices take eight bytes. One beyond that is -1, which is no identifier's index either."""
 _AT = r"(?:@|%40|&#0*64;|&#[xX]0*40;|&commat;)"
 _SEPARATOR = r"[ ().\-/\u00a0\u2010-\u2015\u202f]"
 _GUEST = re.compile(
@@ -32,8 +34,11 @@ _GUEST = re.compile(
 
 
 def masked(text: str) -> str:
-    """The first 1,000 characters, with anything that looks like an email address or a phone number masked."""
-    return _GUEST.sub("[masked]", text[:_LONGEST_TEXT])
+    """The first 1,000 characters, to be shown.
+
+    Anything that looks like an email address or a phone number is masked, and control characters are escaped.
+    """
+    return printable(_GUEST.sub("[masked]", text[:_LONGEST_TEXT]))
 
 
 def _converter() -> cattrs.Converter:
@@ -41,7 +46,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(datetime, _moment)
     converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
-    converter.register_structure_hook_func(lambda kind: kind == _Failures, lambda value, _: _failures(value))
+    converter.register_structure_hook(IssuanceFailures, lambda value, _: _failures(value))
     converter.register_structure_hook(int, partial(_number, kind=int))
     converter.register_structure_hook(float, partial(_number, kind=float))
     converter.register_structure_hook_factory(attrs.has, lambda kind: _Lenient(converter, kind))
@@ -81,13 +86,15 @@ class _Lenient:
                 raise
 
 
-def _failures(value: object) -> _Failures:
+def _failures(value: object) -> IssuanceFailures:
     """The failures of a job. Up to 10,000 rows repeat a few texts, so each text is masked and stored once."""
     if not isinstance(value, list | None):
         raise TypeError
+    if not value:
+        return NO_FAILURES
     texts: dict[str, str] = {}
-    failures = []
-    for row in value or ():
+    failures: GrowingNumbered[tuple[str, str]] = GrowingNumbered()
+    for row in value:
         if not isinstance(row, dict) or type(index := row.get("identifier_index")) is not int:
             continue  # the counts show that a failure is missing
         kind, error = row.get("identifier_type"), row.get("error")
@@ -96,8 +103,8 @@ def _failures(value: object) -> _Failures:
             error = error if isinstance(error, str) else _NO_REASON
         for text in {kind, error}.difference(texts):
             texts[text] = masked(text)
-        failures.append(IssuanceFailure(index, texts[kind], texts[error]))
-    return tuple(failures)
+        failures.append(index if -_INDEX_LIMIT <= index < _INDEX_LIMIT else -1, (texts[kind], texts[error]))
+    return IssuanceFailures(failures.view())
 
 
 def _text(value: object, _: type) -> str:

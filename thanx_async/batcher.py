@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterable, Callable, Iterable
 from functools import partial
 from types import TracebackType
@@ -12,6 +11,7 @@ from uuid import uuid4
 from thanx_async._batches import SERVICE_RUNS
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, LedgerError, ServerError, TransportError
+from thanx_async._core.escaping import get_logger, printable
 from thanx_async._core.tasks import Home
 from thanx_async.batching import (
     BatchError,
@@ -63,7 +63,7 @@ __all__ = [
 
 Identifiers = Iterable[object] | AsyncIterable[object]
 
-_log = logging.getLogger("thanx_async.batching")
+_log = get_logger("thanx_async.batching")
 
 
 class AsyncBatcher:
@@ -87,6 +87,10 @@ class AsyncBatcher:
         linger: seconds for which the first guest of a batch waits in `add` for others.
         max_waiting: guests who can wait in `add` to be sent. Further callers wait for a place, in order.
         on_progress: called with the run after each change.
+        follow_outcomes: wait in the background for the jobs of `add`, until the batcher is closed, so that
+            the client's hook and log also tell how many guests failed if nobody asks for an outcome. A job
+            is first looked at 15 s after it was accepted: most jobs then cost one poll. Each one that a
+            caller waits for costs none. At most 1,000 jobs are followed at once, each for an hour.
 
     Raises:
         ConfigurationError: an argument is unusable; the message tells which one, and why.
@@ -108,9 +112,10 @@ class AsyncBatcher:
         linger: float = 0.25,
         max_waiting: int = 100_000,
         on_progress: Callable[[IssuanceRun], None] | None = None,
+        follow_outcomes: bool = False,
     ) -> None:
         check_target(campaign_id, merchant_id, variant_id)
-        checks.flags(deduplicate=deduplicate, keep_values=keep_values)
+        checks.flags(deduplicate=deduplicate, keep_values=keep_values, follow_outcomes=follow_outcomes)
         _check_sizes(batch_size, max_concurrency, linger, max_waiting)
         _check_parts(client, guard, ledger, on_progress)
         transport, jobs = internals(client)
@@ -123,6 +128,7 @@ class AsyncBatcher:
         self._linger = linger
         self._max_waiting = max_waiting
         self._on_progress = on_progress
+        self._follow_outcomes = follow_outcomes
         self._recorder = None if ledger is None else self._make_recorder(ledger, target)
         self._sender = BatchSender(
             target,
@@ -138,7 +144,8 @@ class AsyncBatcher:
 
     def __repr__(self) -> str:
         service = "" if self._collector is None else f" {self._collector!r}"
-        return f"<AsyncBatcher {'/'.join(self._sender.target.ids)} concurrency={self.concurrency}{service}>"
+        target = printable("/".join(self._sender.target.ids))
+        return f"<AsyncBatcher {target} concurrency={self.concurrency}{service}>"
 
     @property
     def concurrency(self) -> int:
@@ -248,7 +255,12 @@ class AsyncBatcher:
         self._home.end()
         self._home.enter()
         self._collector = Collector(
-            self._sender, size=self._batch_size, linger=self._linger, max_waiting=self._max_waiting
+            self._sender,
+            self._recorder,
+            size=self._batch_size,
+            linger=self._linger,
+            max_waiting=self._max_waiting,
+            follow_outcomes=self._follow_outcomes,
         )
         return self
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, TypedDict, TypeVar, Unpack
 from uuid import uuid4
@@ -100,7 +100,7 @@ class ThanxClient:
         limiter: RateLimiter | None = None,
         hook: Hook = log_record,
     ) -> None:
-        self.base_url = checked_url(url_of(environment) if base_url is None else base_url)
+        self.base_url: str = checked_url(url_of(environment) if base_url is None else base_url)
         check_parts(session, timeout, retry, limiter, hook)
         self.client_id = client_id
         self.limiter: RateLimiter = LocalRateLimiter() if limiter is None else limiter
@@ -239,7 +239,7 @@ class ThanxClient:
         checks.kind("event", isinstance(event, Event), "an event, from webhooks.verify", event)
         self._jobs.notify(event)
 
-    def list_campaigns(self, *, merchant_id: str) -> AsyncIterator[Campaign]:
+    def list_campaigns(self, *, merchant_id: str) -> AsyncGenerator[Campaign, None]:
         """Iterate over all campaigns of a merchant; one request for every hundred."""
         return catalogue.pages(
             "/partner/campaigns",
@@ -260,7 +260,7 @@ class ThanxClient:
         checks.kind("campaign", isinstance(campaign, NewCampaign), "a NewCampaign", campaign)
         return await self._transport.call(catalogue.create_campaign(campaign), catalogue.decode_campaign)
 
-    def list_reward_templates(self, *, merchant_id: str) -> AsyncIterator[RewardTemplate]:
+    def list_reward_templates(self, *, merchant_id: str) -> AsyncGenerator[RewardTemplate, None]:
         """Iterate over all reward templates of a merchant; one request for every hundred."""
         return catalogue.pages(
             "/partner/reward_templates",

@@ -2,6 +2,8 @@
 
     ThanxError
     ├── ConfigurationError              a usage error, found before anything is sent
+    │   ├── MissingExtraError           a package is not installed; the message names its extra
+    │   └── StoreAwayError              the server of a rate limiter does not answer now
     ├── InvalidIdentifierError          neither an email address nor a phone number
     ├── TransportError                  no usable answer: Thanx may or may not have acted
     │   ├── ConnectionFailedError
@@ -22,7 +24,10 @@
     ├── BatcherClosedError              the batcher closed before Thanx answered for the guest
     ├── AddTimeoutError                 add() was not answered in time
     ├── LedgerError                     the ledger failed, or does not allow what was asked
-    │   └── InputChangedError           a run was started again with another input
+    │   ├── InputChangedError           a run was started again with another input
+    │   ├── LeaseError                  another process works on the run
+    │   ├── LedgerUnavailableError      the ledger's database does not answer
+    │   └── IdReusedError               an id of the outbox was used for two guests
     └── WebhookError                    not a valid Thanx event
         └── SignatureError              not signed by Thanx
 
@@ -40,10 +45,13 @@ from thanx_async._core.errors import (
     ConnectionFailedError,
     GuardError,
     IdempotencyConflictError,
+    IdReusedError,
     InputChangedError,
     InvalidIdentifierError,
     InvalidResponseError,
+    LeaseError,
     LedgerError,
+    LedgerUnavailableError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
@@ -55,8 +63,10 @@ from thanx_async._core.errors import (
     UnprocessableError,
     WebhookError,
 )
+from thanx_async._core.extras import MissingExtraError
 from thanx_async.batching import BatchError
 from thanx_async.jobs import JobTimeoutError
+from thanx_async.limiter import StoreAwayError
 
 __all__ = [
     "APIError",
@@ -68,18 +78,23 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailedError",
     "GuardError",
+    "IdReusedError",
     "IdempotencyConflictError",
     "InputChangedError",
     "InvalidIdentifierError",
     "InvalidResponseError",
     "JobTimeoutError",
+    "LeaseError",
     "LedgerError",
+    "LedgerUnavailableError",
+    "MissingExtraError",
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitedError",
     "RequestTimeoutError",
     "ServerError",
     "SignatureError",
+    "StoreAwayError",
     "ThanxError",
     "TransportError",
     "UnprocessableError",

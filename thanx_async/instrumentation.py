@@ -8,8 +8,10 @@ logged and otherwise ignored.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Protocol
+from inspect import isawaitable, iscoroutine
+from typing import Protocol, runtime_checkable
 
 import attrs
 
@@ -30,7 +32,12 @@ class RequestRecord:
 
     ``endpoint`` is the path without ids. ``attempt`` counts from 1; a 429 does not count. ``seconds`` is the
     time from sending to the complete answer. ``status`` is None if no answer came. ``error`` is the name of
-    the error's class, None for a success.
+    the class of whatever ended the attempt, None for a success.
+
+    ``url`` is the complete URL, with the ids of campaigns, jobs and the merchant. ``resend_count`` is how
+    often the request had been sent before, including attempts that ended in a 429. ``request_id`` is the
+    answer's ``X-Request-Id``, and ``retry_after`` the wait that it asks for, in seconds; each is None if the
+    answer has none.
     """
 
     method: str
@@ -40,6 +47,10 @@ class RequestRecord:
     status: int | None
     error: str | None
     idempotency_key: str | None
+    url: str = ""
+    resend_count: int = 0
+    request_id: str | None = None
+    retry_after: float | None = None
 
 
 @attrs.frozen
@@ -55,11 +66,15 @@ class RetryRecord:
 
 
 class BatchFate(StrEnum):
-    """What has happened to a batch. All members but SENDING are final for one attempt to send it."""
+    """What has happened to a batch. All members but SENDING are final for one attempt to send it.
+
+    SPLIT: Thanx refused the batch because of one guest's value, so its halves are sent as new batches.
+    """
 
     SENDING = "sending"
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    SPLIT = "split"
     IN_DOUBT = "in_doubt"
     UNSENT = "unsent"
 
@@ -69,7 +84,8 @@ class BatchEvent:
     """A batch of ``count`` guests is about to be sent, or its fate is known.
 
     ``seconds`` is the time since its oldest guest came in when it is about to be sent, and the time since
-    then when its fate is known.
+    then when its fate is known. ``was_in_doubt`` is True if the batch was in doubt before it was sent this
+    time. ``callers`` is what a `CallerHook` has noted of the callers of `AsyncBatcher.add`.
     """
 
     run_id: str
@@ -80,11 +96,13 @@ class BatchEvent:
     seconds: float
     job_id: str | None = None
     error: str | None = None
+    was_in_doubt: bool = False
+    callers: tuple[object, ...] = ()
 
 
 @attrs.frozen
 class JobRecord:
-    """A job that a caller waits for is finished.
+    """A job that is waited for is finished: by a caller, or by ``AsyncBatcher(..., follow_outcomes=True)``.
 
     ``issued`` and ``failed`` are Thanx's counts. ``seconds`` is the time since this client first saw the job,
     and ``polls`` the number of requests spent on waiting for it.
@@ -106,9 +124,20 @@ Record = WaitRecord | RequestRecord | RetryRecord | BatchEvent | JobRecord
 
 
 class Hook(Protocol):
-    """A callable that gets each record."""
+    """A callable that gets each record. An async one is refused, since nobody would await it."""
 
     def __call__(self, record: Record, /) -> None: ...
+
+
+@runtime_checkable
+class CallerHook(Hook, Protocol):
+    """A hook that also notes who calls `AsyncBatcher.add`, such as the caller's span.
+
+    ``caller`` is called in the context of each caller. What it returns, unless it is None, is in
+    ``BatchEvent.callers`` of the batch that the guest is sent in.
+    """
+
+    def caller(self) -> object | None: ...
 
 
 def log_record(record: Record) -> None:
@@ -146,7 +175,11 @@ def log_record(record: Record) -> None:
 
 
 def _log_batch(record: BatchEvent) -> None:
-    level = {BatchFate.SENDING: logging.DEBUG, BatchFate.ACCEPTED: logging.INFO}
+    level = {
+        BatchFate.SENDING: logging.DEBUG,
+        BatchFate.ACCEPTED: logging.INFO,
+        BatchFate.SPLIT: logging.INFO,
+    }
     _log.log(
         level.get(record.fate, logging.WARNING),
         "run %s, batch %d of %d guests, key %s: %s%s",
@@ -162,6 +195,34 @@ def _log_batch(record: BatchEvent) -> None:
 def emit(hook: Hook, record: Record) -> None:
     """Call the hook. An exception that it raises is logged, and does not affect the request."""
     try:
-        hook(record)
+        refuse_awaitable("hook", hook(record))  # type: ignore[func-returns-value]  # of a lambda's type
     except Exception:  # noqa: BLE001 - the hook is the caller's code
         _log.exception("the hook failed on a %s", type(record).__name__)
+
+
+def refuse_awaitable(name: str, result: object) -> None:
+    """Log that a callback has returned an awaitable, which nobody awaits.
+
+    Args:
+        name: the argument that the callback was given for.
+        result: what the callback has returned.
+    """
+    if isawaitable(result):
+        _log.error("%s must be a plain function: it returned an awaitable, which is not awaited", name)
+    if iscoroutine(result):
+        result.close()  # otherwise Python warns of it as well
+
+
+def noting_callers(hook: Hook) -> Callable[[], object | None] | None:
+    """What notes the caller of `AsyncBatcher.add`; None for a hook that does not ask for it."""
+    if not isinstance(hook, CallerHook):
+        return None
+
+    def caller() -> object | None:
+        try:
+            return hook.caller()
+        except Exception:  # noqa: BLE001 - the hook is the caller's code
+            _log.exception("the hook failed to note a caller")
+            return None
+
+    return caller

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 from datetime import datetime
 from enum import StrEnum
+from operator import itemgetter
 
 import attrs
 
 from thanx_async._core import checks
+from thanx_async._core.columns import Numbered, Rows
 
 
 def counted(items: Sized) -> str:
@@ -50,13 +52,47 @@ class IssuanceFailure:
     error: str
 
 
+class IssuanceFailures(Rows[IssuanceFailure]):
+    """The failures of a job.
+
+    A sequence that keeps twelve bytes for each failure, and makes the `IssuanceFailure` when it is read.
+
+    Attributes:
+        errors: each identifier's index with its error, sorted by index.
+    """
+
+    __slots__ = ("_rows", "errors")
+
+    def __init__(self, rows: Iterable[tuple[int, tuple[str, str]]] = ()) -> None:
+        """``rows`` are pairs of the index, and the identifier's type with the error."""
+        self._rows = Numbered.of(rows)
+        self.errors: Numbered[str] = self._rows.mapped(itemgetter(1)).by_number()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def row(self, index: int) -> IssuanceFailure:
+        """The failure at this place."""
+        identifier_index, (kind, error) = self._rows.row(index)
+        return IssuanceFailure(identifier_index, kind, error)
+
+
+NO_FAILURES = IssuanceFailures()
+
+
+def _as_failures(failures: Iterable[IssuanceFailure]) -> IssuanceFailures:
+    if isinstance(failures, IssuanceFailures):
+        return failures
+    return IssuanceFailures((row.identifier_index, (row.identifier_type, row.error)) for row in failures)
+
+
 @attrs.frozen
 class JobSummary:
     """The outcome of a completed job."""
 
     success_count: int
     failure_count: int
-    failures: tuple[IssuanceFailure, ...] = attrs.field(default=(), repr=counted)
+    failures: IssuanceFailures = attrs.field(default=NO_FAILURES, converter=_as_failures, repr=counted)
 
 
 @attrs.frozen

@@ -1,13 +1,20 @@
-"""OpenTelemetry for the records of `thanx_async.instrumentation`; needs the extra ``otel``."""
+"""OpenTelemetry for the records of `thanx_async.instrumentation`; needs the extra ``otel``.
+
+Source: opentelemetry.io, semantic conventions for HTTP client spans and metrics.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import islice
 from time import time_ns
+from urllib.parse import urlsplit
 
 from opentelemetry import metrics, trace
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
+from thanx_async._core import checks
 from thanx_async._version import __version__
 from thanx_async.instrumentation import (
     BatchEvent,
@@ -18,23 +25,31 @@ from thanx_async.instrumentation import (
     RequestRecord,
     RetryRecord,
     WaitRecord,
+    emit,
     log_record,
 )
 
 _NAME = "thanx_async"
-_MOST_OPEN = 10_000
+_MAX_OPEN = 10_000
+_MAX_LINKS = 128
+_REQUEST_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+_WAIT_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_Attributes = dict[str, str | int]
 
 
 class OpenTelemetryHook:
     """Spans and metrics, as ``ThanxClient(..., hook=OpenTelemetryHook())``.
 
     A span ``thanx.batch`` starts when the batch's oldest guest comes in and ends when its job is known to be
-    finished. Each attempt is a child span ``thanx.request``. If no caller waits for the job, the span ends
-    once 10,000 newer ones are open.
+    finished. If nobody waits for the job, the span ends once 10,000 newer ones are open. Each attempt to send
+    the batch is a child, a client span such as ``POST /partner/campaigns/issue``. For `AsyncBatcher.add`,
+    ``thanx.batch`` is the root of a trace of its own, with links to the spans of up to 128 callers.
 
-    Metrics: ``thanx.requests``, ``thanx.request.duration`` (s), ``thanx.retries``,
-    ``thanx.rate_limit.refusals``, ``thanx.rate_limit.wait`` (s), and ``thanx.guests`` by ``outcome``:
-    issued, failed, refused, in_doubt or unsent.
+    Metrics: ``http.client.request.duration`` (s), ``thanx.retries``, ``thanx.rate_limit.refusals``,
+    ``thanx.rate_limit.wait`` (s), and ``thanx.guests`` by ``thanx.outcome``: accepted, refused, in_doubt or
+    unsent as their batch was sent, and issued or failed once their job is known to be finished.
 
     Args:
         tracer_provider, meter_provider: the global providers by default.
@@ -48,95 +63,151 @@ class OpenTelemetryHook:
         meter_provider: metrics.MeterProvider | None = None,
         then: Hook = log_record,
     ) -> None:
+        checks.callback("then", then, "callable with a record")
         self._then = then
         self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
-        meter = metrics.get_meter(_NAME, __version__, meter_provider)
-        self._requests = meter.create_counter("thanx.requests", "{request}", "Attempts by answer")
-        self._duration = meter.create_histogram("thanx.request.duration", "s", "From sending to the answer")
+        self._open: OrderedDict[str, Span] = OrderedDict()
+        self._make_instruments(metrics.get_meter(_NAME, __version__, meter_provider))
+
+    def _make_instruments(self, meter: metrics.Meter) -> None:
+        self._duration = meter.create_histogram(
+            "http.client.request.duration",
+            "s",
+            "Duration of HTTP client requests.",
+            explicit_bucket_boundaries_advisory=_REQUEST_BOUNDS,
+        )
+        self._wait = meter.create_histogram(
+            "thanx.rate_limit.wait",
+            "s",
+            "Waits for the rate limits",
+            explicit_bucket_boundaries_advisory=_WAIT_BOUNDS,
+        )
         self._retries = meter.create_counter("thanx.retries", "{request}", "Requests sent again")
         self._refusals = meter.create_counter(
             "thanx.rate_limit.refusals", "{request}", "Answers with status 429"
         )
-        self._wait = meter.create_histogram("thanx.rate_limit.wait", "s", "Waits for the rate limits")
         self._guests = meter.create_counter("thanx.guests", "{guest}", "Guests by outcome")
-        self._open: OrderedDict[str, Span] = OrderedDict()
 
     def __call__(self, record: Record, /) -> None:
         match record:
             case WaitRecord(lane, seconds):
-                self._wait.record(seconds, {"lane": lane})
-            case RetryRecord(method, endpoint):
-                self._retries.add(1, {"http.request.method": method, "url.template": endpoint})
+                self._wait.record(seconds, {"thanx.lane": lane})
+            case RetryRecord():
+                self._retries.add(1, _endpoint(record) | {"error.type": record.error})
             case RequestRecord():
                 self._request(record)
             case BatchEvent():
                 self._batch(record)
             case JobRecord():
                 self._job(record)
-        self._then(record)
+        emit(self._then, record)
+
+    def caller(self) -> SpanContext | None:
+        """The span of a caller of `AsyncBatcher.add`, to link the batch to; None outside of any."""
+        context = trace.get_current_span().get_span_context()
+        return context if context.is_valid else None
 
     def _request(self, record: RequestRecord) -> None:
-        attributes: dict[str, str | int] = {
-            "http.request.method": record.method,
-            "url.template": record.endpoint,
-        }
+        attributes = _endpoint(record) | _server(record.url)
         if record.status is not None:
             attributes["http.response.status_code"] = record.status
         if record.error is not None:
             attributes["error.type"] = record.error
-        self._requests.add(1, attributes)
         self._duration.record(record.seconds, attributes)
         if record.status == 429:
-            self._refusals.add(1, {"url.template": record.endpoint})
+            self._refusals.add(1, _endpoint(record))
+        self._request_span(record, attributes)
+
+    def _request_span(self, record: RequestRecord, attributes: _Attributes) -> None:
         parent = self._open.get(record.idempotency_key or "")
         span = self._tracer.start_span(
-            "thanx.request",
+            f"{record.method} {record.endpoint}",
             context=trace.set_span_in_context(parent) if parent else None,
             kind=SpanKind.CLIENT,
-            attributes={**attributes, "thanx.attempt": record.attempt},
+            attributes=attributes | {"url.full": record.url},
             start_time=_ago(record.seconds),
         )
+        if record.resend_count:
+            span.set_attribute("http.request.resend_count", record.resend_count)
+        if record.request_id is not None:
+            span.set_attribute("http.response.header.x-request-id", [record.request_id])
         if record.error is not None:
-            span.set_status(StatusCode.ERROR, record.error)
+            is_told_by_status = record.status is not None and record.status >= 400
+            span.set_status(StatusCode.ERROR, None if is_told_by_status else record.error)
         span.end()
 
     def _batch(self, record: BatchEvent) -> None:
-        key = record.idempotency_key
         if record.fate is BatchFate.SENDING:
-            attributes: dict[str, str | int] = {
-                "thanx.run": record.run_id,
-                "thanx.batch": record.number,
-                "thanx.guests": record.count,
-                "thanx.idempotency_key": key,
-            }
-            start = _ago(record.seconds)
-            self._keep(key, self._tracer.start_span("thanx.batch", attributes=attributes, start_time=start))
+            self._batch_begins(record)
             return
-        span = self._open.pop(key, None)
+        if not _is_counted_elsewhere(record):
+            self._guests.add(record.count, {"thanx.outcome": record.fate.value})
+        span = self._open.pop(record.idempotency_key, None)
+        if span is None:
+            return
+        span.set_attribute("thanx.batch.fate", record.fate.value)
         if record.fate is BatchFate.ACCEPTED and record.job_id is not None:
-            if span is not None:
-                span.set_attribute("thanx.job", record.job_id)
-                self._keep(record.job_id, span)
+            span.set_attribute("thanx.job.id", record.job_id)
+            self._keep(record.job_id, span)
             return
-        self._guests.add(record.count, {"outcome": record.fate.value})
-        if span is not None:
+        if record.fate is not BatchFate.SPLIT:
+            span.set_attribute("error.type", record.error or record.fate.value)
             span.set_status(StatusCode.ERROR, record.error or record.fate.value)
-            span.end()
+        span.end()
+
+    def _batch_begins(self, record: BatchEvent) -> None:
+        span = self._tracer.start_span(
+            "thanx.batch",
+            attributes={
+                "thanx.run.id": record.run_id,
+                "thanx.batch.number": record.number,
+                "thanx.batch.size": record.count,
+                "thanx.idempotency_key": record.idempotency_key,
+            },
+            links=_links(record.callers),
+            start_time=None if record.was_in_doubt else _ago(record.seconds),
+        )
+        self._keep(record.idempotency_key, span)
 
     def _job(self, record: JobRecord) -> None:
         if record.state != "revoked":  # its guests were counted when the job completed
-            self._guests.add(record.issued, {"outcome": "issued"})
-            self._guests.add(record.failed, {"outcome": "failed"})
+            self._guests.add(record.issued, {"thanx.outcome": "issued"})
+            self._guests.add(record.failed, {"thanx.outcome": "failed"})
         if (span := self._open.pop(record.job_id, None)) is not None:
             span.set_attributes(
-                {"thanx.state": record.state, "thanx.issued": record.issued, "thanx.failed": record.failed}
+                {
+                    "thanx.job.state": record.state,
+                    "thanx.job.issued": record.issued,
+                    "thanx.job.failed": record.failed,
+                }
             )
             span.end()
 
     def _keep(self, name: str, span: Span) -> None:
         self._open[name] = span
-        if len(self._open) > _MOST_OPEN:
+        if len(self._open) > _MAX_OPEN:
             self._open.popitem(last=False)[1].end()
+
+
+def _is_counted_elsewhere(record: BatchEvent) -> bool:
+    """Guests of a split batch are counted with its halves, and guests in doubt when they came into doubt."""
+    return record.fate is BatchFate.SPLIT or (record.fate is BatchFate.IN_DOUBT and record.was_in_doubt)
+
+
+def _endpoint(record: RequestRecord | RetryRecord) -> _Attributes:
+    return {"http.request.method": record.method, "url.template": record.endpoint}
+
+
+def _server(url: str) -> _Attributes:
+    parts = urlsplit(url)
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    return {"server.address": parts.hostname or ""} | ({} if port is None else {"server.port": port})
+
+
+def _links(callers: Iterable[object]) -> list[Link]:
+    """Links to the callers' spans, each only once."""
+    spans = {(span.trace_id, span.span_id): span for span in callers if isinstance(span, SpanContext)}
+    return [Link(span) for span in islice(spans.values(), _MAX_LINKS)]
 
 
 def _ago(seconds: float) -> int:

@@ -1,7 +1,7 @@
 import asyncio
 import pickle
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 import orjson
 import pytest
@@ -131,6 +131,31 @@ async def test_a_wrong_campaign_issues_nothing(emulator: Emulator, client: Thanx
     report = caught.value.run.report()
     assert report.counts["unsent"] == report.total
     assert emulator.jobs_accepted == 0
+
+
+def broken_off(values: list[str]) -> Iterator[str]:
+    yield from values
+    raise OSError
+
+
+@pytest.mark.parametrize("read", [list, broken_off])
+@pytest.mark.parametrize("keep_values", [True, False])
+async def test_the_guests_of_unsent_batches(
+    emulator: Emulator, client: ThanxClient, read: Callable[[list[str]], Iterable[str]], *, keep_values: bool
+) -> None:
+    """Everybody who was read and not sent is listed, whether the batch was refused or never cut."""
+    emulator.script(*[UNAUTHORIZED] * 5)
+    size = 10 if read is list else 100
+    several = AsyncBatcher(client, **TARGET, batch_size=size, keep_values=keep_values)
+    with pytest.raises(BatchError) as caught:
+        await several.issue(read(["junk", *guests(25), "guest0@example.com"]))
+    run = caught.value.run
+    rows = list(run.unsent_guests())
+    values = guests(25) if keep_values else [None] * 25
+    assert [(row.position, row.identifier) for row in rows] == list(enumerate(values, 1))
+    assert {(row.reason, row.job_id) for row in rows} == {("not sent", None)}
+    twin = pickle.loads(pickle.dumps(run))  # noqa: S301 - made right here
+    assert list(twin.unsent_guests()) == rows
 
 
 async def test_a_dead_server_leaves_everything_unsent(emulator: Emulator) -> None:

@@ -68,7 +68,7 @@ def test_values_are_kept_only_when_asked() -> None:
     """Without values, dropped items are known by position and reason alone."""
     chunker = Chunker(keep_values=False)
     chunker.feed(["junk", "a@x.com", "a@x.com"])
-    assert [(row.position, row.value) for row in chunker.rejected + chunker.duplicates] == [
+    assert [(row.position, row.identifier) for row in [*chunker.rejected, *chunker.duplicates]] == [
         (0, None),
         (2, None),
     ]

@@ -3,16 +3,18 @@
 import asyncio
 import re
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import aiohttp
+import orjson
 import pytest
 
-from tests.helpers import HANGS, MERCHANT, OPTIONS, TARGET, environment, guests, until
+from tests.helpers import HANGS, MERCHANT, OPTIONS, TARGET, USUAL, environment, guests, until
 from thanx_async import ThanxClient
-from thanx_async.emulator import Emulator, Faults, JobSpeed
+from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 
 pytestmark = pytest.mark.realtime
 COMMAND = [sys.executable, "-m", "thanx_async"]
@@ -121,6 +123,47 @@ async def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
             )
             assert (done.returncode, complaints(done.stderr)) == (0, [])
     assert emulator.reward_counts() == dict.fromkeys(guests(30), 4)
+
+
+async def test_the_status_outlives_the_reader(tmp_path: Path) -> None:
+    """Where the reader of both streams leaves early, the exit status is still that of the outcome."""
+    (tmp_path / "guests.txt").write_text("junk\na@example.com\n")
+    async with Emulator(limits=[], speed=JobSpeed(1e6, 0.01)) as emulator:
+        issue = ["issue", str(tmp_path / "guests.txt"), *OPTIONS, "--no-ledger"]
+        for arguments, reader, status in ((issue, "head -n 1", 1), (issue, ":", 1), (["--nope"], ":", 2)):
+            script = f'{{ "$@"; echo $? >"$STATUS"; }} 2>&1 | {reader}'
+            variables = environment(emulator.url, STATUS=str(tmp_path / "status"))
+            command = ["sh", "-c", script, "sh", *COMMAND, *arguments]
+            done = await asyncio.to_thread(
+                subprocess.run, command, env=variables, capture_output=True, text=True
+            )
+            assert (tmp_path / "status").read_text() == f"{status}\n"
+            assert "Traceback" not in done.stdout + done.stderr
+
+
+async def test_a_narrow_standard_output_that_is_the_list(tmp_path: Path) -> None:
+    """Rows and report share a standard output that lacks their characters, and its file keeps its mode."""
+    failure = {"identifier_index": 0, "identifier_type": "email", "error": "no café 日\x1b[2J\nall issued"}
+    job = {"id": "job000001", "state": "completed", "total_count": 1}
+    job |= {"summary": {"success_count": 0, "failure_count": 1, "failures": [failure]}}
+    (tmp_path / "guests.txt").write_text("a@example.com\n")
+    out = tmp_path / "out"
+    out.touch(0o644)
+    async with Emulator(limits=[]) as emulator:
+        emulator.script(USUAL, ScriptedAnswer(200, orjson.dumps({"issuance_job": job})))
+        issue = ["issue", str(tmp_path / "guests.txt"), *OPTIONS, "--failures", "/dev/stdout"]
+        variables = environment(emulator.url, PYTHONIOENCODING="latin-1", XDG_STATE_HOME=str(tmp_path))
+        with out.open("w") as file:
+            command = [*COMMAND, *issue]
+            done = await asyncio.to_thread(
+                subprocess.run, command, env=variables, stdout=file, stderr=subprocess.PIPE
+            )
+    assert (done.returncode, complaints(done.stderr.decode())) == (1, [])
+    rows, report = out.read_bytes().split(b"Run ")
+    assert rows.decode().splitlines()[1] == r"0,a@example.com,no café 日\x1b[2J\nall issued"
+    assert r"no café \u65e5\x1b[2J\nall issued (position 0)" in report.decode("latin-1")
+    assert report.endswith(b"are listed in /dev/stdout\n")
+    assert stat.S_IMODE(out.stat().st_mode) == 0o644
 
 
 async def test_the_input_is_not_overwritten(tmp_path: Path) -> None:

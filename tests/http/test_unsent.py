@@ -102,6 +102,36 @@ async def test_a_session_with_credentials(
     assert emulator.requests == []
 
 
+class Replacing(aiohttp.ClientRequest):
+    """Takes its credentials from somewhere else, as aiohttp before 3.13 does from netrc files."""
+
+    def __init__(self, *args: object, **named: object) -> None:
+        super().__init__(*args, **named)  # type: ignore[arg-type]  # whatever aiohttp passes
+        self.headers["Authorization"] = "Basic bWU6bWluZQ=="
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_a_session_that_replaces_the_token(emulator: Emulator, method: str) -> None:
+    """No request leaves with other credentials than Thanx's, and middlewares of the session still work."""
+    passed: list[str] = []
+
+    async def passing(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        passed.append(request.method)
+        return await handler(request)
+
+    session = aiohttp.ClientSession(trust_env=True, request_class=Replacing, middlewares=[passing])
+    async with session, ThanxClient("c", "t", base_url=emulator.url, session=session, retry=ONCE) as client:
+        with pytest.raises(ConfigurationError, match="has credentials of its own") as caught:
+            await (client.get_scopes() if method == "GET" else issue(emulator.url, session))
+    assert not caught.value.in_doubt
+    assert (emulator.requests, passed) == ([], [])
+    async with aiohttp.ClientSession(trust_env=True, middlewares=[passing]) as session:
+        await issue(emulator.url, session)
+    assert passed == ["POST"]
+
+
 async def test_an_executor_that_is_shut_down() -> None:
     """Where names cannot be looked up any more, that is said at once."""
     pool = ThreadPoolExecutor()

@@ -119,6 +119,19 @@ def test_each_status_has_its_error(status: int, kind: type[APIError]) -> None:
         assert f"with {len(body)} bytes" in str(caught.value) or not body
 
 
+def test_a_body_that_is_too_large_names_what_to_change() -> None:
+    """A 413 points at the batch size, after whatever the server says; no other status does."""
+    for body, words in (
+        (b"", "an empty body"),
+        (b'{"error": {"message": "limit is 1 MB"}}', "limit is 1 MB"),
+    ):
+        with pytest.raises(APIError, match=f"{words}; a smaller batch_size makes smaller requests$"):
+            decode(Answer(413, {}, body), decode_job)
+    with pytest.raises(APIError) as caught:
+        decode(Answer(400, {}, b""), decode_job)
+    assert "batch_size" not in str(caught.value)
+
+
 PROOFS = {400, 401, 403, 404, 413, 415, 422, 429}
 
 

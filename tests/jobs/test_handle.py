@@ -1,5 +1,6 @@
 import asyncio
 import pickle
+from contextlib import aclosing
 
 import orjson
 import pytest
@@ -52,6 +53,22 @@ async def test_updates_tell_each_change() -> None:
     progress = [job.processed_count for job in seen]
     assert progress == sorted(progress)
     assert len({(job.state, job.processed_count) for job in seen}) == len(seen)
+
+
+async def test_ways_to_wait(emulator: Emulator, client: ThanxClient) -> None:
+    """Tasks, futures and a loop that is left early; mypy proves that each of them type-checks."""
+    handle = await issue(client)
+    async with aclosing(handle.updates()) as updates:
+        first = await anext(updates)
+    with pytest.raises(StopAsyncIteration):
+        await anext(updates)
+    assert first.state == "pending"
+    jobs = await asyncio.gather(
+        asyncio.create_task(handle.wait()), asyncio.ensure_future(handle), asyncio.wait_for(handle, 60)
+    )
+    assert {job.state for job in jobs} == {"completed"}
+    async with aclosing(client.list_campaigns(merchant_id=MERCHANT)) as campaigns:
+        assert (await anext(campaigns)).id == TARGET["campaign_id"]
 
 
 async def test_an_unknown_state_is_not_an_end(emulator: Emulator, client: ThanxClient) -> None:

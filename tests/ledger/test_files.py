@@ -117,3 +117,18 @@ async def test_a_second_opening_keeps_the_locks_of_the_first(path: Path) -> None
         await first.claim(RUN)
         inode = path.stat().st_ino
         assert any(f":{inode} " in line for line in LOCKS.read_text().splitlines())
+
+
+async def test_files_beside_a_link_keep_their_mode(path: Path) -> None:
+    """A ledger that is opened by a link has its files beside the real one; only these are made private."""
+    path.touch()
+    link = path.with_name("link.sqlite")
+    link.symlink_to(path)
+    others = [beside(link, suffix) for suffix in ("-wal", "-shm")]
+    for other in others:
+        other.write_bytes(LETTER)
+        other.chmod(0o644)
+    async with SQLiteLedger(link):
+        assert [mode(other) for other in others] == [0o644, 0o644]
+        assert mode(path) == mode(beside(path, "-wal")) == 0o600
+    assert [other.read_bytes() for other in others] == [LETTER, LETTER]

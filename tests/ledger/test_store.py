@@ -106,7 +106,7 @@ async def test_guests_are_forgotten(ledger: SQLiteLedger, path: Path) -> None:
     assert bodies(path).count(BODY) == 2
     await ledger.finish("march", {2: BatchOutcome("refused", 0), 3: BatchOutcome("refused", 0)})
     await ledger.release("march")
-    assert b"guest" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert b"guest@example" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
 @pytest.mark.parametrize("body", [BODY[:-9], BODY + b"more"])

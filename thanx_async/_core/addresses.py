@@ -8,6 +8,7 @@ from typing import NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from thanx_async._core import checks
+from thanx_async._core.escaping import printable
 
 _HOST = re.compile(r"(\[[\w:.%]+\]|[^:\[\]]*)(:([0-9]{1,5}))?")
 
@@ -62,7 +63,7 @@ class ServerAddress:
         user, _, host = parts.netloc.rpartition("@")
         query = parse_qsl(parts.query)
         hosts = [value for name, value in query if name == "host"]
-        self.label = (host or ",".join(hosts)) + parts.path
+        self.label = printable((host or ",".join(hosts)) + parts.path)
         password = user.partition(":")[2]
         found = {self._url, password, unquote(password)}
         found |= {value for name, value in query if "password" in name}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from inspect import iscoroutinefunction
+from functools import partial
+from inspect import isasyncgenfunction, iscoroutinefunction
 from math import inf
 from pathlib import Path
 from typing import TypeGuard
@@ -93,7 +94,11 @@ def kind(name: str, right: bool, what: str, value: object) -> None:
 def callback(name: str, value: object, what: str) -> None:
     """A function that is called and not awaited."""
     kind(name, callable(value), what, value)
-    if any(iscoroutinefunction(call) for call in (value, getattr(value, "__call__", None))):  # noqa: B004
+    function = value
+    while isinstance(function, partial):
+        function = function.func
+    calls = (function, getattr(function, "__call__", None))  # noqa: B004 - of an object, the method
+    if any(iscoroutinefunction(call) or isasyncgenfunction(call) for call in calls):
         raise wrong(name, "must be a plain function: an async one would never be awaited")
 
 

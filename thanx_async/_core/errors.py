@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from thanx_async._core.escaping import printable
+
 E = TypeVar("E", bound=BaseException)
 
 
@@ -19,6 +21,9 @@ class ThanxError(Exception):
 
     in_doubt: bool = False
     idempotency_key: str | None = None
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -71,13 +76,24 @@ class InvalidResponseError(TransportError):
     """An undocumented success or redirect: HTML, an empty or truncated body, unexpected JSON.
 
     ``status`` is the HTTP status and ``body_start`` the first bytes of the answer. The message omits these
-    bytes, since an answer may repeat the request's identifiers.
+    bytes, since an answer may repeat the request's identifiers. ``retry_after`` is the wait that the answer
+    asks for, in seconds, and ``request_id`` its ``X-Request-Id``; each is None if the answer has none.
     """
 
-    def __init__(self, message: str, *, status: int, body_start: bytes) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        body_start: bytes,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.body_start = body_start
+        self.retry_after = retry_after
+        self.request_id = request_id
 
 
 class APIError(ThanxError):
@@ -173,6 +189,18 @@ class LedgerError(ThanxError):
     The error is ``in_doubt`` if the batch may have been recorded although writing failed, and so may be sent
     later.
     """
+
+
+class LeaseError(LedgerError):
+    """Another process works on the run: it holds the lease, or has taken the run over."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger's database does not answer. Try again later."""
+
+
+class IdReusedError(LedgerError):
+    """The id was put into the outbox before, with another guest. Nothing was put under it."""
 
 
 class InputChangedError(LedgerError):

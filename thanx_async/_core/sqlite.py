@@ -145,10 +145,11 @@ def connect(path: Path, form: Format, make_error: ErrorFactory) -> sqlite3.Conne
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
             _check_kind(connection, form, make_error)
-            _make_private(path)
+            real = path.resolve()
+            _make_private(real)
             _use_log(connection, form, make_error)
             for suffix in ("-wal", "-shm"):
-                _make_private(path.with_name(path.name + suffix))
+                _make_private(real.with_name(real.name + suffix))
             connection.execute(f"PRAGMA synchronous = {'FULL' if form.durable else 'NORMAL'}")
             _migrate(connection, form)
         except BaseException:
@@ -177,9 +178,9 @@ def _create_or_check(path: Path) -> None:
 
 
 def _make_private(path: Path) -> None:
-    """Restrict an existing file to its owner."""
+    """Restrict an existing file to its owner. A link is left alone: SQLite does not follow it either."""
     try:
-        found = path.stat()
+        found = path.lstat()
     except FileNotFoundError:
         return
     if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) != _PRIVATE:
@@ -245,10 +246,20 @@ def _migrate(connection: sqlite3.Connection, form: Format) -> None:
         return
     with transaction(connection):
         for version in range(_pragma(connection, "user_version"), len(form.migrations)):
-            for statement in form.migrations[version].split(";"):
+            for statement in _statements(form.migrations[version]):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {version + 1}")
         connection.execute(f"PRAGMA application_id = {form.application_id}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script; those of a trigger's body stay together."""
+    statement = ""
+    for part in script.split(";"):
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

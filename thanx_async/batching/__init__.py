@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from thanx_async._core.lazy import lazily
 from thanx_async.batching._account import RunAccount
-from thanx_async.batching._chunker import Chunker
+from thanx_async.batching._batch import Batch
+from thanx_async.batching._chunker import Chunk, Chunker
 from thanx_async.batching._collector import Collector
 from thanx_async.batching._guard import Guard
 from thanx_async.batching._outcomes import Outcome
@@ -18,8 +19,9 @@ from thanx_async.batching._report import (
     NotRevoked,
     RevocationReport,
 )
+from thanx_async.batching._rules import min_interval
 from thanx_async.batching._run import BatchError, IssuanceRun
-from thanx_async.batching._sender import BatchSender
+from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
 from thanx_async.batching._stream import Begin, IssuanceStream
 from thanx_async.batching._target import Target
@@ -30,11 +32,13 @@ else:
     __getattr__ = lazily(__name__, {"Recorder": "_recorder"})  # a batcher without a ledger does not load it
 
 __all__ = [
+    "Batch",
     "BatchError",
     "BatchInDoubt",
     "BatchRange",
     "BatchSender",
     "Begin",
+    "Chunk",
     "Chunker",
     "CloseReport",
     "Collector",
@@ -49,7 +53,9 @@ __all__ = [
     "Recorder",
     "RevocationReport",
     "RunAccount",
+    "Send",
     "Source",
     "Target",
+    "min_interval",
     "planned",
 ]

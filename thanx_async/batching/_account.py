@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from time import time
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,12 @@ import attrs
 
 from thanx_async._core.errors import NotFoundError, ThanxError
 from thanx_async.batching._batch import Batch
-from thanx_async.batching._chunker import Chunker, Dropped
+from thanx_async.batching._chunker import Chunker
 from thanx_async.batching._report import BatchRange, GuestRow, IssuanceReport, RevocationReport
 from thanx_async.batching._revocation import revoke_batches
+from thanx_async.batching._rows import JoinedRows
+from thanx_async.batching._tally import Tally
+from thanx_async.instrumentation import refuse_awaitable
 from thanx_async.jobs import JobHandle
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ class RunAccount:
     Attributes:
         chunker: holds the input read so far, including identifiers of the next batch.
         batches: all batches cut so far, by number.
+        tally: running sums over them.
         error: the error that stopped the run, None otherwise.
     """
 
@@ -35,8 +39,9 @@ class RunAccount:
         self.run_id = run_id
         self.chunker = chunker
         self.batches: list[Batch] = []
+        self.tally: Tally = Tally()
         self.error: BaseException | None = None
-        self._on_change: Callable[[], None] | None = None
+        self._on_change: Callable[[], object] | None = None
         self._ledger: Ledger | None = None
         self._record: RunRecord | None = None
         self._recorded: Mapping[int, BatchRecord] = {}
@@ -45,14 +50,20 @@ class RunAccount:
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (self.run_id, self.chunker, self.batches, self._recorded)
 
-    def on_change(self, callback: Callable[[], None]) -> None:
+    def on_change(self, callback: Callable[[], object]) -> None:
         """Call back after each change."""
         self._on_change = callback
 
     def announce_change(self) -> None:
         """Tell the callback of `on_change` that something has changed."""
         if self._on_change:
-            self._on_change()
+            refuse_awaitable("on_progress", self._on_change())
+
+    def add(self, batches: Iterable[Batch]) -> None:
+        """Add batches to the run."""
+        for batch in batches:
+            self.batches.append(batch)
+            batch.join(self.tally)
 
     def fail(self, error: BaseException | None) -> None:
         """Keep the error that stops the run; the first one counts."""
@@ -66,18 +77,22 @@ class RunAccount:
         """Take in the batches that earlier processes recorded for this run."""
         self._recorded = recorded
 
-    def rejected(self) -> list[GuestRow]:
-        """Input items that are not valid identifiers."""
-        return _guest_rows(self.chunker.rejected)
-
-    def duplicates(self) -> list[GuestRow]:
-        """Input items that repeat an earlier guest."""
-        return _guest_rows(self.chunker.duplicates)
-
     def unsent(self) -> list[BatchRange]:
         """Batches that Thanx has certainly not accepted."""
         ranges = [batch.range() for batch in self.batches if batch.is_unsent]
         return [*ranges, *(part for part in self._pending() if part.key is None)]
+
+    def unsent_guests(self) -> Iterator[GuestRow]:
+        """The guests of the `unsent` batches."""
+        for position, value in self._unsent_values():
+            yield GuestRow(position, value if self.chunker.keep_values else None, "not sent")
+
+    def _unsent_values(self) -> Iterator[tuple[int, str | None]]:
+        for batch in self.batches:
+            if batch.is_unsent:
+                yield from batch.values_at()
+        if any(part.key is None for part in self._pending()):
+            yield from zip(self.chunker.pending, self.chunker.pending_values, strict=True)
 
     def in_doubt(self) -> list[BatchRange]:
         """Batches that may have been issued, including the part read so far of a recorded batch."""
@@ -101,13 +116,27 @@ class RunAccount:
             run_id=self.run_id,
             total=self.chunker.read,
             issued=sum(batch.issued for batch in self.batches),
-            failed=[row for batch in self.batches for row in batch.rows],
-            rejected=self.rejected(),
-            duplicates=self.duplicates(),
+            failed=JoinedRows(batch.rows for batch in self.batches),
+            rejected=self.chunker.rejected,
+            duplicates=self.chunker.duplicates,
             unsent=self.unsent(),
             in_doubt=self.in_doubt(),
             unfinished=[batch.range() for batch in self.batches if batch.is_unfinished],
         )
+
+    def counts(self) -> dict[str, int]:
+        """The counts of a report, from running sums instead of the batches."""
+        pending, total = self._pending(), self.tally.current()
+        unsent = sum(part.count for part in pending if part.key is None)
+        return {
+            "issued": total.issued,
+            "failed": total.failed,
+            "rejected": len(self.chunker.rejected),
+            "duplicates": len(self.chunker.duplicates),
+            "unsent": total.unsent + unsent,
+            "in_doubt": total.in_doubt + sum(part.count for part in pending) - unsent,
+            "unfinished": total.unfinished,
+        }
 
     async def follow_all(self) -> None:
         """Follow every job to its end. The known outcomes are recorded even if this fails."""
@@ -191,7 +220,7 @@ def _restored(
     run_id: str, chunker: Chunker, batches: list[Batch], recorded: Mapping[int, BatchRecord]
 ) -> RunAccount:
     account = RunAccount(run_id, chunker)
-    account.batches.extend(batches)
+    account.add(batches)
     account.expect_recorded(recorded)
     return account
 
@@ -207,7 +236,3 @@ async def _finish_despite(error: BaseException, step: Awaitable[None]) -> None:
 def _first_error(group: ExceptionGroup[Exception]) -> Exception:
     error = group.exceptions[0]
     return _first_error(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _guest_rows(dropped: list[Dropped]) -> list[GuestRow]:
-    return [GuestRow(row.position, row.value, row.reason) for row in dropped]

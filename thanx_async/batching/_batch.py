@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING
 
-from thanx_async._batches import BatchOutcome, batch_key, outcome_of
+from thanx_async._batches import BatchOutcome, Positions, batch_key, outcome_of
+from thanx_async._core.columns import Numbered
 from thanx_async._core.errors import BadRequestError, ThanxError
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._report import BatchRange, GuestRow
+from thanx_async.batching._rows import FailedRows
+from thanx_async.batching._tally import Share, Tally
 from thanx_async.http import Delivery, wire
-from thanx_async.instrumentation import BatchEvent, BatchFate
-from thanx_async.jobs import JobHandle
+from thanx_async.instrumentation import BatchFate
+from thanx_async.jobs import JobHandle, when_finished
 
 if TYPE_CHECKING:
     from thanx_async.ledger import BatchRecord
+
+_ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
 
 
 class Batch:
@@ -26,37 +33,41 @@ class Batch:
         run_id: the run that the batch belongs to.
         since: when the batch's oldest guest arrived, in seconds on the loop's clock; now by default.
         on_send: called at the start of each attempt to send the batch.
+        callers: what a hook has noted of the callers of `AsyncBatcher.add`.
 
     Attributes:
         delivery: the state of the batch's Issue Rewards request.
         handle: the handle on the batch's job, once Thanx has accepted the batch.
         held: the batch is not sent again automatically.
-        settled: the outcome is known: ``state``, the number ``issued``, and a row for each guest without a
-            reward.
+        rows: the guests without a reward, once the outcome is known.
         recorded: the ledger holds the outcome.
         fallback: the recorded outcome of a job that may have been revoked since. It stands if Thanx no longer
             knows the job.
         refused: the 400 that ended the last attempt.
+        may_split: if Thanx refuses the batch because of one guest's value, its halves can be sent instead.
     """
 
     __slots__ = (
         "_body",
+        "_outcome",
+        "_sending",
+        "_share",
+        "_tally",
         "_values",
+        "callers",
         "delivery",
         "fallback",
         "handle",
         "held",
-        "issued",
         "key",
+        "may_split",
         "number",
         "positions",
         "recorded",
         "refused",
         "rows",
         "run_id",
-        "settled",
         "since",
-        "state",
     )
 
     def __init__(
@@ -66,24 +77,43 @@ class Batch:
         *,
         since: float | None = None,
         on_send: Callable[[], None] | None = None,
+        callers: tuple[object, ...] = (),
     ) -> None:
-        self.since = asyncio.get_running_loop().time() if since is None else since
-        self.run_id = run_id
-        self.number = chunk.number
-        self.positions = chunk.positions
-        self.key = batch_key(run_id, chunk.number)
-        self.delivery = Delivery(on_send)
+        self.since: float = asyncio.get_running_loop().time() if since is None else since
+        self.run_id: str = run_id
+        self.number: int = chunk.number
+        self.positions: Positions = chunk.positions
+        self.key: str = batch_key(run_id, chunk.number)
+        self.delivery: Delivery = Delivery(on_send)
         self.handle: JobHandle | None = None
         self.refused: BadRequestError | None = None
-        self.held = False
-        self.settled = False
-        self.recorded = False
+        self.may_split: bool = False
+        self.callers: tuple[object, ...] = callers
+        self.held: bool = False
+        self.recorded: bool = False
         self.fallback: BatchOutcome | None = None
-        self.state = ""
-        self.issued = 0
-        self.rows: list[GuestRow] = []
+        self.rows: Sequence[GuestRow] = ()
+        self._outcome: BatchOutcome | None = None
         self._values: list[str] | None = chunk.values
         self._body: bytes | None = None
+        self._tally: Tally | None = None
+        self._share = Share()
+        self._sending = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether the outcome is known."""
+        return self._outcome is not None
+
+    @property
+    def state(self) -> str:
+        """The final state of the job, or ``refused``; empty until the outcome is known."""
+        return self._outcome.state if self._outcome else ""
+
+    @property
+    def issued(self) -> int:
+        """The number of rewards, 0 until the outcome is known."""
+        return self._outcome.issued if self._outcome else 0
 
     @property
     def job_id(self) -> str | None:
@@ -121,8 +151,10 @@ class Batch:
     @property
     def possible_rewards(self) -> int:
         """How many of the batch's guests may have a reward, as far as is known."""
-        if self.settled:
-            return self.issued
+        if self._sending:
+            return len(self.positions)
+        if self._outcome:
+            return self._outcome.issued
         return len(self.positions) if self.handle or self.delivery.in_doubt else 0
 
     @property
@@ -131,12 +163,56 @@ class Batch:
 
         None while the job is running, or if it reports no counts.
         """
-        if self.settled:
-            return len(self.rows)
+        if self._outcome:
+            return len(self._outcome.failures)
         job = self.handle.job if self.handle else None
         if job is None or not job.is_finished or not job.is_counted:
             return None
         return max(0, len(self.positions) - (job.summary or job).success_count)
+
+    def join(self, tally: Tally) -> None:
+        """Count in the sums of the run from now on."""
+        self._tally, self._share = tally, Share()
+        self.count()
+        self._count_job()
+
+    def count(self) -> None:
+        """Bring the batch's share of the run's sums up to date."""
+        if self._tally is not None:
+            share = self._current_share()
+            self._tally.replace(self, self._share, share)
+            self._share = share
+
+    def _count_job(self) -> None:
+        """Count the batch again once its job has ended, whoever polled the job."""
+        if self._tally is not None and self.handle is not None and not self.settled:
+            when_finished(self.handle, partial(self._tally.ended.add, self), self.count)
+
+    def _current_share(self) -> Share:
+        # The first of these settles a batch whose job has ended.
+        in_doubt, unfinished = self.is_in_doubt, self.is_unfinished
+        size, failed = len(self.positions), self.minimum_failed
+        return Share(
+            issued=self.issued,
+            failed=len(self.rows),
+            unsent=size * self.is_unsent,
+            in_doubt=size * in_doubt,
+            unfinished=size * unfinished,
+            possible=self.possible_rewards,
+            ended=0 if failed is None else size,
+            ended_failed=failed or 0,
+        )
+
+    @property
+    def blames_one_guest(self) -> bool:
+        """Whether Thanx refused the batch because of one guest's value, and certainly issued nothing."""
+        error = self.refused
+        return error is not None and not error.in_doubt and error.code in _ONE_GUEST
+
+    @property
+    def is_split(self) -> bool:
+        """Whether Thanx refused the batch because of one guest's value, so that its halves are sent."""
+        return self.may_split and self.blames_one_guest
 
     @property
     def fate(self) -> BatchFate:
@@ -144,36 +220,36 @@ class Batch:
         if self.handle is not None:
             return BatchFate.ACCEPTED
         if self.settled:
-            return BatchFate.REFUSED
+            return BatchFate.SPLIT if self.is_split else BatchFate.REFUSED
         return BatchFate.IN_DOUBT if self.delivery.in_doubt else BatchFate.UNSENT
-
-    def event(self, fate: BatchFate, error: BaseException | None = None) -> BatchEvent:
-        """The record for a hook.
-
-        Args:
-            fate: ``SENDING`` before the delivery, `fate` after it.
-            error: the error that ended the delivery.
-        """
-        return BatchEvent(
-            run_id=self.run_id,
-            number=self.number,
-            idempotency_key=self.key,
-            count=len(self.positions),
-            fate=fate,
-            seconds=asyncio.get_running_loop().time() - self.since,
-            job_id=self.job_id,
-            error=None if error is None else type(error).__name__,
-        )
 
     def range(self) -> BatchRange:
         """The batch's place in the input, with its key and job id."""
         positions = self.positions
         return BatchRange(positions.first, positions.last, len(positions), self.key, self.job_id)
 
+    def values_at(self) -> Iterator[tuple[int, str | None]]:
+        """Each position, with its identifier unless that is forgotten."""
+        return zip(self.positions, self._values or repeat(None), strict=False)
+
     def outcome(self) -> BatchOutcome:
         """The settled outcome, as the ledger records it."""
-        failures = tuple((self.positions.index(row.position), row.reason) for row in self.rows)
-        return BatchOutcome(self.state, self.issued, failures)
+        assert self._outcome is not None  # noqa: S101 - only settled batches are asked
+        return self._outcome
+
+    def begin_sending(self) -> None:
+        """A delivery begins. Until it ends, all guests of the batch count as possible rewards."""
+        self._sending = True
+        if self._tally is not None:
+            self._tally.sending.add(self)
+        self.count()
+
+    def end_sending(self) -> None:
+        """The delivery is over."""
+        self._sending = False
+        if self._tally is not None:
+            self._tally.sending.discard(self)
+        self.count()
 
     def body(self, encode: Callable[[list[str]], bytes]) -> bytes:
         """The bytes to send: the recorded ones if there are any, otherwise the encoded identifiers."""
@@ -206,12 +282,14 @@ class Batch:
         if record.outcome is not None:
             self.settle(record.outcome)
             self.recorded = True
+        self.count()
+        self._count_job()
 
     def mark_conflict(self, record: BatchRecord) -> None:
         """Hold the batch as in doubt: the ledger has other guests under its number."""
         self.key = record.key
         self.held = True
-        self.delivery.doubt()
+        self.doubt()
 
     def set_fallback(self, outcome: BatchOutcome) -> None:
         """Keep the recorded outcome in case Thanx no longer knows the job."""
@@ -226,6 +304,16 @@ class Batch:
     def accepted(self, handle: JobHandle) -> None:
         """Thanx has accepted the batch as this job."""
         self.handle = handle
+        self.count()
+        self._count_job()
+
+    def allow_split(self) -> None:
+        """If Thanx refuses the batch because of one guest's value, its halves will be sent instead."""
+        self.may_split = True
+
+    def forbid_split(self) -> None:
+        """Something else has ended the delivery as well, so nothing more is sent."""
+        self.may_split = False
 
     def stop(self) -> None:
         """Allow no further attempt to send the batch."""
@@ -234,6 +322,7 @@ class Batch:
     def doubt(self) -> None:
         """Mark the batch as in doubt: another process may send it."""
         self.delivery.doubt()
+        self.count()
 
     def mark_if_in_doubt(self, error: ThanxError) -> None:
         """Mark the error as in doubt, with the idempotency key, if the batch is in doubt."""
@@ -245,8 +334,7 @@ class Batch:
         self.refused = error.with_traceback(None)
         if not error.in_doubt:
             reason = str(error)
-            failures = tuple((index, reason) for index in range(len(self.positions)))
-            self.settle(BatchOutcome("refused", 0, failures))
+            self.settle(BatchOutcome("refused", 0, ((index, reason) for index in range(len(self.positions)))))
 
     def settle_from_job(self) -> None:
         """Take over the outcome once the job has finished and its counts account for every guest."""
@@ -257,9 +345,9 @@ class Batch:
             return  # a settled batch changes only when its rewards are revoked
         failures = outcome_of(job, len(self.positions))
         if failures is not None:
-            if self.settled:  # a guest who failed before the revocation keeps the original reason
-                failures = sorted({**dict(failures), **dict(self.outcome().failures)}.items())
-            self.settle(BatchOutcome(job.state, len(self.positions) - len(failures), tuple(failures)))
+            if self._outcome:  # a guest who failed before the revocation keeps the original reason
+                failures = Numbered.of([*failures, *self._outcome.failures]).by_number()
+            self.settle(BatchOutcome(job.state, len(self.positions) - len(failures), failures))
 
     def job_lost(self) -> bool:
         """Thanx no longer knows the job. Returns whether the fallback outcome settled the batch."""
@@ -269,16 +357,11 @@ class Batch:
 
     def settle(self, outcome: BatchOutcome) -> None:
         """Set the final outcome, with a row for each guest without a reward."""
-        values, job_id = self._values, self.job_id
-        self.rows = [
-            GuestRow(self.positions[index], values[index] if values else None, reason, job_id)
-            for index, reason in outcome.failures
-        ]
-        self.state = outcome.state
-        self.issued = outcome.issued
-        self.settled = True
+        self.rows = FailedRows(self.positions, outcome.failures, self._values, self.job_id)
+        self._outcome = outcome
         self.recorded = False
         self._values = None
+        self.count()
 
     def mark_recorded(self, outcome: BatchOutcome) -> None:
         """Note that the ledger holds this outcome; a later one may have replaced it in the meantime."""

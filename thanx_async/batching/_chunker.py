@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from thanx_async._batches import Positions
+from thanx_async.batching._rows import DroppedItems, DroppedRows
 from thanx_async.identifiers import MAX_BATCH, normalise_all, raw_value
 from thanx_async.models import counted
 
@@ -24,15 +25,6 @@ class Chunk:
     number: int
     positions: Positions
     values: list[str] = attrs.field(repr=counted)
-
-
-@attrs.frozen
-class Dropped:
-    """An input item that is left out of every chunk. ``value`` is its text, None unless values are kept."""
-
-    position: int
-    value: str | None = attrs.field(repr=False)
-    reason: str
 
 
 class SeenValues:
@@ -89,17 +81,16 @@ class Chunker:
 
     Attributes:
         read: the number of items read so far.
-        rejected: items that are not valid identifiers.
-        duplicates: items that repeat an earlier guest.
+        keep_values: the argument.
     """
 
     def __init__(self, size: int = MAX_BATCH, *, deduplicate: bool = True, keep_values: bool = True) -> None:
-        self.read = 0
-        self.rejected: list[Dropped] = []
-        self.duplicates: list[Dropped] = []
+        self.read: int = 0
+        self._rejected = DroppedItems(keep_values=keep_values)
+        self._duplicates = DroppedItems(keep_values=keep_values)
         self._size = size
         self._next_size = size
-        self._keep_values = keep_values
+        self.keep_values = keep_values
         self._seen = SeenValues() if deduplicate else None
         self._next_number = 0
         self._begin_chunk(first=0)
@@ -110,9 +101,24 @@ class Chunker:
         self._gaps = array("L")
 
     @property
+    def rejected(self) -> DroppedRows:
+        """Items that are not valid identifiers."""
+        return self._rejected.rows()
+
+    @property
+    def duplicates(self) -> DroppedRows:
+        """Items that repeat an earlier guest."""
+        return self._duplicates.rows()
+
+    @property
     def pending(self) -> Positions:
         """The positions of the identifiers that wait for the rest of their chunk."""
         return Positions(self._first, len(self._values), self._gaps)
+
+    @property
+    def pending_values(self) -> Sequence[str]:
+        """The identifiers at the `pending` positions."""
+        return self._values
 
     def cut_first_at(self, size: int) -> None:
         """Give the first chunk a smaller size. Call this before the first `feed`."""
@@ -127,9 +133,9 @@ class Chunker:
         for index in sorted({*rejected, *known}):
             chunks += self._add(values[start:index])
             if index in rejected:
-                self._leave_out(self.rejected, raw_value(items[index]), rejected[index])
+                self._leave_out(self._rejected, raw_value(items[index]), rejected[index])
             else:
-                self._leave_out(self.duplicates, values[index], _DUPLICATE)
+                self._leave_out(self._duplicates, values[index], _DUPLICATE)
             start = index + 1
         return chunks + self._add(values[start:])
 
@@ -164,8 +170,8 @@ class Chunker:
         self._begin_chunk(first=self.read)
         return chunk
 
-    def _leave_out(self, rows: list[Dropped], value: str, reason: str) -> None:
-        rows.append(Dropped(self.read, value if self._keep_values else None, reason))
+    def _leave_out(self, items: DroppedItems, value: str, reason: str) -> None:
+        items.append(self.read, value, reason)
         self.read += 1
         if self._values:
             self._gaps.append(len(self._values))

@@ -7,21 +7,23 @@ the rate limits allow a request as well. Until then the batch grows, and callers
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from contextvars import Context
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
-from thanx_async._batches import SERVICE_RUNS, Positions
+from thanx_async._batches import Positions
 from thanx_async._core.errors import BadRequestError, LedgerError, ThanxError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._doubts import DoubtSettler
+from thanx_async.batching._follower import OutcomeFollower
 from thanx_async.batching._outcomes import Outcome, RememberedGuests
 from thanx_async.batching._report import BatchInDoubt, CloseReport
-from thanx_async.batching._rules import as_thanx_error, blames_one_guest, min_interval
+from thanx_async.batching._rules import as_thanx_error, min_interval
 from thanx_async.batching._sender import BatchSender
+from thanx_async.batching._service_runs import ServiceRuns
 from thanx_async.batching._waiting_room import (
     Guest,
     Reply,
@@ -32,7 +34,10 @@ from thanx_async.batching._waiting_room import (
 )
 from thanx_async.jobs import JobHandle
 
-_log = logging.getLogger("thanx_async.batching")
+if TYPE_CHECKING:
+    from thanx_async.batching._recorder import Recorder
+
+_log = get_logger("thanx_async.batching")
 
 _LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
 _RECHECK = 0.25
@@ -46,12 +51,23 @@ class Collector:
 
     Args:
         sender: sends the batches.
+        recorder: records them, as the sender does; None without a ledger.
         size: identifiers in a batch, at most.
         linger: seconds for which the first guest of a batch waits for others.
         max_waiting: guests admitted at once; further callers wait for a place.
+        follow_outcomes: wait in the background for the accepted jobs.
     """
 
-    def __init__(self, sender: BatchSender, *, size: int, linger: float, max_waiting: int) -> None:
+    def __init__(
+        self,
+        sender: BatchSender,
+        recorder: Recorder | None,
+        *,
+        size: int,
+        linger: float,
+        max_waiting: int,
+        follow_outcomes: bool,
+    ) -> None:
         self._outcomes = RememberedGuests(max_waiting)
         self._closing = False
         self._sender = sender
@@ -59,19 +75,19 @@ class Collector:
         self._size = min(size, max_waiting)
         self._linger = linger
         self._change = asyncio.Event()
+        marks = frozenset({1, self._size})
         self._waiting = WaitingRoom(
-            max_waiting, thresholds=frozenset({1, self._size}), on_threshold=self._change.set
+            max_waiting, sender.note_caller, thresholds=marks, on_threshold=self._change.set
         )
-        self._run_id: str | None = None
-        self._opened_runs: list[str] = []
         self._next_number = 0
         self._next_position = 0
         self._last_cut = float("-inf")
         self._in_flight: dict[Batch, list[Guest]] = {}
         self._unsent: list[str] = []
         self._in_doubt: list[BatchInDoubt] = []
-        recorder = sender.recorder
-        self._doubts = None if recorder is None else DoubtSettler(sender, recorder)
+        self._runs = ServiceRuns(recorder)
+        self._follower = OutcomeFollower() if follow_outcomes else None
+        self._doubts = None if recorder is None else DoubtSettler(sender, recorder, self._follower)
         # Otherwise each batch would belong to the trace of whoever has opened the batcher.
         self._worker = asyncio.create_task(self._run(), context=Context())
         self._worker.add_done_callback(self._abandon_all)
@@ -119,7 +135,7 @@ class Collector:
 
     async def aclose(self, timeout: float | None) -> CloseReport:
         """Send the waiting guests without lingering, and wait for the answers; after the timeout, `abort`."""
-        self._close_doubts()
+        self._close_background()
         self._change.set()
         try:
             if timeout is None or timeout > 0:
@@ -130,46 +146,31 @@ class Collector:
 
     async def abort(self) -> None:
         """Send nothing more, and cancel the requests in flight."""
-        self._close_doubts()
+        self._close_background()
         self._worker.cancel()
         await asyncio.wait([self._worker])
         if not self._worker.cancelled():
             self._worker.result()
 
-    def _close_doubts(self) -> None:
+    def _close_background(self) -> None:
         if self._doubts is not None:
             self._doubts.close()
+        if self._follower is not None:
+            self._follower.close()
         self._closing = True
 
     async def _run(self) -> None:
         try:
             await self._collect()
         finally:
-            await self._close_runs()
+            await self._runs.close()
 
     async def _begin_run(self) -> None:
         """Open a run to record batches under. A new run replaces one that another process took over."""
         try:
-            self._run_id = await self._open_run()
-            self._opened_runs.append(self._run_id)
+            await self._runs.begin()
         except ThanxError as error:
             self._answer(self._waiting.take(), error)
-
-    async def _open_run(self) -> str:
-        run_id = f"{SERVICE_RUNS}{uuid4().hex}"
-        if self._sender.recorder is not None:
-            await self._sender.recorder.open(run_id)
-        return run_id
-
-    async def _close_runs(self) -> None:
-        """Release all runs, including replaced ones, so that their batches in doubt can be recovered."""
-        self._run_id = None
-        for run_id in self._opened_runs:
-            try:
-                if self._sender.recorder is not None:
-                    await self._sender.recorder.close(run_id)
-            except ThanxError as error:
-                _log.warning("run %s could not be given back to the ledger: %s", run_id, error)
 
     async def _collect(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -182,10 +183,10 @@ class Collector:
                     continue
                 if wait is None or wait > 0:
                     await changed(self._change, wait)
-                elif self._run_id is None:
+                elif self._runs.current is None:
                     await self._begin_run()
                 else:
-                    self._cut(group, self._run_id)
+                    self._cut(group, self._runs.current)
 
     def _abandon_all(self, _: asyncio.Task[None]) -> None:
         """Answer every caller once the worker has ended, for whatever reason."""
@@ -225,7 +226,8 @@ class Collector:
     def _new_batch(self, run_id: str, first: int, guests: list[Guest]) -> Batch:
         values = [guest.value for guest in guests]
         chunk = Chunk(self._next_number, Positions(first, len(values)), values)
-        batch = Batch(chunk, run_id, since=guests[0].since, on_send=self._change.set)
+        callers = tuple(caller for guest in guests for caller in guest.noted)
+        batch = Batch(chunk, run_id, since=guests[0].since, on_send=self._change.set, callers=callers)
         self._next_number += 1
         for guest in guests:
             guest.key = batch.key
@@ -233,21 +235,24 @@ class Collector:
 
     async def _process(self, batch: Batch, guests: list[Guest], group: asyncio.TaskGroup) -> None:
         try:
-            await self._send(batch, guests, iter(range(_MAX_SPLITS)), group)
+            await self._send(batch, guests, list(range(_MAX_SPLITS)), group)
         finally:
             self._abandon(guests)
             self._waiting.forget(guests)
 
     async def _send(
-        self, batch: Batch, guests: list[Guest], splits_left: Iterator[int], group: asyncio.TaskGroup
+        self, batch: Batch, guests: list[Guest], splits_left: list[int], group: asyncio.TaskGroup
     ) -> None:
         """Send a batch, and give its callers the reply.
 
         If Thanx refuses the batch because of one guest's value, its halves are sent instead, and so on, until
         that guest is alone. ``splits_left`` bounds the number of splits.
         """
+        if len(guests) > 1 and splits_left:
+            batch.allow_split()
         reply = await self._deliver(batch, guests)
-        if len(guests) > 1 and blames_one_guest(reply) and next(splits_left, None) is not None:
+        if batch.is_split:
+            splits_left.pop()
             first, middle = batch.positions.first, len(guests) // 2
             halves = ((first, guests[:middle]), (first + middle, guests[middle:]))
             # Both get their keys now: callers who stop waiting are told the key that is sent.
@@ -259,10 +264,12 @@ class Collector:
             await tell_in_slices(guests, reply)
 
     def _keep(self, batch: Batch, guests: list[Guest], reply: Reply, group: asyncio.TaskGroup) -> None:
-        """Keep an error for `outcome`, and a batch in doubt to be settled later."""
+        """Follow an accepted job; keep an error for `outcome`, and a batch in doubt to be settled later."""
         if not isinstance(reply, ThanxError):
             if self._doubts is not None:
                 self._doubts.thanx_answers()
+            if self._follower is not None:
+                self._follower.follow(reply, group)
         elif self._doubts is not None and batch.is_in_doubt and not self._closing:
             values = [guest.value for guest in guests]
             self._outcomes.remember(self._doubts.take(batch, values, reply, group), values)
@@ -286,8 +293,8 @@ class Collector:
             raise
         except Exception as failure:  # noqa: BLE001 - any error is the reply to these callers
             error = as_thanx_error(failure, batch)
-            if isinstance(failure, LedgerError) and self._run_id == batch.run_id:
-                self._run_id = None
+            if isinstance(failure, LedgerError):
+                self._runs.lost(batch.run_id)
         finally:
             del self._in_flight[batch]
             self._change.set()

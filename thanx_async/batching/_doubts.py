@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from time import time
 from typing import TYPE_CHECKING
 
 from thanx_async._core.errors import IdempotencyConflictError, ThanxError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
+from thanx_async.batching._follower import OutcomeFollower
 from thanx_async.batching._report import BatchInDoubt
 from thanx_async.batching._sender import BatchSender
 from thanx_async.batching._waiting_room import Pending, Reply, closed_error, tell
@@ -18,7 +19,7 @@ from thanx_async.batching._waiting_room import Pending, Reply, closed_error, tel
 if TYPE_CHECKING:
     from thanx_async.batching._recorder import Recorder
 
-_log = logging.getLogger("thanx_async.batching")
+_log = get_logger("thanx_async.batching")
 
 _FIRST_WAIT = 5.0
 _MAX_WAIT = 60.0
@@ -65,11 +66,13 @@ class DoubtSettler:
     Args:
         sender: sends the batches; it has a recorder.
         recorder: has their bytes.
+        follower: waits for the jobs of batches that are not in doubt any more, if anything does.
     """
 
-    def __init__(self, sender: BatchSender, recorder: Recorder) -> None:
+    def __init__(self, sender: BatchSender, recorder: Recorder, follower: OutcomeFollower | None) -> None:
         self._sender = sender
         self._recorder = recorder
+        self._follower = follower
         self._doubts: list[_Doubt] = []
         self._closing = False
 
@@ -88,7 +91,7 @@ class DoubtSettler:
         """
         doubt = _Doubt(batch, values, error)
         self._doubts.append(doubt)
-        doubt.task = group.create_task(self._settle(doubt))
+        doubt.task = group.create_task(self._settle(doubt, group))
         return doubt
 
     def thanx_answers(self) -> None:
@@ -123,7 +126,7 @@ class DoubtSettler:
             if doubt.reply is None:
                 tell([doubt], closed_error("the batcher closed while the batch was in doubt", key=doubt.key))
 
-    async def _settle(self, doubt: _Doubt) -> None:
+    async def _settle(self, doubt: _Doubt, group: asyncio.TaskGroup) -> None:
         wait = _FIRST_WAIT
         try:
             while not self._closing:
@@ -135,7 +138,7 @@ class DoubtSettler:
                 doubt.attempted()
                 wait = min(_MAX_WAIT, 2 * wait)
         finally:
-            self._conclude(doubt)
+            self._conclude(doubt, group)
             doubt.attempted()
 
     async def _is_given_up(self, doubt: _Doubt) -> bool:
@@ -159,11 +162,13 @@ class DoubtSettler:
                 _log.warning("job %s was accepted, and then: %s", batch.handle.id, type(error).__name__)
         return False
 
-    def _conclude(self, doubt: _Doubt) -> None:
+    def _conclude(self, doubt: _Doubt, group: asyncio.TaskGroup) -> None:
         """Give whoever waits the reply, if the batch is not in doubt any more."""
         if (reply := _reply_of(doubt.batch)) is not None:
             self._doubts.remove(doubt)
             tell([doubt], reply)
+            if self._follower is not None and not isinstance(reply, ThanxError):
+                self._follower.follow(reply, group)
 
 
 def _reply_of(batch: Batch) -> Reply | None:

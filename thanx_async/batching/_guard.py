@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable
 
 import attrs
 
@@ -11,6 +11,7 @@ from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, GuardError
 from thanx_async._core.messages import Message, Name
 from thanx_async.batching._batch import Batch
+from thanx_async.batching._tally import Tally
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.jobs import JobHandle, JobTimeoutError
 
@@ -62,46 +63,42 @@ _MAX_WATCHED = 4
 _FIRST_TIMEOUT = 15.0
 
 
-def could_exceed(guard: Guard, batches: Sequence[Batch], sending: Container[Batch], batch: Batch) -> bool:
+def could_exceed(guard: Guard, tally: Tally, batch: Batch) -> bool:
     """Whether sending this batch too could exceed ``max_rewards``."""
     limit = guard.max_rewards
-    return limit is not None and _possible_rewards(batches, sending, batch) + len(batch.positions) > limit
+    return limit is not None and _possible_rewards(tally, batch) + len(batch.positions) > limit
 
 
-def check_rewards(guard: Guard, batches: Sequence[Batch], batch: Batch) -> None:
+def check_rewards(guard: Guard, tally: Tally, batch: Batch) -> None:
     """Check ``max_rewards`` before a batch is sent.
 
     Raises:
         GuardError: with this batch the run could exceed it.
     """
-    if could_exceed(guard, batches, (), batch):
-        possible = _possible_rewards(batches, (), batch)
+    if could_exceed(guard, tally, batch):
         raise GuardError(
             Message(
                 Name("max_rewards"),
-                f" is {guard.max_rewards:,}: {possible:,} guests may have a reward already, and the next"
-                f" batch has {len(batch.positions):,}",
+                f" is {guard.max_rewards:,}: {_possible_rewards(tally, batch):,} guests may have a reward"
+                f" already, and the next batch has {len(batch.positions):,}",
             )
         )
 
 
-def _possible_rewards(batches: Sequence[Batch], sending: Container[Batch], batch: Batch) -> int:
-    others = (other for other in batches if other is not batch)
-    return sum(len(other.positions) if other in sending else other.possible_rewards for other in others)
+def _possible_rewards(tally: Tally, batch: Batch) -> int:
+    return tally.sum.possible - batch.possible_rewards
 
 
-def check_failures(guard: Guard, batches: Sequence[Batch]) -> None:
+def check_failures(guard: Guard, *, failed: int, ended: int) -> None:
     """Check ``max_failure_rate`` after a job has ended.
 
+    Args:
+        failed: guests in ended jobs who certainly have no reward.
+        ended: guests in ended jobs.
+
     Raises:
-        GuardError: too many guests in ended jobs have failed.
+        GuardError: too many of them have failed.
     """
-    failed = ended = 0
-    for batch in batches:
-        batch.settle_from_job()
-        if (count := batch.minimum_failed) is not None:
-            failed += count
-            ended += len(batch.positions)
     limit = guard.max_failure_rate
     if limit is not None and failed > limit * ended:
         raise GuardError(
@@ -121,24 +118,24 @@ class FailureWatch:
     on to another one.
 
     Args:
-        batches: the run's batches, a list that grows during the run.
-        started: returns how many of them are in flight or done.
+        tally: the run's sums, in which jobs count that other callers polled.
         on_progress: called after each job, or with the error that stops the run.
     """
 
-    def __init__(
-        self, guard: Guard, batches: Sequence[Batch], started: Callable[[], int], on_progress: OnProgress
-    ) -> None:
+    def __init__(self, guard: Guard, tally: Tally, on_progress: OnProgress) -> None:
         self._guard = guard
-        self._batches = batches
-        self._started = started
+        self._tally = tally
         self._on_progress = on_progress
-        self._unfinished: list[Batch] = []
-        self._taken_up = 0
-        self._watched: set[Batch] = set()
-        self._given_up: set[Batch] = set()
+        self._waiting: list[Batch] = []
+        self._given_up: list[Batch] = []
+        self._watched = 0
         self._timeout = _FIRST_TIMEOUT
         self._ended = 0
+
+    def take(self, batch: Batch) -> None:
+        """Take in a batch whose delivery is over, or whose fate was recorded."""
+        if batch.handle is not None and not batch.settled:
+            self._waiting.append(batch)
 
     async def run(self, wait_for_change: Callable[[], Awaitable[None]]) -> None:
         """Watch until too many guests have failed.
@@ -149,31 +146,27 @@ class FailureWatch:
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    if self._some_ended():
-                        check_failures(self._guard, self._batches[: self._started()])
-                    while len(self._watched) < _MAX_WATCHED and (newest := self._newest()):
-                        self._watched.add(newest[0])
+                    self._check()
+                    while self._watched < _MAX_WATCHED and (newest := self._newest()):
+                        self._watched += 1
                         group.create_task(self._watch_job(*newest))
                     await wait_for_change()
         except* Exception as errors:  # noqa: BLE001 - from a poll, or a GuardError
             self._on_progress(errors.exceptions[0])
 
-    def _some_ended(self) -> bool:
-        """Whether any job has ended since the last call, even if another caller polled it."""
-        started = self._started()
-        self._unfinished += self._batches[self._taken_up : started]
-        self._taken_up = started
-        before = len(self._unfinished)
-        self._unfinished = [batch for batch in self._unfinished if not (batch.settled or batch.is_unclear)]
-        return len(self._unfinished) < before
+    def _check(self) -> None:
+        total = self._tally.current()
+        check_failures(self._guard, failed=total.ended_failed, ended=total.ended)
 
     def _newest(self) -> tuple[Batch, JobHandle] | None:
         """The newest job to watch. Once every other job was given up, the given-up ones get another turn."""
-        for skipped in (self._given_up, set[Batch]()):
-            for batch in reversed(self._unfinished):
-                if batch.handle and batch not in skipped and batch not in self._watched:
-                    self._given_up &= skipped
-                    return batch, batch.handle
+        while self._waiting or self._given_up:
+            if not self._waiting:
+                self._given_up.sort(key=lambda batch: batch.number)
+                self._waiting, self._given_up = self._given_up, []
+            batch = self._waiting.pop()
+            if batch.handle and not (batch.settled or batch.is_unclear):
+                return batch, batch.handle
         return None
 
     async def _watch_job(self, batch: Batch, handle: JobHandle) -> None:
@@ -185,11 +178,12 @@ class FailureWatch:
             job = await handle.refresh()  # the schedule may not have polled it because of one that hangs
         if job.is_finished:
             self._ended += 1
+            batch.settle_from_job()
         else:
-            self._given_up.add(batch)
+            self._given_up.append(batch)
             if self._ended == ended:
                 self._timeout = max(self._timeout, 2 * timeout)
-        self._watched.discard(batch)
+        self._watched -= 1
         self._on_progress(None)
 
 
@@ -204,4 +198,4 @@ async def try_canary(guard: Guard, batch: Batch) -> None:
         batch.settle_from_job()
     if not batch.settled:
         raise GuardError("the outcome of the canary's guests cannot be told, so nothing more is sent")
-    check_failures(guard, [batch])
+    check_failures(guard, failed=len(batch.rows), ended=len(batch.positions))

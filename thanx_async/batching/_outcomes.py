@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from thanx_async._batches import outcome_of
+from thanx_async._core.columns import Numbered
 from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async.batching._waiting_room import Guest, Pending, Reply, result_of
 from thanx_async.jobs import JobHandle
@@ -47,7 +48,7 @@ class _RememberedBatch:
         self.values = values
         self._indices: dict[str, int] | None = None
         self._job: IssuanceJob | None = None
-        self._failures: dict[int, str] | None = None
+        self._failures: Numbered[str] | None = None
 
     def index_of(self, value: str) -> int | None:
         if self._indices is None:
@@ -62,8 +63,7 @@ class _RememberedBatch:
 
     def _outcome(self, index: int, handle: JobHandle, job: IssuanceJob) -> Outcome:
         if self._job is not job:
-            failures = outcome_of(job, len(self.values))
-            self._job, self._failures = job, None if failures is None else dict(failures)
+            self._job, self._failures = job, outcome_of(job, len(self.values))
         reason = "Thanx's counts leave it open" if self._failures is None else self._failures.get(index)
         return Outcome(
             issued=reason is None,

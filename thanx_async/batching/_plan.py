@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import attrs
 
-from thanx_async.batching._account import RunAccount
 from thanx_async.batching._chunker import Chunker
 from thanx_async.batching._report import GuestRow
 from thanx_async.batching._source import Source
@@ -29,8 +28,8 @@ class IssuancePlan:
 
     total: int
     identifiers: int
-    rejected: list[GuestRow] = attrs.field(repr=counted)
-    duplicates: list[GuestRow] = attrs.field(repr=counted)
+    rejected: Sequence[GuestRow] = attrs.field(repr=counted)
+    duplicates: Sequence[GuestRow] = attrs.field(repr=counted)
     requests: int
     least_duration: float
 
@@ -41,12 +40,11 @@ async def planned(source: Source, chunker: Chunker, limits: Sequence[RateLimit])
     while await source.fill():
         counts += [len(chunk.values) for chunk in chunker.feed(source.take())]
     counts += [len(chunk.values) for chunk in chunker.flush()]
-    account = RunAccount("plan", chunker)
     return IssuancePlan(
         total=chunker.read,
         identifiers=sum(counts),
-        rejected=account.rejected(),
-        duplicates=account.duplicates(),
+        rejected=chunker.rejected,
+        duplicates=chunker.duplicates,
         requests=len(counts),
         least_duration=least_duration(2 * len(counts), limits),
     )

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
 
 from thanx_async._batches import digest_of
 from thanx_async._core.errors import InputChangedError, LedgerError, ThanxError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.messages import Message, Name
 from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._recorded_input import RecordedInput
+from thanx_async.batching._sender import Send
 from thanx_async.batching._target import Target
 from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord
 
-_log = logging.getLogger("thanx_async.batching")
+_log = get_logger("thanx_async.batching")
 
 _REVOCABLE = ("completed", "failed")
-
-Send = Callable[[Batch, bytes], Awaitable[None]]
 
 
 class Recorder:
@@ -136,7 +135,7 @@ class Recorder:
             account.attach_ledger(self._ledger, claimed)
             for record in await self._records(account.run_id, only_in_doubt=only_in_doubt):
                 batch = await self._recall_batch(record, claimed, replay=replay)
-                account.batches.append(batch)
+                account.add([batch])
                 account.chunker.skip(len(record.positions))
 
     async def _recall_batch(self, record: BatchRecord, run: RunRecord, *, replay: bool) -> Batch:

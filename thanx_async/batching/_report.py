@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -49,6 +49,8 @@ class BatchRange:
 class IssuanceReport:
     """The outcome of a run: a number for issued rewards, rows for guests, ranges for batches.
 
+    Rows are made when they are read.
+
     Attributes:
         run_id: the id of the run.
         total: items read from the input.
@@ -64,9 +66,9 @@ class IssuanceReport:
     run_id: str
     total: int
     issued: int
-    failed: list[GuestRow] = attrs.field(repr=counted)
-    rejected: list[GuestRow] = attrs.field(repr=counted)
-    duplicates: list[GuestRow] = attrs.field(repr=counted)
+    failed: Sequence[GuestRow] = attrs.field(repr=counted)
+    rejected: Sequence[GuestRow] = attrs.field(repr=counted)
+    duplicates: Sequence[GuestRow] = attrs.field(repr=counted)
     unsent: list[BatchRange] = attrs.field(repr=counted)
     in_doubt: list[BatchRange] = attrs.field(repr=counted)
     unfinished: list[BatchRange] = attrs.field(repr=counted)

@@ -1,15 +1,13 @@
-"""Decisions of micro-batching: how far apart batches are, whose fault a refusal is, what callers get."""
+"""Decisions of micro-batching: how far apart batches are, and which error callers get."""
 
 from __future__ import annotations
 
-from thanx_async._core.errors import BadRequestError, ThanxError
+from thanx_async._core.errors import ThanxError
 from thanx_async.batching._batch import Batch
-from thanx_async.batching._waiting_room import Reply
 from thanx_async.limiter import LimiterStatus
 
 _BUDGET_SHARE = 2 / 3
 _MAX_PACE = 2.0
-_ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
 
 
 def min_interval(status: LimiterStatus) -> float:
@@ -25,11 +23,6 @@ def min_interval(status: LimiterStatus) -> float:
         if window.limit.seconds > shortest
     ]
     return min(_MAX_PACE, max(intervals, default=0.0))
-
-
-def blames_one_guest(reply: Reply) -> bool:
-    """Whether Thanx refused the batch because of one guest's value, and certainly issued nothing."""
-    return isinstance(reply, BadRequestError) and reply.code in _ONE_GUEST and not reply.in_doubt
 
 
 def as_thanx_error(error: Exception, batch: Batch | None) -> ThanxError:

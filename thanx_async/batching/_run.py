@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ThanxError
+from thanx_async._core.escaping import printable
 from thanx_async.batching._account import RunAccount
 from thanx_async.batching._report import BatchRange, GuestRow, IssuanceReport, RevocationReport
 from thanx_async.jobs import JobHandle
@@ -23,7 +25,7 @@ class BatchError(ThanxError):
     def __init__(self, message: str, *, run: IssuanceRun) -> None:
         super().__init__(message)
         self.run = run
-        self.in_doubt = bool(run.in_doubt)
+        self.in_doubt: bool = bool(run.in_doubt)
 
 
 class IssuanceRun:
@@ -33,8 +35,8 @@ class IssuanceRun:
         self._account = account
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{count:,} {fate}" for fate, count in self.report().counts.items() if count)
-        return f"<IssuanceRun {self.run_id}: {counts or 'nothing read'}>"
+        counts = ", ".join(f"{count:,} {fate}" for fate, count in self._account.counts().items() if count)
+        return f"<IssuanceRun {printable(self.run_id)}: {counts or 'nothing read'}>"
 
     @property
     def run_id(self) -> str:
@@ -57,19 +59,23 @@ class IssuanceRun:
         return [batch.handle for batch in self._account.batches if batch.handle]
 
     @property
-    def rejected(self) -> list[GuestRow]:
+    def rejected(self) -> Sequence[GuestRow]:
         """Input items that are not valid identifiers."""
-        return self._account.rejected()
+        return self._account.chunker.rejected
 
     @property
-    def duplicates(self) -> list[GuestRow]:
+    def duplicates(self) -> Sequence[GuestRow]:
         """Input items that repeat an earlier guest."""
-        return self._account.duplicates()
+        return self._account.chunker.duplicates
 
     @property
     def unsent(self) -> list[BatchRange]:
         """Batches that Thanx has certainly not accepted; a new run may send them."""
         return self._account.unsent()
+
+    def unsent_guests(self) -> Iterator[GuestRow]:
+        """The guests of the `unsent` batches, in input order."""
+        return self._account.unsent_guests()
 
     @property
     def in_doubt(self) -> list[BatchRange]:

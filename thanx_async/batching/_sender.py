@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from thanx_async._core.errors import BadRequestError
 from thanx_async._core.tasks import only_own_cancellation
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._target import Target
 from thanx_async.http import Transport, wire
-from thanx_async.instrumentation import BatchFate, Hook, emit
+from thanx_async.instrumentation import BatchEvent, BatchFate, Hook, emit, noting_callers
 from thanx_async.limiter import RateLimiter, in_flight
 
-if TYPE_CHECKING:
-    from thanx_async.batching._recorder import Recorder
+Send = Callable[[Batch, bytes], Awaitable[None]]
+
+
+class Records(Protocol):
+    """Records what becomes of each batch."""
+
+    async def deliver(self, batch: Batch, body: bytes, send: Send) -> None:
+        """Record a batch, send it, and record its fate."""
 
 
 class BatchSender:
@@ -35,14 +43,15 @@ class BatchSender:
         transport: Transport,
         limiter: RateLimiter,
         hook: Hook,
-        recorder: Recorder | None,
+        recorder: Records | None,
         *,
         max_concurrency: int | None,
         keep_values: bool,
     ) -> None:
         self.target = target
         self.limiter = limiter
-        self.recorder = recorder
+        self._recorder = recorder
+        self.note_caller = noting_callers(hook)
         self._transport = transport
         self._hook = hook
         self._max_concurrency = max_concurrency
@@ -68,18 +77,20 @@ class BatchSender:
         Raises:
             ThanxError: an error that should stop the run.
         """
-        emit(self._hook, batch.event(BatchFate.SENDING))
+        was_in_doubt = batch.delivery.in_doubt
+        emit(self._hook, _event(batch, BatchFate.SENDING, was_in_doubt=was_in_doubt))
         body = batch.body(self.target.encode)
         try:
             with only_own_cancellation(of="a batch"):
-                if self.recorder:
-                    await self.recorder.deliver(batch, body, self._send)
+                if self._recorder:
+                    await self._recorder.deliver(batch, body, self._send)
                 else:
                     await self._send(batch, body)
         except BaseException as error:
-            emit(self._hook, batch.event(batch.fate, error))
+            batch.forbid_split()
+            emit(self._hook, _event(batch, batch.fate, error, was_in_doubt=was_in_doubt))
             raise
-        emit(self._hook, batch.event(batch.fate, batch.refused))
+        emit(self._hook, _event(batch, batch.fate, batch.refused, was_in_doubt=was_in_doubt))
 
     async def _send(self, batch: Batch, body: bytes) -> None:
         batch.forget_payload(keep_values=self._keep_values)
@@ -90,3 +101,28 @@ class BatchSender:
         finally:
             if job := batch.delivery.job:
                 batch.accepted(self.target.accepted(batch.positions, job))
+
+
+def _event(
+    batch: Batch, fate: BatchFate, error: BaseException | None = None, *, was_in_doubt: bool
+) -> BatchEvent:
+    """The record for a hook.
+
+    Args:
+        batch: the batch.
+        fate: ``SENDING`` before the delivery, ``batch.fate`` after it.
+        error: the error that ended the delivery.
+        was_in_doubt: the batch was in doubt before the delivery.
+    """
+    return BatchEvent(
+        run_id=batch.run_id,
+        number=batch.number,
+        idempotency_key=batch.key,
+        count=len(batch.positions),
+        fate=fate,
+        seconds=asyncio.get_running_loop().time() - batch.since,
+        job_id=batch.job_id,
+        error=None if error is None else type(error).__name__,
+        was_in_doubt=was_in_doubt,
+        callers=batch.callers,
+    )

@@ -42,7 +42,7 @@ class IssuanceStream:
         begin: Begin | None = None,
     ) -> None:
         """Without a ``source`` the run has only the batches that ``begin`` takes from the ledger."""
-        self.run = IssuanceRun(account)
+        self.run: IssuanceRun = IssuanceRun(account)
         self._account = account
         self._sender = sender
         self._source = source
@@ -51,6 +51,7 @@ class IssuanceStream:
         self._recorded: RecordedInput | None = None
         self._group = asyncio.TaskGroup()
         self._reader: asyncio.Task[None] | None = None
+        self._failure_watch: FailureWatch | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._sending: dict[Batch, asyncio.Task[None]] = {}
         self._started = 0
@@ -68,10 +69,8 @@ class IssuanceStream:
         self._reader = self._group.create_task(self._read_and_send())
         self._reader.add_done_callback(lambda _: self._change.set())
         if self._guard.max_failure_rate is not None:
-            failure_watch = FailureWatch(
-                self._guard, self._account.batches, lambda: self._started, self._progressed
-            )
-            self._watcher = self._group.create_task(failure_watch.run(self._wait_for_change))
+            self._failure_watch = FailureWatch(self._guard, self._account.tally, self._progressed)
+            self._watcher = self._group.create_task(self._failure_watch.run(self._wait_for_change))
         return self
 
     async def __aexit__(
@@ -182,7 +181,7 @@ class IssuanceStream:
         Nothing is sent before every recorded batch has been compared with the input.
         """
         batches = [Batch(chunk, self._account.run_id) for chunk in chunks]
-        self._account.batches.extend(batches)
+        self._account.add(batches)
         if self._recorded is not None:
             self._recorded.restore(batches, chunks)
 
@@ -194,10 +193,13 @@ class IssuanceStream:
                     await self._wait_for_change()
                 if self._stopping:
                     return
-                check_rewards(self._guard, self._account.batches, batch)
+                check_rewards(self._guard, self._account.tally, batch)
                 self._anything_sent = True
+                batch.begin_sending()
                 task = self._sending[batch] = self._group.create_task(self._send(batch))
                 task.add_done_callback(partial(self._delivered, batch))
+            elif self._failure_watch is not None:
+                self._failure_watch.take(batch)
             self._started += 1
             self._change.set()
             if self._guard.canary is not None and batch.number == 0:
@@ -206,6 +208,9 @@ class IssuanceStream:
     def _delivered(self, batch: Batch, _: asyncio.Task[None]) -> None:
         """End a delivery. A done callback, because a task cancelled before its start runs no ``finally``."""
         del self._sending[batch]
+        batch.end_sending()
+        if self._failure_watch is not None:
+            self._failure_watch.take(batch)
         self._end_watch_if_done()
         self._change.set()
 
@@ -235,7 +240,7 @@ class IssuanceStream:
         if len(self._sending) >= concurrency or self._started - self._yielded >= 2 * concurrency:
             return False
         # The outcome of the batches in flight may decide whether max_rewards allows the next one.
-        undecided = could_exceed(self._guard, self._account.batches, self._sending, batch)
+        undecided = could_exceed(self._guard, self._account.tally, batch)
         return not (self._sending and undecided)
 
     async def _send(self, batch: Batch) -> None:

@@ -64,9 +64,10 @@ class Guest(Pending):
         since: the time of arrival, in seconds on the loop's clock.
         adders: how many of the callers have added the guest; the others only ask for the outcome.
         asked_for: a caller of `add` has stopped waiting for the guest, or somebody asks for the outcome.
+        noted: what a hook has noted of the callers who have added the guest.
     """
 
-    __slots__ = ("adders", "asked_for", "since", "value")
+    __slots__ = ("adders", "asked_for", "noted", "since", "value")
 
     def __init__(self, value: str, since: float) -> None:
         super().__init__()
@@ -74,6 +75,7 @@ class Guest(Pending):
         self.since = since
         self.adders = 0
         self.asked_for = False
+        self.noted: tuple[object, ...] = ()
 
 
 class WaitingRoom:
@@ -81,12 +83,18 @@ class WaitingRoom:
 
     Args:
         capacity: distinct guests admitted at once.
+        note_caller: called in the context of each caller who adds a guest.
         thresholds: numbers of admitted guests.
         on_threshold: called when the number of admitted guests reaches a threshold.
     """
 
     def __init__(
-        self, capacity: int, *, thresholds: frozenset[int], on_threshold: Callable[[], None]
+        self,
+        capacity: int,
+        note_caller: Callable[[], object | None] | None = None,
+        *,
+        thresholds: frozenset[int],
+        on_threshold: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._admitted: dict[str, Guest] = {}
@@ -95,6 +103,7 @@ class WaitingRoom:
         self._capacity = capacity
         self._thresholds = thresholds
         self._on_threshold = on_threshold
+        self._note_caller = note_caller
 
     def __len__(self) -> int:
         return len(self._admitted)
@@ -152,6 +161,8 @@ class WaitingRoom:
     def _join(self, value: str) -> tuple[Guest, asyncio.Future[Reply]]:
         guest = self.find(value) or self._arrive(value)
         guest.adders += 1
+        if self._note_caller is not None and (noted := self._note_caller()) is not None:
+            guest.noted += (noted,)
         return guest, guest.watch()
 
     def _arrive(self, value: str) -> Guest:

@@ -14,7 +14,7 @@ import cyclopts
 from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async._version import __version__
 from thanx_async.cli._options import as_typed
-from thanx_async.cli._status import ISSUED, STOPPED, USAGE_ERROR, discard_output, warn
+from thanx_async.cli._status import ISSUED, STOPPED, USAGE_ERROR, discard_output, escape_unencodable, warn
 
 __all__ = ["COMMANDS", "app", "discard_output", "run"]
 
@@ -45,6 +45,7 @@ COMMANDS = {
         "Take back the rewards of all jobs of a run, after waiting for jobs that still run.",
     ),
     "ledger": ("ledger:ledger_app", "Show recorded runs, and settle batches in doubt by hand."),
+    "outbox": ("outbox:outbox_app", "Put guests under ids of your own, and send what was put."),
     "job": ("job:job_app", "Show, wait for or revoke one job."),
     "emulator": (
         "emulator:run_emulator",
@@ -59,7 +60,7 @@ COMMANDS = {
     "scopes": ("catalogue:scopes", "List the credential's scopes; issuing needs rewards.issue."),
 }
 
-app = cyclopts.App(
+app: cyclopts.App = cyclopts.App(
     name="thanx-async",
     version=__version__,
     help_format="plaintext",
@@ -73,16 +74,17 @@ app = cyclopts.App(
         " 3 stopped or in doubt."
     ),
 )
-for name, (home, text) in COMMANDS.items():
-    app.command(f"thanx_async.cli._{home}", name=name, help=text)
+for _name, (_home, _text) in COMMANDS.items():
+    app.command(f"thanx_async.cli._{_home}", name=_name, help=_text)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns its exit status."""
+    escape_unencodable()
     try:
-        status = app(arguments, exit_on_error=False, result_action="return_value")
-    except cyclopts.CycloptsError:
-        return USAGE_ERROR
+        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        return _fail(str(error), USAGE_ERROR)
     except ConfigurationError as error:
         return _fail(as_typed(error), USAGE_ERROR)
     except (BrokenPipeError, SystemExit):  # the reader of the help has gone; rich raises the latter

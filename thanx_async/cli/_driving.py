@@ -8,10 +8,12 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from thanx_async._core.errors import ThanxError
-from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceStream
+from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceRun, IssuanceStream
 from thanx_async.batching import BatchError
+from thanx_async.cli._failures import FailureFile
+from thanx_async.cli._input import GuestFile
 from thanx_async.cli._options import as_typed
-from thanx_async.cli._output import Display, FailureFile, show_report, write
+from thanx_async.cli._output import Display, show_report, write
 from thanx_async.cli._recorded import before_sending
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 
@@ -45,7 +47,8 @@ async def drive(
         finally:
             showing.cancel()
             await asyncio.wait([showing])
-    return conclude(stream.run.report(), problem, failures, stopped=stopper.asked)
+    unread = guests.unread(stream.run.total) if isinstance(guests, GuestFile) else ""
+    return conclude(stream.run, stream.run.report(), problem, failures, stopped=stopper.asked, unread=unread)
 
 
 async def _run(stream: IssuanceStream, stopper: _Stopper, before: str) -> ThanxError | None:
@@ -101,22 +104,26 @@ class _Stopper:
 
 
 def conclude(
+    run: IssuanceRun,
     report: IssuanceReport,
     problem: ThanxError | None,
     failures: FailureFile | None = None,
     *,
     stopped: bool = False,
+    unread: str = "",
     of: str = "read from the input",
 ) -> int:
-    """Show the report and the error that stopped the run; returns the exit status."""
+    """Show the report, what was not read, and the error that stopped the run; returns the exit status."""
     listed, unlisted = "", None
-    try:
-        listed = failures.write(report) if failures else ""  # first, because standard output may be closed
+    try:  # first, because standard output may be closed
+        listed = failures.write(report, run.unsent_guests()) if failures else ""
     except OSError as error:
         unlisted = error
     show_report(report, of=of)
     if listed:
         write(listed)
+    if unread:
+        write(unread)
     if unlisted:
         warn(f"{unlisted}; the report is still accurate")
     if problem:

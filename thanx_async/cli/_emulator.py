@@ -135,9 +135,10 @@ async def run_emulator(
                 raise ConfigurationError(
                     f"cannot listen on port {port} ({os.strerror(error.errno or 0)}); give another --port"
                 ) from None
+            write(emulator.url)
+            write(f"Use it with: export THANX_BASE_URL={emulator.url}")
             write(
-                f"{emulator.url}\nUse it with: export THANX_BASE_URL={emulator.url}"
-                "\nand any THANX_CLIENT_ID and THANX_ACCESS_TOKEN; it has the campaign camp_abc123, the"
+                "and any THANX_CLIENT_ID and THANX_ACCESS_TOKEN; it has the campaign camp_abc123, the"
                 " merchant k2lye10h32l5wzo and the variant var_treat1"
             )
             await stop.wait()

@@ -50,12 +50,26 @@ class GuestFile:
         ConfigurationError: the file or the column is missing; the message lists the columns.
     """
 
-    def __init__(self, name: str, *, column: str | None, format: Format | None) -> None:  # noqa: A002 - the option's name
+    def __init__(
+        self,
+        name: str,
+        *,
+        column: str | None,
+        format: Format | None,  # noqa: A002 - the option's name
+        id_column: str | None = None,
+    ) -> None:
+        """With ``id_column``, items are pairs of a guest and an id."""
+        self._name = "standard input" if name == "-" else name
+        self._is_ended = False
         self._stack = ExitStack()
-        kind = format or Format(_SUFFIXES.get(Path(name).suffix.lower(), "csv" if column else "lines"))
+        self._kind = format or Format(_SUFFIXES.get(Path(name).suffix.lower(), "csv" if column else "lines"))
         try:
             text = self._open(name)
-            self._items = _items(text, kind, column)
+            self._items = (
+                _items(text, self._kind, column)
+                if id_column is None
+                else _pairs(text, self._kind, column, id_column)
+            )
         except BaseException:
             self.close()
             raise
@@ -85,15 +99,29 @@ class GuestFile:
         while items := await anyio.to_thread.run_sync(self._slice, abandon_on_cancel=True):
             for item in items:
                 yield item
+        self._is_ended = True
+
+    def unread(self, count: int) -> str:
+        """What to say if only the first ``count`` rows were read, "" if the file was read to its end."""
+        if self._is_ended:
+            return ""
+        header = ", not counting the header" if self._kind is Format.CSV else ""
+        return f"read up to row {count:,} of {self._name}{header}; nothing after it was sent or listed"
 
     def _slice(self) -> list[object]:
         return list(islice(self._items, _SLICE))
 
 
 @asynccontextmanager
-async def reading(name: str, *, column: str | None, format: Format | None) -> AsyncIterator[GuestFile]:  # noqa: A002 - the option's name
+async def reading(
+    name: str,
+    *,
+    column: str | None,
+    format: Format | None,  # noqa: A002 - the option's name
+    id_column: str | None = None,
+) -> AsyncIterator[GuestFile]:
     """The file, opened in a thread because opening a pipe waits for its writer."""
-    opening = partial(GuestFile, name, column=column, format=format)
+    opening = partial(GuestFile, name, column=column, format=format, id_column=id_column)
     file = await anyio.to_thread.run_sync(opening, abandon_on_cancel=True)
     try:
         yield file
@@ -111,7 +139,37 @@ def _items(text: TextIO, kind: Format, column: str | None) -> Iterator[object]:
     return (line.rstrip("\r\n") for line in text)
 
 
+def _pairs(text: TextIO, kind: Format, column: str | None, id_column: str) -> Iterator[object]:
+    """Pairs of a guest and an id; the id is "" where there is none."""
+    if kind is Format.CSV:
+        rows, header = _csv_table(text)
+        others = [name for name in header if name != id_column]
+        guest = _csv_index(header, column or (others[0] if len(others) == 1 else None))
+        id_index = _csv_index(header, id_column)
+        return ((_cell(row, guest), _cell(row, id_index).strip()) for row in rows)
+    if kind is Format.JSONL:
+        return ((_json_item(line, column or "value"), _json_id(line, id_column)) for line in text)
+    raise ConfigurationError("--id-column goes with CSV and JSON lines; this file is read as plain lines")
+
+
+def _json_id(line: str, key: str) -> str:
+    item = _parsed(line)
+    found = item.get(key) if isinstance(item, dict) else None
+    return str(found) if isinstance(found, str | int) else ""
+
+
 def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
+    rows, header = _csv_table(text)
+    index = _csv_index(header, column)
+    return (_cell(row, index) for row in rows)
+
+
+def _cell(row: list[str], index: int) -> str:
+    return row[index] if index < len(row) else ""
+
+
+def _csv_table(text: TextIO) -> tuple[Iterator[list[str]], list[str]]:
+    """The rows after the header, and the header."""
     rows = _csv_rows(text)
     header = [name.strip() for name in next(filter(None, rows), [])]
     if any(map(_GUEST.search, header)):
@@ -120,6 +178,10 @@ def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
         )
     if not header:
         raise ConfigurationError("the CSV file is empty: its first line must name the columns")
+    return rows, header
+
+
+def _csv_index(header: list[str], column: str | None) -> int:
     if column is None and len(header) > 1:
         twins = [name for name, count in Counter(header).items() if name and count > 1]
         rename = f"; more than one is called {_names(twins)}: rename all but one, to read it" if twins else ""
@@ -128,13 +190,12 @@ def _csv_items(text: TextIO, column: str | None) -> Iterator[object]:
         raise ConfigurationError(f"there is no column {column!r}; the header names: {_names(header)}")
     if column is not None and header.count(column) > 1:
         raise ConfigurationError(f"there is more than one column {column!r}: rename all but one of them")
-    index = header.index(column) if column else 0
-    return (row[index] if index < len(row) else "" for row in rows)
+    return header.index(column) if column else 0
 
 
 def _names(header: list[str]) -> str:
-    """The names of the columns, shortened and escaped to be shown."""
-    shown = [name[:_LONGEST].encode("ascii", "backslashreplace").decode() for name in header[:_SHOWN]]
+    """The names of the columns, shortened."""
+    shown = [name[:_LONGEST] for name in header[:_SHOWN]]
     return ", ".join(shown) + (f" and {len(header) - _SHOWN:,} more" if len(header) > _SHOWN else "")
 
 

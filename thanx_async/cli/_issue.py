@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from pathlib import Path
 from shlex import quote
 from typing import Annotated
+from uuid import uuid4
 
 from cyclopts import Parameter
 
@@ -13,9 +15,10 @@ from thanx_async._core.errors import ConfigurationError
 from thanx_async.batcher import AsyncBatcher, Guard
 from thanx_async.cli._client import connect
 from thanx_async.cli._driving import drive
+from thanx_async.cli._failures import failure_file
 from thanx_async.cli._input import Format, reading
 from thanx_async.cli._options import FileName, Flag, Whole
-from thanx_async.cli._output import Display, failure_file, show_plan, write
+from thanx_async.cli._output import Display, show_plan, write
 from thanx_async.cli._recorded import before_sending, earlier, new_ledger, run_id_of
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.client import ThanxClient
@@ -61,7 +64,7 @@ async def issue(
     format:
         csv, lines or jsonl; by default from the file's name.
     failures:
-        A CSV file to write: position, value and reason of each guest who failed or was rejected.
+        A CSV file to write: position, value and reason of each guest who failed, was rejected or not sent.
     run_id:
         Names the run; no batch of a run is issued twice. By default derived from file, target and credential.
     batch_size:
@@ -100,11 +103,11 @@ async def issue(
             run_id = run_id or run_id_of(file, client, target)
             with before_sending():
                 before = await earlier(opened, run_id)
-        with failure_file(failures, source=file, ledger=path) as rows:
+        run_id = run_id or uuid4().hex
+        async with failure_file(failures, source=file, ledger=path) as rows:
             status = await drive(batcher, display, guests, run_id=run_id, before=before, failures=rows)
-    if status == STOPPED and path is not None:
-        again = f"--run-id {quote(run_id or '')}"
-        warn(f"to continue, give the same command and guests with {again}")
+    if status == STOPPED and (path or not emulator):
+        warn(_how_to_continue(run_id, failures, is_recorded=is_recorded))
     return status
 
 
@@ -153,6 +156,15 @@ async def demo(*, guests: Whole = 25_000) -> int:
         display.watch(client)
         status = await drive(_batcher(client, _SEED, display), display, _generated(guests))
     return ISSUED if status == SOME_FAILED else status
+
+
+def _how_to_continue(run_id: str, failures: Path | None, *, is_recorded: bool) -> str:
+    again = f"give the same command and guests with --run-id {quote(run_id)}"
+    if not is_recorded:
+        again += ": nothing is issued twice as long as Thanx keeps its idempotency keys"
+    if failures:
+        again += f"; do not issue {failures} as well, since its unsent guests are sent then"
+    return f"to continue, {again}"
 
 
 def _batcher(

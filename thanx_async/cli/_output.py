@@ -1,22 +1,18 @@
-"""What the command line shows: progress, reports, and the file of guests without a reward."""
+"""What the command line shows: progress and reports."""
 
 from __future__ import annotations
 
 import asyncio
-import csv
-import os
-import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.escaping import printable
 from thanx_async.batcher import (
     BatchRange,
     GuestRow,
@@ -51,7 +47,8 @@ class Display:
         self._last = _now()
         self._said: tuple[str, str | None] = "", None
         if self._console.is_terminal:
-            columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+            spinner = SpinnerColumn("line" if self._console.options.ascii_only else "dots")
+            columns = spinner, TextColumn("{task.description}", markup=False), TimeElapsedColumn()
             self._live = Progress(*columns, console=self._console, transient=True)
             self._task = self._live.add_task("reading")
 
@@ -77,14 +74,14 @@ class Display:
             self.progress(run)
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
     def progress(self, run: IssuanceRun) -> None:
         """The progress callback of a batcher."""
         text, status = _progress(run), self._client.limiter.status() if self._client else None
         reason = status.reason if status and (status.held_for > _SHOWN or _is_away(status)) else None
         if self._live:
-            self._live.update(self._task, description=text + _wait(status, reason))
+            self._live.update(self._task, description=printable(text + _wait(status, reason)))
         elif _now() - self._last >= _EVERY and (text, reason) != self._said:
             self._last, self._said = _now(), (text, reason)
             self.say(text + _wait(status, reason))
@@ -114,13 +111,15 @@ def _wait(status: LimiterStatus | None, reason: str | None) -> str:
 
 
 def write(text: str) -> None:
-    """Write a line to standard output; it is discarded once the reader has gone.
+    """Write a line to standard output, with control characters escaped.
+
+    It is discarded once the reader has gone.
 
     Raises:
         OSError: the line can't be written; the message says why.
     """
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(printable(text) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         discard_output()
@@ -158,7 +157,7 @@ def show_plan(plan: IssuancePlan) -> None:
     write(f"at least {plan.least_duration:,.0f} s under the rate limits, including one poll for each job")
 
 
-def _show_reasons(fate: str, rows: list[GuestRow]) -> None:
+def _show_reasons(fate: str, rows: Sequence[GuestRow]) -> None:
     groups: dict[str, list[GuestRow]] = {}
     for row in rows:
         groups.setdefault(row.reason, []).append(row)
@@ -183,73 +182,3 @@ def _show_batches(what: str, batches: list[BatchRange], *, all_of_them: bool = F
     if rest := batches[len(shown) :]:
         count = sum(batch.count for batch in rest)
         write(f"{what}: {len(rest):,} more batches, to position {rest[-1].last}, {count:,} guests")
-
-
-class FailureFile:
-    """The CSV file of the guests without a reward, readable by its owner only.
-
-    It is opened before anything is sent, so that an unusable path stops the run in time, and is emptied only
-    when it is written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-            os.fchmod(descriptor, 0o600)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
-        self._file: TextIO = os.fdopen(
-            descriptor, "w", encoding="utf-8", errors="surrogateescape", newline=""
-        )
-
-    def write(self, report: IssuanceReport) -> str:
-        """Write the guests; returns a line for the user.
-
-        Raises:
-            OSError: the file can't be written; the message says why.
-        """
-        listed = sorted([*report.failed, *report.rejected], key=lambda row: row.position)
-        try:
-            with self._file as file:
-                if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    file.truncate(0)
-                rows = csv.writer(file)
-                rows.writerow(("position", "value", "reason"))
-                rows.writerows((row.position, row.identifier, row.reason) for row in listed)
-        except OSError as error:
-            raise OSError(f"cannot write {self._path}: {error.strerror}") from None
-        return f"{len(listed):,} guests who got no reward are listed in {self._path}"
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _is_read_from(path: Path, source: str) -> bool:
-    try:
-        given = os.fstat(sys.stdin.fileno()) if source == "-" else Path(source).stat()
-        return os.path.samestat(path.stat(), given)
-    except OSError:  # one of them does not exist, or is not a file
-        return False
-
-
-@contextmanager
-def failure_file(path: Path | None, *, source: str, ledger: Path | None) -> Iterator[FailureFile | None]:
-    """The file for ``path``, closed at the end.
-
-    Raises:
-        ConfigurationError: it is the file that the guests are read from, or the ledger.
-    """
-    if path and _is_read_from(path, source):
-        raise ConfigurationError(
-            f"{path} is the file that the guests are read from; give --failures another file"
-        )
-    theirs = {f"{ledger.resolve()}{end}" for end in ("", "-wal", "-shm", "-bodies")} if ledger else set[str]()
-    if path and str(path.resolve()) in theirs:
-        raise ConfigurationError(f"{path} is the ledger's; give --failures another file")
-    file = FailureFile(path) if path else None
-    try:
-        yield file
-    finally:
-        if file:
-            file.close()

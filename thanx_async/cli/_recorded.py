@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
@@ -11,6 +12,7 @@ from shlex import quote
 from uuid import uuid4
 
 from thanx_async._core.errors import ConfigurationError, LedgerError
+from thanx_async._core.escaping import printable
 from thanx_async.cli._state import state_folder, state_path
 from thanx_async.client import ThanxClient
 from thanx_async.ledger import BatchRecord, RunProgress, RunRecord, SQLiteLedger
@@ -72,8 +74,19 @@ def command(words: str, ledger: SQLiteLedger, run_id: str = "") -> str:
     if run_id:
         words += f" {quote(run_id)}"
     if ledger.path != state_path() / _OWN:
-        words += f" --ledger {quote(str(ledger.path))}"
+        words += f" --ledger {_quoted(str(ledger.path))}"
     return f"`{words}`"
+
+
+def _quoted(path: str) -> str:
+    """The path as the user can type it: in a shell's escapes if it has control characters."""
+    if printable(path) == path:
+        return quote(path)
+    shown = (
+        f"\\x{byte:02x}" if byte in b"\\'" or not 32 <= byte < 127 else chr(byte)
+        for byte in os.fsencode(path)
+    )
+    return f"$'{''.join(shown)}'"
 
 
 async def earlier(ledger: SQLiteLedger, run_id: str | None) -> str:

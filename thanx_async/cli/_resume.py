@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from thanx_async._core.errors import ConfigurationError, ThanxError
@@ -11,8 +11,9 @@ from thanx_async.batcher import AsyncBatcher
 from thanx_async.batching import BatchError
 from thanx_async.cli._client import connect
 from thanx_async.cli._driving import conclude
+from thanx_async.cli._failures import failure_file
 from thanx_async.cli._options import FileName
-from thanx_async.cli._output import Display, failure_file, show_revocation, write
+from thanx_async.cli._output import Display, show_revocation, write
 from thanx_async.cli._recorded import before_sending, command, known_run, open_ledger
 from thanx_async.cli._status import ISSUED, STOPPED
 from thanx_async.ledger import SQLiteLedger
@@ -29,10 +30,10 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileN
     ledger:
         The ledger's file; by default the user's own.
     """
-    with ExitStack() as files:
+    async with AsyncExitStack() as files:
         with Display() as display:
             async with _recorded(run, ledger, display) as (opened, batcher):
-                rows = files.enter_context(failure_file(failures, source="", ledger=opened.path))
+                rows = await files.enter_async_context(failure_file(failures, source="", ledger=opened.path))
                 problem: ThanxError | None = None
                 try:
                     with before_sending():
@@ -45,7 +46,7 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileN
                     report, problem = resumed.report(), error
                 record = await known_run(opened, run)
                 unsent = record.batches is None or record.batches > len(await opened.batches(run))
-        status = conclude(report, problem, rows, of="sent and recorded")
+        status = conclude(resumed, report, problem, rows, of="sent and recorded")
     if report.in_doubt and problem is None:
         old = f"for longer than {opened.replay_within / 3600:g} h"
         why = old if record.revoked_at is None else "in a revoked run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def state_folder() -> Path:
     """
     folder = state_path()
     folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-    if stat.S_IMODE(folder.stat().st_mode) != _PRIVATE:
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and is_own(found) and stat.S_IMODE(found.st_mode) != _PRIVATE:
         folder.chmod(_PRIVATE)
     return folder
+
+
+def is_own(found: os.stat_result) -> bool:
+    """Whether a file belongs to this user. Where files have no owners, each does."""
+    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()

@@ -5,14 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
+
+from thanx_async._core.escaping import printable
 
 ISSUED, SOME_FAILED, USAGE_ERROR, STOPPED = range(4)
 
 
 def warn(text: str) -> None:
-    """Write a line to standard error."""
+    """Write a line to standard error, with control characters escaped."""
     with suppress(OSError):
-        sys.stderr.write(f"thanx-async: {text}\n")
+        sys.stderr.write(f"thanx-async: {printable(text)}\n")
+
+
+def escape_unencodable() -> None:
+    """Let standard output and error escape what their encoding lacks: a report would break off there."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def discard_output() -> None:

@@ -24,8 +24,9 @@ class Refused(Exception):  # noqa: N818 - an answer, not a failure of the emulat
 
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
-        self.code = code or CODES.get(status, "GENERIC_ERROR")
+        self.status: int = status
+        self.message: str = message
+        self.code: str = code or CODES.get(status, "GENERIC_ERROR")
 
     def response(self) -> web.Response:
         return json_response({"error": {"code": self.code, "message": self.message}}, self.status)

@@ -17,9 +17,15 @@ class Catalogue:
     """The merchant, its campaigns and its reward templates."""
 
     def __init__(self) -> None:
-        self.merchants = [{"id": MERCHANT, "name": "Seed Bakery", "handle": "seed-bakery"}]
-        self.templates = {f"tmpl{number:03d}": _template(number) for number in range(1, 4)}
-        self.campaigns = {str(campaign["id"]): campaign for campaign in _campaigns()}
+        self.merchants: list[dict[str, str]] = [
+            {"id": MERCHANT, "name": "Seed Bakery", "handle": "seed-bakery"}
+        ]
+        self.templates: dict[str, dict[str, object]] = {
+            f"tmpl{number:03d}": _template(number) for number in range(1, 4)
+        }
+        self.campaigns: dict[str, dict[str, object]] = {
+            str(campaign["id"]): campaign for campaign in _campaigns()
+        }
 
     def check_merchant(self, merchant_id: object) -> None:
         if merchant_id is None:

@@ -101,9 +101,9 @@ class Emulator:
         checks.instance("Emulator.speed", speed, JobSpeed)
         checks.instance("Emulator.faults", faults, Faults)
         checks.instance("Emulator.webhooks", webhooks, Webhooks, NoneType)
-        self.url = ""
+        self.url: str = ""
         self.requests: list[RequestLog] = []
-        self.refused = 0
+        self.refused: int = 0
         self._clock = Clock()
         self._dice = Dice(faults)
         self._post = Post(self._clock)

@@ -33,7 +33,7 @@ class State:
         self.dice = dice
         self.speed = speed
         self.fails = fails
-        self.catalogue = Catalogue()
+        self.catalogue: Catalogue = Catalogue()
         self.jobs: dict[str, Job] = {}
         self.rewards: Tally[str] = Tally()
         self._track = track_guests

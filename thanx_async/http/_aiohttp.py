@@ -11,7 +11,6 @@ from yarl import URL
 from thanx_async._core.errors import (
     ConfigurationError,
     ConnectionFailedError,
-    InvalidResponseError,
     RequestTimeoutError,
     ThanxError,
     without_frames,
@@ -29,7 +28,6 @@ SURELY_UNSENT = (
 """Errors that come before a connection is made."""
 
 _ERRORS = 400
-_START = 200
 _LARGEST = 2**24
 """Bytes of an answer, decoded. One of 10,000 failures with long reasons fits."""
 
@@ -53,6 +51,18 @@ def once() -> aiohttp.ClientMiddlewareType:
     return middleware
 
 
+async def keeps_token(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A middleware that sends nothing with other credentials than Thanx's.
+
+    aiohttp before 3.13 replaces the header by what a netrc file has for the host.
+    """
+    if not request.headers.get("Authorization", "").startswith("Bearer "):
+        raise ValueError("the session has replaced AUTHORIZATION")
+    return await handler(request)
+
+
 async def read(response: aiohttp.ClientResponse, mask: Callable[[bytes], bytes]) -> wire.Answer:
     """The whole answer.
 
@@ -62,20 +72,19 @@ async def read(response: aiohttp.ClientResponse, mask: Callable[[bytes], bytes])
     """
     received = bytearray()
     broken = await _receive(response, received)
-    body = mask(bytes(received))
+    answer = wire.Answer(response.status, response.headers, mask(bytes(received)))
     received.clear()
     if broken is None:
-        return wire.Answer(response.status, response.headers, body)
+        return answer
     if response.status >= _ERRORS:
         raise wire.api_error(wire.Answer(response.status, response.headers, b"")) from broken
     if isinstance(broken, _TooLarge):
         what = f"the answer has more than {_LARGEST:,} bytes"
     elif isinstance(broken, aiohttp.ClientPayloadError):
-        what = f"the answer broke off after {len(body)} bytes"
+        what = f"the answer broke off after {len(answer.body)} bytes"
     else:
         raise broken
-    message, start = f"HTTP {response.status}: {what}", body[:_START]
-    raise InvalidResponseError(message, status=response.status, body_start=start) from broken
+    raise wire.invalid(answer, f": {what}") from broken
 
 
 async def _receive(response: aiohttp.ClientResponse, received: bytearray) -> Exception | None:
@@ -85,7 +94,7 @@ async def _receive(response: aiohttp.ClientResponse, received: bytearray) -> Exc
     """
     try:
         async for chunk in response.content.iter_any():
-            received += chunk
+            received += chunk[: _LARGEST + 1 - len(received)]
             if len(received) > _LARGEST:
                 return _TooLarge()
     except (TimeoutError, aiohttp.ClientError, OSError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 import attrs
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 _PAGE_SIZE = 100
 
-decode_campaign = enveloped(Campaign, "campaign")
-decode_template = enveloped(RewardTemplate, "reward_template")
-decode_merchants = enveloped(list[Merchant], "merchants")
-decode_scopes = enveloped(frozenset[str], "scopes")
+decode_campaign: Callable[[object], Campaign] = enveloped(Campaign, "campaign")
+decode_template: Callable[[object], RewardTemplate] = enveloped(RewardTemplate, "reward_template")
+decode_merchants: Callable[[object], list[Merchant]] = enveloped(list[Merchant], "merchants")
+decode_scopes: Callable[[object], frozenset[str]] = enveloped(frozenset[str], "scopes")
 
 
 @attrs.frozen
@@ -78,13 +78,15 @@ def page_of(kind: type[T], name: str) -> Callable[[object], tuple[list[T], int]]
     return decoder
 
 
-decode_campaigns = page_of(Campaign, "campaigns")
-decode_templates = page_of(RewardTemplate, "reward_templates")
+decode_campaigns: Callable[[object], tuple[list[Campaign], int]] = page_of(Campaign, "campaigns")
+decode_templates: Callable[[object], tuple[list[RewardTemplate], int]] = page_of(
+    RewardTemplate, "reward_templates"
+)
 
 
 async def pages(
     path: str, merchant_id: str, fetch: Callable[[Request], Awaitable[tuple[list[T], int]]]
-) -> AsyncIterator[T]:
+) -> AsyncGenerator[T, None]:
     """Yield all rows of a list, page by page. An empty page ends the list, whatever the page count says.
 
     Args:

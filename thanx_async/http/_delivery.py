@@ -26,10 +26,10 @@ class Sending:
     __slots__ = ("_on_send", "begun", "closing", "in_doubt", "on_wire")
 
     def __init__(self, on_send: Callable[[], None] | None = None) -> None:
-        self.in_doubt = False
-        self.begun = False
-        self.on_wire = False
-        self.closing = False
+        self.in_doubt: bool = False
+        self.begun: bool = False
+        self.on_wire: bool = False
+        self.closing: bool = False
         self._on_send = on_send
 
     @property
@@ -99,4 +99,4 @@ class Delivery(Sending):
 
     def recall(self, *, in_doubt: bool) -> None:
         """Restore the state that an earlier process recorded."""
-        self.in_doubt = in_doubt
+        self.in_doubt: bool = in_doubt

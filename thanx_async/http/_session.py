@@ -10,7 +10,7 @@ from yarl import URL
 
 from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.tasks import Home
-from thanx_async.http._aiohttp import once
+from thanx_async.http._aiohttp import keeps_token, once
 
 
 class HomeSession:
@@ -30,11 +30,15 @@ class HomeSession:
         if session is not None:
             self._trust_authorities()
         # A session of the user's may use a proxy, which would get the token where there is no TLS.
-        self.proxy = None if self._is_own or self._is_https else URL()
+        self.proxy: URL | None = None if self._is_own or self._is_https else URL()
 
     def middlewares(self) -> list[aiohttp.ClientMiddlewareType] | None:
         """For one request; None for what the session says."""
-        return [once()] if self._is_own else None
+        if self._is_own:
+            return [once()]
+        if getattr(self._session, "trust_env", False):
+            return [keeps_token, *getattr(self._session, "_middlewares", ())]  # nothing public has them
+        return None
 
     @property
     def is_lost(self) -> bool:

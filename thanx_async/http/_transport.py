@@ -51,6 +51,8 @@ class _Call(Generic[T]):
         first_sent: when the attempt that is in doubt was first sent, on the wall clock.
         first_failed: when an attempt first failed, on the loop's clock.
         answered: Thanx has acted on the request, even if a later step fails.
+        sent: how many attempts were made, including those that ended in a 429.
+        head: the status and headers of the current attempt's answer, once they have arrived.
     """
 
     request: wire.Request
@@ -61,6 +63,8 @@ class _Call(Generic[T]):
     first_sent: float | None = None
     first_failed: float | None = None
     answered: bool = False
+    sent: int = 0
+    head: wire.Answer | None = None
 
     def check_age(self) -> None:
         """Check before an attempt that Thanx still knows the key; the wall clock counts a machine's sleep."""
@@ -72,10 +76,20 @@ class _Call(Generic[T]):
                 " second reward"
             )
 
-    def record(self, seconds: float, status: int | None, error: str | None) -> RequestRecord:
-        request = self.request
+    def record(self, url: URL, seconds: float, error: BaseException | None) -> RequestRecord:
+        request, head = self.request, self.head
         return RequestRecord(
-            request.method, request.endpoint, self.attempt, seconds, status, error, request.idempotency_key
+            request.method,
+            request.endpoint,
+            self.attempt,
+            seconds,
+            head.status if head else None,
+            type(error).__name__ if error else None,
+            request.idempotency_key,
+            url=str(url),
+            resend_count=self.sent,
+            request_id=head.request_id if head else None,
+            retry_after=head.retry_after if head else None,
         )
 
     def explained(self, error: ThanxError) -> ThanxError:
@@ -124,7 +138,7 @@ class Transport:
         self._base_url = base_url
         self._headers = headers
         self._token = headers["Authorization"].removeprefix("Bearer ")
-        self.session = HomeSession(base_url, session)
+        self.session: HomeSession = HomeSession(base_url, session)
         self._timeout = timeout
         self._retry = retry
         self._limiter = limiter
@@ -214,27 +228,26 @@ class Transport:
         emit(self._hook, record)
 
     async def _attempt(self, call: _Call[T], slot: Slot, session: aiohttp.ClientSession) -> T:
-        started = _now()
-        status: int | None = None
-        failure: str | None = "CancelledError"
+        started, call.head = _now(), None
+        url = URL(self._base_url + call.request.path, encoded=True).with_query(call.request.params)
         try:
             with call.sending.attempt():
-                answer = await self._send(session, call, slot)
-                status = answer.status
-                result = wire.decode(answer, call.decoder)
+                result = wire.decode(await self._send(session, call, slot, url), call.decoder)
             call.answered = True
-            failure = None
-        except ThanxError as error:
-            status, failure = getattr(error, "status", None), type(error).__name__
+        except BaseException as error:
+            self._emit_attempt(call, url, started, error)
             raise
-        finally:
-            emit(self._hook, call.record(_now() - started, status, failure))
+        self._emit_attempt(call, url, started, None)
         return result
 
-    async def _send(self, session: aiohttp.ClientSession, call: _Call[T], slot: Slot) -> wire.Answer:
+    def _emit_attempt(self, call: _Call[T], url: URL, started: float, error: BaseException | None) -> None:
+        emit(self._hook, call.record(url, _now() - started, error))
+        call.sent += 1
+
+    async def _send(
+        self, session: aiohttp.ClientSession, call: _Call[T], slot: Slot, url: URL
+    ) -> wire.Answer:
         request, sending = call.request, call.sending
-        url = URL(self._base_url + request.path, encoded=True).with_query(request.params)
-        answered = False
         try:
             async with session.request(
                 request.method,
@@ -248,15 +261,15 @@ class Transport:
                 proxy=self.session.proxy,
                 middlewares=self.session.middlewares(),
             ) as response:
-                answered = True
+                call.head = wire.Answer(response.status, response.headers, b"")
                 slot.answered(response.status, response.headers)
                 return await read(response, self._mask)
         except ThanxError:
             raise
         except Exception as error:
-            if answered and not isinstance(error, aiohttp.ClientError | OSError):
+            if call.head and not isinstance(error, aiohttp.ClientError | OSError):
                 raise  # of a limiter, which is not ours to explain
-            failure = error_of(error, url, begun=answered or _may_have_begun(call, error))
+            failure = error_of(error, url, begun=call.head is not None or _may_have_begun(call, error))
             # The repr of a ClientResponseError shows the token.
             hidden = isinstance(error, aiohttp.ClientResponseError)
             failure.__cause__ = None if hidden else without_frames(error)

@@ -17,6 +17,7 @@ from thanx_async._core.errors import (
     InvalidResponseError,
     UnprocessableError,
 )
+from thanx_async._core.escaping import printable
 from thanx_async._decoding import MISFITS, enveloped, masked
 from thanx_async.models import IssuanceJob
 from thanx_async.retry import meaning_of
@@ -58,8 +59,20 @@ class Answer:
     """An answer of Thanx. ``headers`` are looked up case-insensitively."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = attrs.field(repr=lambda headers: f"<{len(headers)} headers>")
     body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds of ``Retry-After``; None for a date or anything else."""
+        text = self.headers.get("Retry-After", "").strip()
+        return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+    @property
+    def request_id(self) -> str | None:
+        """The ``X-Request-Id``, by which Thanx finds the request; None if there is no printable one."""
+        text = self.headers.get("X-Request-Id", "")
+        return text[:_LONGEST_ID] if text.isprintable() and text else None
 
 
 class Body(bytes):
@@ -126,7 +139,8 @@ def decode(answer: Answer, decoder: Callable[[object], T]) -> T:
         raise api_error(answer)
     found = _decoded(answer, decoder)
     if isinstance(found, _Misfit):
-        raise _invalid(answer, found.what)
+        hint = "; redirects are not followed" if 300 <= answer.status < 400 else ""
+        raise invalid(answer, f"{_phrase(answer.status)} with {found.what}{hint}")
     return found
 
 
@@ -159,12 +173,14 @@ def _parsed(body: bytes) -> object:
         return _NO_JSON
 
 
-def _invalid(answer: Answer, what: str) -> InvalidResponseError:
-    hint = "; redirects are not followed" if 300 <= answer.status < 400 else ""
+def invalid(answer: Answer, what: str) -> InvalidResponseError:
+    """The error for an answer of no use, with what follows the status in the message."""
     return InvalidResponseError(
-        f"HTTP {answer.status}{_phrase(answer.status)} with {what}{hint}",
+        f"HTTP {answer.status}{what}",
         status=answer.status,
         body_start=answer.body[:_BODY_START],
+        retry_after=answer.retry_after,
+        request_id=answer.request_id,
     )
 
 
@@ -196,8 +212,8 @@ def api_error(answer: Answer) -> APIError:
         None if code is None else masked(code),
         masked(message or f"{phrase}, with {_content(answer)}") + hint,
         in_doubt=meaning.in_doubt,
-        retry_after=_seconds(answer.headers.get("Retry-After", "")),
-        request_id=_request_id(answer.headers.get("X-Request-Id", "")),
+        retry_after=answer.retry_after,
+        request_id=answer.request_id,
     )
 
 
@@ -208,16 +224,6 @@ def _envelope(answer: Answer) -> tuple[str | None, str]:
             code, message = error.get("code"), error.get("message")
             return (code if isinstance(code, str) else None), (message if isinstance(message, str) else "")
     return None, ""
-
-
-def _seconds(retry_after: str) -> float | None:
-    """The seconds of a ``Retry-After`` header; None for a date or anything else."""
-    text = retry_after.strip()
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-def _request_id(text: str) -> str | None:
-    return text[:_LONGEST_ID] if text.isprintable() and text else None
 
 
 _decode_job = enveloped(IssuanceJob, "issuance_job")
@@ -234,7 +240,7 @@ def decode_job(payload: object) -> IssuanceJob:
         case _:
             count = None
     is_counted = isinstance(count, int | float) and not isinstance(count, bool)
-    return attrs.evolve(job, is_counted=is_counted)
+    return attrs.evolve(job, state=printable(job.state), is_counted=is_counted)
 
 
 def decoder_of_job(job_id: str) -> Callable[[object], IssuanceJob]:

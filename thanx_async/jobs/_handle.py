@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, ThanxError
+from thanx_async._core.escaping import printable
 from thanx_async.jobs._poller import JobPoller
 from thanx_async.models import IssuanceJob
 
@@ -28,7 +29,8 @@ class JobTimeoutError(ThanxError):
 class JobHandle:
     """An issuance job at Thanx. ``job = await handle`` waits until the job has finished.
 
-    All handles of a job share its polls.
+    All handles of a job share its polls. To wait in a task: ``asyncio.create_task(handle.wait())``, or
+    ``asyncio.ensure_future(handle)``.
 
     Attributes:
         id, merchant_id: identify the job at Thanx.
@@ -41,10 +43,10 @@ class JobHandle:
     def __init__(
         self, job_id: str, merchant_id: str, *, poller: JobPoller | None, start: int = 0, total: int = 0
     ) -> None:
-        self.id = job_id
-        self.merchant_id = merchant_id
-        self.start = start
-        self.total = total
+        self.id: str = job_id
+        self.merchant_id: str = merchant_id
+        self.start: int = start
+        self.total: int = total
         self._poller = poller
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -52,7 +54,7 @@ class JobHandle:
 
     def __repr__(self) -> str:
         state = f"{self.job.state} {self.job.processed_count}/{self.total}" if self.job else "not polled yet"
-        return f"<JobHandle {self.id}: {state}>"
+        return f"<JobHandle {printable(self.id)}: {state}>"
 
     @property
     def job(self) -> IssuanceJob | None:
@@ -99,8 +101,10 @@ class JobHandle:
             ) from error
         return poller.job
 
-    async def updates(self) -> AsyncIterator[IssuanceJob]:
+    async def updates(self) -> AsyncGenerator[IssuanceJob, None]:
         """Yield the latest snapshot, then one for each change of state or progress, until the job ends.
+
+        Where a loop over it may be left early, ``async with contextlib.aclosing(handle.updates())`` ends it.
 
         Raises:
             ThanxError: Thanx refused a poll, such as with a 401 or a 404. Outages are waited out.
@@ -132,6 +136,12 @@ class JobHandle:
                 f" use client.job({self.id!r}, merchant_id={self.merchant_id!r})"
             )
         return self._poller
+
+
+def when_finished(handle: JobHandle, mark: Callable[[], object], act: Callable[[], object]) -> None:
+    """Call ``mark`` once the handle's job has finished, whoever polled it, and ``act`` soon after that."""
+    if poller := handle._poller:  # noqa: SLF001 - not a method, since users await the handle
+        poller.when_finished(mark, act)
 
 
 def _detached(job_id: str, merchant_id: str, start: int, total: int) -> JobHandle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from copy import copy
 
 from thanx_async._core.errors import (
@@ -32,8 +33,8 @@ class JobService:
     """The parts that all jobs of a client share: the transport, the schedule, the poll turns and the hook."""
 
     def __init__(self, transport: Transport, limiter: RateLimiter, hook: Hook) -> None:
-        self.schedule = PollSchedule(limiter.limits)
-        self.turns = PollTurns(limiter)
+        self.schedule: PollSchedule = PollSchedule(limiter.limits)
+        self.turns: PollTurns = PollTurns(limiter)
         self.hook = hook
         self._transport = transport
         self._limiter = limiter
@@ -59,8 +60,8 @@ class WebhookSigns:
     __slots__ = ("_bits", "count", "over")
 
     def __init__(self) -> None:
-        self.over = False
-        self.count = 0
+        self.over: bool = False
+        self.count: int = 0
         self._bits = bytearray()
 
     def add(self, index: int | None) -> None:
@@ -83,7 +84,7 @@ class JobPoller:
         self.job_id = job_id
         self.merchant_id = merchant_id
         self.job: IssuanceJob | None = None
-        self.version = 0
+        self.version: int = 0
         self._service = service
         self._schedule = service.schedule
         self._turns = service.turns
@@ -96,6 +97,7 @@ class JobPoller:
         self._not_before = -math.inf
         self._failures = 0
         self._failure: ThanxError | None = None
+        self._when_finished: list[tuple[Callable[[], object], Callable[[], object]]] = []
 
     def update(self, job: IssuanceJob, *, accepted: bool = False) -> None:
         """Take in a snapshot.
@@ -117,8 +119,24 @@ class JobPoller:
         self.job = job
         self.version += 1
         self._change.set()
+        self._call_if_finished()
         if ended:
             self._emit_end(job, now - self._course.since)
+
+    def when_finished(self, mark: Callable[[], object], act: Callable[[], object]) -> None:
+        """Call ``mark`` once the job has finished, and ``act`` soon after that; now if it has.
+
+        What takes long belongs into ``act``: thousands of failures have just blocked the loop for decoding.
+        """
+        self._when_finished.append((mark, act))
+        self._call_if_finished()
+
+    def _call_if_finished(self) -> None:
+        if self.job and self.job.is_finished:
+            callbacks, self._when_finished = self._when_finished, []
+            for mark, act in callbacks:
+                mark()
+                asyncio.get_running_loop().call_soon(act)
 
     def _emit_end(self, job: IssuanceJob, seconds: float) -> None:
         record = JobRecord(

@@ -61,15 +61,23 @@ class JobRegistry:
 
         if isinstance(event, UnknownEvent):
             return
-        job_id = event.issuance_job_id
-        poller = self._pollers.get(job_id)
-        signs = poller.signs if poller else self._early.setdefault(job_id, WebhookSigns())
         if isinstance(event, RewardIssued):
-            signs.add(event.identifier.index)
+            self._signs(event.issuance_job_id).add(event.identifier.index)
         else:
-            signs.over = True
-            if poller:  # events of other workers' jobs tell nothing of how many of one's own come
-                self._service.schedule.heard()
-                poller.hint()
+            self.ended(event.issuance_job_id)
+
+    def ended(self, job_id: str) -> None:
+        """A webhook, here or at another process, has reported that the job has ended."""
+        self._signs(job_id).over = True
+        if poller := self._pollers.get(job_id):
+            # Events of other workers' jobs tell nothing of how many of one's own come.
+            self._service.schedule.heard()
+            poller.hint()
+
+    def _signs(self, job_id: str) -> WebhookSigns:
+        if poller := self._pollers.get(job_id):
+            return poller.signs
+        signs = self._early.setdefault(job_id, WebhookSigns())
         if len(self._early) > _MAX_EARLY:
             self._early.popitem(last=False)
+        return signs

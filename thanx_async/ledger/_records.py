@@ -11,7 +11,7 @@ import attrs
 
 from thanx_async._batches import BatchOutcome, Positions
 from thanx_async._core.messages import Message, Name
-from thanx_async.models import IssuanceFailure, IssuanceJob, JobSummary
+from thanx_async.models import IssuanceFailures, IssuanceJob, JobSummary
 
 
 class BatchState(StrEnum):
@@ -45,7 +45,7 @@ class BatchRecord:
         if self.job_id is None or self.outcome is None:
             return None
         outcome, count = self.outcome, len(self.positions)
-        failures = tuple(IssuanceFailure(index, "", reason) for index, reason in outcome.failures)
+        failures = IssuanceFailures(outcome.failures.mapped(lambda reason: ("", reason)))
         return IssuanceJob(
             id=self.job_id,
             state=outcome.state,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
 from thanx_async._batches import BatchOutcome
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.escaping import get_logger, printable
 from thanx_async._core.tasks import Home, to_its_end
 from thanx_async._core.worker import Worker
 from thanx_async.ledger._records import BatchRecord, RunProgress, RunRecord
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_log = logging.getLogger("thanx_async.ledger")
+_log = get_logger("thanx_async.ledger")
 
 _RENEWS_EVERY = 60.0
 _FORGETS_EVERY = 3600.0
@@ -68,7 +69,7 @@ class SQLiteLedger:
         checks.number("replay_within", replay_within, 0, endless=True)
         seconds = keep_for.total_seconds() if isinstance(keep_for, timedelta) else keep_for
         checks.number("keep_for", seconds, 0, endless=True)
-        self.path = checks.path("path", path)
+        self.path: Path = checks.path("path", path)
         self.replay_within = replay_within
         self.keep_for = seconds
         self._store: LedgerFile | None = None
@@ -78,7 +79,7 @@ class SQLiteLedger:
         self._home = Home("the ledger", "async with SQLiteLedger(...) as ledger")
 
     def __repr__(self) -> str:
-        return f"<SQLiteLedger {self.path}{'' if self._store else ' (not open)'}>"
+        return f"<SQLiteLedger {printable(str(self.path))}{'' if self._store else ' (not open)'}>"
 
     def __reduce__(self) -> NoReturn:
         raise checks.unpicklable("a ledger", "give each process its path, to open it there")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
@@ -12,22 +11,23 @@ from time import time
 
 import attrs
 
-from thanx_async._batches import BatchOutcome, Positions, digest_of
+from thanx_async._batches import BatchOutcome, digest_of
 from thanx_async._core import sqlite
-from thanx_async._core.errors import LedgerError
+from thanx_async._core.errors import LeaseError, LedgerError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.sqlite import transaction
+from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile
 from thanx_async.ledger._sqlite_history import History
+from thanx_async.ledger._sqlite_lanes import LaneTable
+from thanx_async.ledger._sqlite_rows import BATCH_COLUMNS, batch_of, conflict
 from thanx_async.ledger._sqlite_runs import RunTable
 from thanx_async.ledger._sqlite_schema import connect, explained, readable
 
-_Row = tuple[str, int, str, int, int, bytes, bytes, str, float, str | None, bytes | None]
-_COLUMNS = "run_id, number, key, first, count, gaps, digest, state, recorded_at, job_id, outcome"
-
 _STEPS_AT_START = 20
 
-_log = logging.getLogger("thanx_async.ledger")
+_log = get_logger("thanx_async.ledger")
 
 
 class LedgerFile:
@@ -44,8 +44,10 @@ class LedgerFile:
         self._version: int | None = None
         with explained(path):
             self._db = connect(path)
+            self._db.execute("PRAGMA secure_delete = ON")
             self.runs = RunTable(self._db, path)
             self.history = History(self._db, path)
+            self.lanes = LaneTable(self._db, path, self.runs, self)
             try:
                 self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
                 try:
@@ -73,8 +75,11 @@ class LedgerFile:
     def batch_of(self, job_id: str) -> BatchRecord | None:
         """The batch that Thanx accepted as this job, or None."""
         with explained(self._path):
-            row = self._db.execute(f"SELECT {_COLUMNS} FROM batches WHERE job_id = ?", (job_id,)).fetchone()  # noqa: S608 - fixed columns
-        return _batch(row, self._path) if row else None
+            row = self._db.execute(
+                f"SELECT {BATCH_COLUMNS} FROM batches WHERE job_id = ?",  # noqa: S608 - fixed columns
+                (job_id,),
+            ).fetchone()
+        return batch_of(row, self._path) if row else None
 
     def close(self) -> None:
         """Release all runs of this process, wipe unused slots and close the files."""
@@ -91,21 +96,35 @@ class LedgerFile:
         sqlite.leave_to_parent(self._db)
         self._bodies.close()
 
-    def batches(self, run_id: str) -> list[BatchRecord]:
+    def batches(self, run_id: str, where: str = "") -> list[BatchRecord]:
         with explained(self._path):
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? ORDER BY number",  # noqa: S608 - fixed columns
+                f"SELECT {BATCH_COLUMNS} FROM batches WHERE run_id = ? {where} ORDER BY number",  # noqa: S608 - fixed text
                 (run_id,),
             ).fetchall()
-        return [_batch(row, self._path) for row in rows]
+        return [batch_of(row, self._path) for row in rows]
+
+    def placed(self, run_id: str, seq: int) -> tuple[BatchRecord, Seqs] | None:
+        """The batch that a lane's guest is in, and its guests. The caller holds a transaction."""
+        rows = self._db.execute(
+            f"SELECT seqs, {BATCH_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
+            " WHERE run_id = ? AND first <= ? AND seqs IS NOT NULL ORDER BY first DESC",
+            (run_id, seq),
+        )
+        for packed, *row in rows:
+            with readable(self._path, f"batch {row[1]!r} of lane {run_id!r}"):
+                seqs = Seqs.unpacked(packed)
+            if seqs.index(seq) is not None:
+                return batch_of(row, self._path), seqs
+        return None
 
     def in_doubt(self) -> list[BatchRecord]:
         with explained(self._path):
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
+                f"SELECT {BATCH_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
                 " WHERE state = 'in_doubt' ORDER BY recorded_at"
             ).fetchall()
-        return [_batch(row, self._path) for row in rows]
+        return [batch_of(row, self._path) for row in rows]
 
     def body(self, run_id: str, number: int) -> bytes:
         with explained(self._path):
@@ -131,24 +150,28 @@ class LedgerFile:
             self.runs.renew(batch.run_id, batch.recorded_at)
             known = self._batch(batch.run_id, batch.number)
             if known is None:
-                self._insert(batch, body)
+                self.insert(batch, body)
         return known or batch
 
     def _batch(self, run_id: str, number: int) -> BatchRecord | None:
         row = self._db.execute(
-            f"SELECT {_COLUMNS} FROM batches WHERE run_id = ? AND number = ?",  # noqa: S608 - fixed columns
+            f"SELECT {BATCH_COLUMNS} FROM batches WHERE run_id = ? AND number = ?",  # noqa: S608 - fixed columns
             (run_id, number),
         ).fetchone()
-        return _batch(row, self._path) if row else None
+        return batch_of(row, self._path) if row else None
 
-    def _insert(self, batch: BatchRecord, body: bytes) -> None:
+    def insert(self, batch: BatchRecord, body: bytes, seqs: Seqs | None = None) -> None:
+        """Insert a batch in doubt; with the numbers of its guests if it is a lane's.
+
+        The caller holds a transaction.
+        """
         slot, stale = self._free_slot()
         self._freed[slot] = max(stale, len(body))  # until the commit
         self._bodies.write(slot, body, stale=stale)
         positions = batch.positions
         self._db.execute(
-            f"INSERT INTO batches ({_COLUMNS}, slot, size)"  # noqa: S608 - fixed columns
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?)",
+            f"INSERT INTO batches ({BATCH_COLUMNS}, slot, size, seqs)"  # noqa: S608 - fixed columns
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?)",
             (
                 batch.run_id,
                 batch.number,
@@ -161,6 +184,7 @@ class LedgerFile:
                 batch.recorded_at,
                 slot,
                 len(body),
+                seqs and seqs.packed(),
             ),
         )
 
@@ -174,7 +198,7 @@ class LedgerFile:
             self._free(freed)
             known = None if freed else self._batch(run_id, number)
         if not freed and (known is None or known.job_id != job_id):
-            raise LedgerError(_conflict(run_id, number, job_id, known))
+            raise LedgerError(conflict(run_id, number, job_id, known))
 
     def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
         with explained(self._path), transaction(self._db):
@@ -190,15 +214,29 @@ class LedgerFile:
     def withdraw(self, run_id: str, number: int) -> None:
         with explained(self._path), transaction(self._db):
             if not self.runs.is_own(run_id):
-                raise LedgerError(
+                raise LeaseError(
                     f"run {run_id!r} was taken over by another process, which may send its batch {number}"
                 )
-            freed = self._db.execute(
-                "DELETE FROM batches WHERE run_id = ? AND number = ? AND state = 'in_doubt'"
-                " RETURNING slot, size",
-                (run_id, number),
-            ).fetchall()
-            self._free(freed)
+            if taken := self.take_out(run_id, number):
+                self.lanes.give_back(run_id, *taken)
+
+    def take_out(self, run_id: str, number: int) -> tuple[Seqs, bytes] | None:
+        """Delete a batch in doubt. Returns the guests and the body of a lane's batch.
+
+        The caller holds a transaction.
+        """
+        row = self._db.execute(
+            "SELECT seqs FROM batches WHERE run_id = ? AND number = ? AND state = 'in_doubt'",
+            (run_id, number),
+        ).fetchone()
+        if row is None:
+            return None
+        of_lane = None if row[0] is None else (Seqs.unpacked(row[0]), self.body(run_id, number))
+        freed = self._db.execute(
+            "DELETE FROM batches WHERE run_id = ? AND number = ? RETURNING slot, size", (run_id, number)
+        ).fetchall()
+        self._free(freed)
+        return of_lane
 
     def release(self, run_id: str) -> None:
         with explained(self._path):
@@ -265,48 +303,3 @@ class LedgerFile:
 
 def _lowest_free(used: set[int]) -> int:
     return next(slot for slot in count() if slot not in used)
-
-
-def _batch(row: _Row, path: Path) -> BatchRecord:
-    run_id, number, key, first, size, gaps, digest, state, recorded_at, job_id, outcome = row
-    with readable(path, f"batch {number!r} of run {run_id!r}"):
-        batch = BatchRecord(
-            run_id,
-            number,
-            key,
-            Positions.unpacked(first, size, gaps),
-            digest,
-            BatchState(state),
-            recorded_at,
-            job_id,
-            BatchOutcome.unpacked(outcome) if outcome is not None else None,
-        )
-        _check_row(batch)
-    return batch
-
-
-def _check_row(batch: BatchRecord) -> None:
-    """Raise a `ValueError` or `TypeError` unless the row is a valid batch."""
-    outcome, count = batch.outcome, len(batch.positions)
-    sound = _is_text(batch.run_id) and _is_text(batch.key) and count > 0
-    sound = sound and batch.number >= 0 and batch.positions.first >= 0 and batch.recorded_at >= 0
-    if batch.state is BatchState.ACCEPTED:
-        sound = sound and _is_text(batch.job_id)
-    if outcome is not None:
-        sound = sound and _is_text(outcome.state) and 0 <= outcome.issued <= count
-        sound = sound and all(0 <= index < count and _is_text(reason) for index, reason in outcome.failures)
-    if not sound or (outcome is not None) != (batch.state is BatchState.FINISHED):
-        raise ValueError
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _conflict(run_id: str, number: int, job_id: str, known: BatchRecord | None) -> str:
-    if known is None:
-        return f"batch {number} of run {run_id!r}, accepted as job {job_id}, is not recorded any more"
-    return (
-        f"batch {number} of run {run_id!r} is job {known.job_id}, and was now accepted as job {job_id} too:"
-        " its guests may have two rewards; look at both jobs, and revoke one"
-    )

@@ -34,7 +34,7 @@ _DELETE = """
 _DELETE_RUN = "DELETE FROM runs WHERE run_id IN (SELECT run_id FROM forgotten WHERE run_id = :run_id)"
 _EMPTY = f"""
     DELETE FROM runs WHERE changed_at < :before AND {_FREE} AND revoked_at IS NULL
-    AND (coalesce(batches, 0) = 0 OR {_SERVICE})
+    AND (coalesce(batches, 0) = 0 OR {_SERVICE}) AND run_id NOT IN (SELECT run_id FROM lanes)
     AND NOT EXISTS (SELECT 1 FROM batches AS b WHERE b.run_id = runs.run_id)
 """  # noqa: S608 - fixed text
 _PROGRESS = f"""

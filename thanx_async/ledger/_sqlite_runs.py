@@ -10,7 +10,7 @@ from types import UnionType
 
 import attrs
 
-from thanx_async._core.errors import LedgerError
+from thanx_async._core.errors import LeaseError, LedgerError
 from thanx_async._core.messages import Message, Name
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._owner import Owner
@@ -45,7 +45,7 @@ class RunTable:
                 known = None
             if known is None:
                 known = attrs.evolve(run, created_at=now, changed_at=now)
-                self._insert(known)
+                self.insert(known)
             elif differences := run.differences(known):
                 raise _other_settings(run.run_id, differences)
             self._check_free(run.run_id, now)
@@ -53,7 +53,8 @@ class RunTable:
         self._owners[run.run_id] = owner
         return known
 
-    def _insert(self, run: RunRecord) -> None:
+    def insert(self, run: RunRecord) -> None:
+        """Insert a run. The caller holds a transaction."""
         placeholders = ", ".join("?" * len(RUN_COLUMNS))
         self._db.execute(
             f"INSERT INTO runs ({_COLUMNS}) VALUES ({placeholders})",  # noqa: S608 - fixed columns
@@ -85,7 +86,7 @@ class RunTable:
         with readable(self._path, f"the lease of run {run_id!r}"):
             if text is None or until <= now or (owner := Owner.unpacked(text)).is_certainly_dead():
                 return
-        raise LedgerError(
+        raise LeaseError(
             f"run {run_id!r} is being worked on by process {owner.pid} on {owner.host}. If that process is"
             f" gone, try again in {until - now:.0f} s"
         )
@@ -161,7 +162,7 @@ class RunTable:
         """
         owner, until = self._owner(run_id)
         if not self.is_own(run_id):
-            raise LedgerError(
+            raise LeaseError(
                 f"run {run_id!r} was taken over by another process; this process sends nothing more"
             )
         if until < now + LEASE / 2:

@@ -52,6 +52,44 @@ MIGRATIONS: list[str] = [
     CREATE UNIQUE INDEX slots ON batches (slot) WHERE state = 'in_doubt';
     """,
     "CREATE TABLE forgotten (run_id TEXT PRIMARY KEY, ended_at REAL NOT NULL) WITHOUT ROWID",
+    """
+    CREATE TABLE lanes (
+        lane INTEGER PRIMARY KEY,
+        run_id TEXT NOT NULL UNIQUE REFERENCES runs,
+        next_number INTEGER NOT NULL DEFAULT 0,
+        note TEXT,
+        noted_until REAL NOT NULL DEFAULT 0
+    );
+    CREATE TABLE guests (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        lane INTEGER NOT NULL,
+        id BLOB NOT NULL UNIQUE,
+        digest INTEGER NOT NULL,
+        put_at REAL NOT NULL
+    );
+    CREATE TABLE waiting (
+        lane INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (lane, seq)
+    ) WITHOUT ROWID;
+    CREATE TABLE ended (seq INTEGER PRIMARY KEY, state TEXT NOT NULL, reason TEXT);
+    CREATE TABLE heard (job_id TEXT PRIMARY KEY) WITHOUT ROWID;
+    ALTER TABLE batches ADD COLUMN seqs BLOB;
+    CREATE INDEX lane_batches ON batches (run_id, first) WHERE seqs IS NOT NULL;
+    CREATE INDEX open_batches ON batches (run_id, state) WHERE state != 'finished';
+    CREATE INDEX jobs ON batches (job_id) WHERE job_id IS NOT NULL;
+    CREATE VIEW thanx_put AS SELECT lane, id, digest, '' AS value FROM guests;
+    CREATE TRIGGER thanx_put_guest INSTEAD OF INSERT ON thanx_put BEGIN
+        SELECT RAISE(ABORT, 'thanx_async: this id was put before, with another guest')
+        WHERE EXISTS (SELECT 1 FROM guests WHERE id = NEW.id AND digest != NEW.digest);
+        INSERT INTO guests (lane, id, digest, put_at)
+        SELECT NEW.lane, NEW.id, NEW.digest, (julianday('now') - 2440587.5) * 86400.0
+        WHERE NOT EXISTS (SELECT 1 FROM guests WHERE id = NEW.id);
+        INSERT INTO waiting (lane, seq, value)
+        SELECT lane, seq, NEW.value FROM guests WHERE id = NEW.id AND changes() > 0;
+    END;
+    """,
 ]
 
 _REASONS = {

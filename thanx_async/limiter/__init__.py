@@ -10,6 +10,7 @@ from thanx_async._core.lazy import lazily
 from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit, in_flight, least_duration
 from thanx_async.limiter._memory import LocalRateLimiter
 from thanx_async.limiter._protocol import Lane, LimiterStatus, RateLimiter, Slot, WindowStatus
+from thanx_async.limiter._store import StoreAwayError
 
 if TYPE_CHECKING:
     from thanx_async.limiter._postgres import LIMITER_TABLES as LIMITER_TABLES
@@ -34,6 +35,7 @@ __all__ = [
     "RateLimiter",
     "SQLiteRateLimiter",
     "Slot",
+    "StoreAwayError",
     "WindowStatus",
     "in_flight",
     "least_duration",

@@ -66,7 +66,7 @@ class Pacing:
     def __init__(
         self, limits: Sequence[RateLimit], *, strict: bool, draw: Callable[[], float] = random.random
     ) -> None:
-        self.limits = checked_limits(limits)
+        self.limits: tuple[RateLimit, ...] = checked_limits(limits)
         checks.flags(strict=strict)
         self._adaptive = not strict
         self._draw = draw

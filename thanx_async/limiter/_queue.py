@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import threading
 from collections import OrderedDict, deque
@@ -17,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from thanx_async._core import checks
 from thanx_async._core.errors import TransportError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import RESOLUTION, changed
 from thanx_async.limiter._limits import RateLimit
 from thanx_async.limiter._pacing import Admission, Pacing, polls_turn
@@ -26,7 +26,7 @@ from thanx_async.limiter._state import Booking, LimiterState
 from thanx_async.limiter._steady import SteadyStore
 from thanx_async.limiter._store import Store, StoreAwayError
 
-_log = logging.getLogger("thanx_async.limiter")
+_log = get_logger("thanx_async.limiter")
 
 _LONG_WAIT = 5.0
 _LONGEST_SHOWN = 1e9

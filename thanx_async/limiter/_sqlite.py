@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from thanx_async._core import checks, sqlite
 from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.escaping import printable
 from thanx_async._core.sqlite import Format, Problem, Trouble, connect, explained, transaction
 from thanx_async._core.tasks import to_its_end
 from thanx_async._core.worker import Worker
@@ -43,7 +44,7 @@ class SQLiteStore:
     is_remote = False
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path: Path = path
         self.state = LimiterState()
         self._clock = Clock(lambda: wall_clock())
         self._lock = threading.Lock()
@@ -160,11 +161,11 @@ class SQLiteRateLimiter(QueuedLimiter):
         *,
         strict: bool = True,
     ) -> None:
-        self.path = checks.path("path", path).absolute()
+        self.path: Path = checks.path("path", path).absolute()
         super().__init__(Pacing(limits, strict=strict), SQLiteStore(self.path))
 
     def __repr__(self) -> str:
-        return f"<SQLiteRateLimiter {self.path}: {self.status()}>"
+        return f"<SQLiteRateLimiter {printable(str(self.path))}: {self.status()}>"
 
     async def refresh(self) -> LimiterStatus:
         """Read the file, and return the state of all processes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import TypeVar
 import attrs
 
 from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import RESOLUTION, to_its_end
 from thanx_async.limiter._state import LimiterState
 from thanx_async.limiter._store import Store, StoreAwayError
@@ -19,7 +19,7 @@ from thanx_async.limiter._store import Store, StoreAwayError
 T = TypeVar("T")
 Change = Callable[[LimiterState, float], None]
 
-_log = logging.getLogger("thanx_async.limiter")
+_log = get_logger("thanx_async.limiter")
 
 _FIRST_RETRY = 0.1
 _LONGEST_RETRY = 2.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,15 +10,17 @@ import attrs
 
 from thanx_async._core import checks
 from thanx_async._core.errors import SignatureError, WebhookError
+from thanx_async._core.escaping import get_logger
 from thanx_async.webhooks._events import MAX_BODY, SIGNATURE, Event, Secret, check_secret, verify
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-_log = logging.getLogger("thanx_async.webhooks")
+_log = get_logger("thanx_async.webhooks")
 
 _READING = 5.0
-_LISTENING = 8.0  # with _READING less than the 15 s after which Thanx gives up
+_NOTIFYING = 1.5
+_LISTENING = 8.0  # with the others less than the 15 s after which Thanx gives up
 
 Listener = Callable[[Event], Awaitable[object]]
 Message = MutableMapping[str, object]
@@ -29,9 +30,9 @@ ASGIApp = Callable[[MutableMapping[str, object], Receive, Send], Awaitable[None]
 
 
 class Notified(Protocol):
-    """Receives the events of an endpoint, such as a `ThanxClient`."""
+    """Receives the events of an endpoint: a `ThanxClient`, or an outbox."""
 
-    def notify(self, event: Event) -> None:
+    def notify(self, event: Event) -> Awaitable[None] | None:
         """Take an event."""
 
 
@@ -75,9 +76,18 @@ class _Endpoint:
             return 401, str(error)
         except WebhookError as error:
             return 400, str(error)
-        self.client.notify(event)
+        await self._hand_over(event)
         await self._tell(event)
         return 200, ""
+
+    async def _hand_over(self, event: Event) -> None:
+        """Notify the client, or the outbox. What is lost here is polled."""
+        try:
+            async with asyncio.timeout(_NOTIFYING):
+                if (taking := self.client.notify(event)) is not None:
+                    await taking
+        except Exception as error:  # noqa: BLE001 - whatever the outbox's store raises, the event was received
+            _log.error("notify failed on %s: %s", type(event).__name__, type(error).__name__)
 
     async def _tell(self, event: Event) -> None:
         """Call the application's listener. Thanx doesn't learn if it is slow or fails."""

@@ -1,0 +1,114 @@
+"""The commands for outboxes, as a user types them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import HANGS, OPTIONS, environment, guests, written
+from thanx_async.cli import run
+from thanx_async.emulator import Emulator
+
+
+@pytest.fixture
+def store(served: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An outbox's file, to which the environment points."""
+    path = tmp_path / "outbox.sqlite"
+    monkeypatch.setenv("THANX_STORE", str(path))
+    monkeypatch.delenv("THANX_ACCESS_TOKEN")
+    return path
+
+
+def rows(path: Path, *lines: str) -> str:
+    return written(path / "guests.csv", "email,order", *lines)
+
+
+def test_from_a_file_to_the_outcomes(
+    store: Path,
+    served: Emulator,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guests are put, sent and told apart by their ids; the same file again changes nothing."""
+    file = rows(
+        tmp_path, *(f"{guest},{number}" for number, guest in enumerate(guests(3))), "unknown@example.com,7"
+    )
+    for new, known in ((4, 0), (0, 4)):
+        assert run(["outbox", "put", file, "--id-column", "order", *OPTIONS]) == 0
+        assert f"4 read: {new} new, {known} known already, 0 refused" in capsys.readouterr().out
+    assert run(["outbox", "status"]) == 0
+    assert "4 guests wait" in capsys.readouterr().out
+    assert run(["outbox", "outcome", "1"]) == 0
+    assert "1: waits to be sent" in capsys.readouterr().out
+    monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")
+    assert run(["outbox", "drain", "--until-empty", "--linger", "0.01"]) == 0
+    assert "0 guests wait" in capsys.readouterr().out
+    assert run(["outbox", "outcome", "1"]) == 0
+    assert "1: issued, job " in capsys.readouterr().out
+    assert run(["outbox", "outcome", "7"]) == 1
+    assert "7: failed: User not found, job " in capsys.readouterr().out
+    assert run(["outbox", "held"]) == 0
+    assert served.reward_counts() == dict.fromkeys(guests(3), 1)
+
+
+def test_rows_that_cannot_be_put(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bad rows are told with their reasons, and the others are put."""
+    file = rows(tmp_path, "a@example.com,1", "nobody,2", "b@example.com,", "c@example.com,1")
+    assert run(["outbox", "put", file, "--id-column", "order", *OPTIONS]) == 1
+    shown = capsys.readouterr().out
+    assert "4 read: 1 new, 0 known already, 3 refused" in shown
+    assert "item 2: " in shown
+    assert "item 3: there is no id" in shown
+    assert "item 4: the id '1' was put before, with another guest" in shown
+    assert "example.com" not in shown
+
+
+def test_json_lines(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The id may be a number of a JSON object."""
+    file = written(tmp_path / "a.jsonl", '{"mail": "a@example.com", "n": 5}', '{"mail": "b@example.com"}')
+    assert run(["outbox", "put", file, "--column", "mail", "--id-column", "n", *OPTIONS]) == 1
+    assert "2 read: 1 new, 0 known already, 1 refused" in capsys.readouterr().out
+    assert run(["outbox", "cancel", "5"]) == 0
+    assert run(["outbox", "cancel", "5"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["status"], "there is no outbox"),
+        (["put", "guests.csv", "--id-column", "order", *OPTIONS], "cannot read guests.csv"),
+        (["forget", "--older-than", "-1"], "--older-than must be 0 or more"),
+        (["drain"], "there is no outbox"),
+    ],
+)
+def test_usage_errors(
+    store: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be done is said, with exit status 2."""
+    assert run(["outbox", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_id(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An id that was never put, or was forgotten, is a usage error."""
+    assert run(["outbox", "put", rows(tmp_path, "a@example.com,1"), "--id-column", "order", *OPTIONS]) == 0
+    assert run(["outbox", "outcome", "2"]) == 2
+    assert "knows no outcome of the id '2'" in capsys.readouterr().err
+
+
+def test_a_drain_that_is_stopped(store: Path, served: Emulator, tmp_path: Path) -> None:
+    """SIGTERM ends a drain without a traceback, and another process can drain at once."""
+    assert run(["outbox", "put", rows(tmp_path, "a@example.com,1"), "--id-column", "order", *OPTIONS]) == 0
+    command = [sys.executable, "-m", "thanx_async", "outbox", "drain", "--linger", "0.01"]
+    variables = environment(served.url, THANX_CLIENT_ID="client", THANX_STORE=str(store))
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"Draining")
+        os.kill(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=HANGS)
+    assert (process.returncode, err) == (3, b"")
+    assert out.startswith(b"Stopped.")

@@ -1,0 +1,333 @@
+"""The commands for outboxes."""
+
+from __future__ import annotations
+
+import asyncio
+from time import time
+from typing import Annotated
+
+import attrs
+import cyclopts
+from cyclopts import Parameter
+
+from thanx_async._core.errors import ConfigurationError, IdReusedError, InvalidIdentifierError
+from thanx_async.batching import Guard
+from thanx_async.cli._client import connect
+from thanx_async.cli._driving import on_signals
+from thanx_async.cli._input import Format, reading
+from thanx_async.cli._options import Flag, Whole
+from thanx_async.cli._output import write
+from thanx_async.cli._recorded import before_sending, date
+from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED
+from thanx_async.cli._store import AnyOutbox, Store, Wanted, lanes, opened, outbox_of, shown
+from thanx_async.client import ThanxClient
+from thanx_async.identifiers import Identifier
+from thanx_async.ledger import BatchState
+from thanx_async.outbox import GuestState
+
+outbox_app = cyclopts.App(name="outbox")
+
+_DAY = 86_400.0
+_AT_ONCE = 1000
+_SHOWN = 20
+_MEANINGS = {
+    GuestState.WAITING: "waits to be sent",
+    GuestState.IN_DOUBT: "was sent, and not answered yet",
+    GuestState.HELD: "in doubt for too long to be sent again: settle the batch",
+    GuestState.ACCEPTED: "accepted by Thanx",
+    GuestState.ISSUED: "issued",
+    GuestState.FAILED: "failed",
+    GuestState.CANCELLED: "cancelled before it was sent",
+    GuestState.REJECTED: "rejected",
+}
+
+
+@Parameter(name="*")
+@attrs.frozen
+class Which:
+    """Which outboxes a command is about."""
+
+    store: Store
+    """The outbox's file; by default THANX_STORE."""
+    campaign: str | None = None
+    """The campaign's id. This and the next two are needed only if the store has several outboxes."""
+    merchant: str | None = None
+    """The merchant's id."""
+    variant: str | None = None
+    """The id of the campaign's variant."""
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the outboxes issue."""
+        return Wanted(self.campaign, self.merchant, self.variant)
+
+
+@outbox_app.command
+async def drain(
+    *,
+    which: Which,
+    linger: float = 1.0,
+    until_empty: Flag = False,
+    max_rewards: Whole | None = None,
+    canary: Whole | None = None,
+    max_failure_rate: float | None = None,
+) -> int:
+    """Send what was put into the outboxes of the credential, until Ctrl-C.
+
+    Any number of processes may run this: one of them sends, and another one takes over when it ends.
+
+    Parameters
+    ----------
+    linger:
+        Seconds for which the first guest of a batch waits for others.
+    until_empty:
+        Stop once nobody waits and all jobs have ended.
+    max_rewards:
+        Stop before an outbox could have issued more than this many rewards in all.
+    canary:
+        Issue to this many guests first, and wait for their job; needs --max-failure-rate.
+    max_failure_rate:
+        From 0 to 1: stop once more than this share of the guests in finished jobs has failed.
+    """
+    guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
+    found = await lanes(which.store, which.wanted)
+    if not found:
+        raise ConfigurationError(
+            f"{shown(which.store)} has no outbox of this credential that fits; put first"
+        )
+    async with connect(patient=True) as client:
+        outboxes = [outbox_of(which.store, run.target) for run in found]
+        draining = asyncio.create_task(
+            _drain_all(outboxes, client, guard, linger=linger, until_empty=until_empty)
+        )
+        with on_signals(draining.cancel):
+            await asyncio.wait([draining])
+    if draining.cancelled():
+        write("Stopped. The next drain sends what was in progress again, with the same keys")
+        return STOPPED
+    draining.result()
+    return ISSUED
+
+
+async def _drain_all(
+    outboxes: list[AnyOutbox], client: ThanxClient, guard: Guard, *, linger: float, until_empty: bool
+) -> None:
+    async def drain_one(outbox: AnyOutbox) -> None:
+        async with outbox:
+            write(f"Draining {'/'.join(outbox.lane.run.target)}")
+            await outbox.drain(client, guard=guard, linger=linger, until_empty=until_empty)
+            await _show(outbox)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for outbox in outboxes:
+                group.create_task(drain_one(outbox))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+@outbox_app.command
+async def status(*, which: Which) -> int:
+    """Show how much waits, and who drains it. Exit status 1 if batches are held."""
+    found = await lanes(which.store, which.wanted)
+    if not found:
+        write(f"{shown(which.store)} has no outbox of this credential")
+    held = 0
+    for run in found:
+        async with outbox_of(which.store, run.target) as outbox:
+            held += await _show(outbox)
+    return SOME_FAILED if held else ISSUED
+
+
+async def _show(outbox: AnyOutbox) -> int:
+    """Show the status; returns the number of held batches."""
+    status = await outbox.status()
+    write(f"outbox {'/'.join(outbox.lane.run.target)}")
+    oldest = f", the oldest for {status.oldest:.0f} s" if status.waiting else ""
+    write(f"  {status.waiting:,} guests wait{oldest}")
+    write(
+        f"  {status.accepted:,} batches accepted, {status.in_doubt:,} in doubt, {status.held:,} held"
+        + (": see `outbox held`" if status.held else "")
+    )
+    write(f"  drained by {status.drained_by or 'nobody'}" + (f"; {status.paused}" if status.paused else ""))
+    return status.held
+
+
+@outbox_app.command
+async def put(
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    which: Which,
+    id_column: str,
+    column: str | None = None,
+    format: Format | None = None,  # noqa: A002 - the option's name
+) -> int:
+    """Put the guests of FILE, each under its id. The same id again is no second reward.
+
+    Parameters
+    ----------
+    file:
+        CSV with a header, or JSON lines; - reads standard input.
+    id_column:
+        The column (CSV) or key (JSON lines) that holds the id.
+    column:
+        The column or key that holds the guest.
+    format:
+        csv or jsonl; by default from the file's name.
+    """
+    named = file.lower().endswith((".csv", ".jsonl", ".ndjson"))
+    kind = format or (None if named else Format.CSV)
+    async with (
+        reading(file, column=column, format=kind, id_column=id_column) as rows,
+        opened(which.store, which.wanted) as outbox,
+    ):
+        putting = _Putting(outbox)
+        async for pair in rows:
+            await putting.take(pair)
+        await putting.flush()
+    write(putting.summary())
+    for refusal in putting.refusals[:_SHOWN]:
+        write(f"  {refusal}")
+    if (more := len(putting.refusals) - _SHOWN) > 0:
+        write(f"  and {more:,} more")
+    return SOME_FAILED if putting.refusals else ISSUED
+
+
+class _Putting:
+    """Puts rows in slices, and notes the rows that cannot be put."""
+
+    def __init__(self, outbox: AnyOutbox) -> None:
+        self.refusals: list[str] = []
+        self._outbox = outbox
+        self._read = self._put = self._new = 0
+        self._rows: list[tuple[int, Identifier, str]] = []
+
+    async def take(self, pair: object) -> None:
+        """Take a pair of a guest and an id."""
+        self._read += 1
+        assert isinstance(pair, tuple)  # noqa: S101 - the file was opened with an id column
+        item, id = pair
+        if not id:
+            self._refuse(self._read, "there is no id")
+            return
+        try:
+            identifier = Identifier.parse(item)
+        except InvalidIdentifierError as error:
+            self._refuse(self._read, error.reason)
+            return
+        self._rows.append((self._read, identifier, id))
+        if len(self._rows) == _AT_ONCE:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Put what was taken, in one transaction or two."""
+        rows, self._rows = self._rows, []
+        puts = [self._outbox.put(guest, id=id) for _, guest, id in rows]
+        for (number, _, _), result in zip(
+            rows, await asyncio.gather(*puts, return_exceptions=True), strict=True
+        ):
+            if isinstance(result, IdReusedError | ConfigurationError):
+                self._refuse(number, str(result))
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                self._put += 1
+                self._new += result
+
+    def _refuse(self, number: int, reason: str) -> None:
+        self.refusals.append(f"item {number:,}: {reason}")
+
+    def summary(self) -> str:
+        """The counts of what was read."""
+        known = self._put - self._new
+        return (
+            f"{self._read:,} read: {self._new:,} new, {known:,} known already, {len(self.refusals):,} refused"
+        )
+
+
+@outbox_app.command
+async def outcome(id: str, /, *, which: Which, wait: Flag = False) -> int:
+    """Show what became of the guest who was put under an id. Exit status 1 if the guest got no reward.
+
+    Parameters
+    ----------
+    id:
+        The id under which the guest was put.
+    wait:
+        Wait until the outcome is final.
+    """
+    async with opened(which.store, which.wanted) as outbox:
+        with before_sending():
+            found = await outbox.outcome(id, timeout=None if wait else 0)
+    text = f"{id}: {_MEANINGS[found.state]}"
+    write(
+        text
+        + (f": {found.reason}" if found.reason else "")
+        + (f", job {found.job_id}" if found.job_id else "")
+    )
+    if found.idempotency_key is not None and found.job_id is None:
+        write(f"  idempotency key {found.idempotency_key}")
+    if found.state is GuestState.HELD:
+        return STOPPED
+    lost = {GuestState.FAILED, GuestState.CANCELLED, GuestState.REJECTED}
+    return SOME_FAILED if found.state in lost else ISSUED
+
+
+@outbox_app.command
+async def cancel(id: str, /, *, which: Which) -> int:
+    """Take out a guest who still waits to be sent. Exit status 1 if it is too late.
+
+    Parameters
+    ----------
+    id:
+        The id under which the guest was put.
+    """
+    async with opened(which.store, which.wanted) as outbox:
+        taken = await outbox.cancel(id)
+    write(f"{id}: {'taken out' if taken else 'not waiting, so nothing was changed'}")
+    return ISSUED if taken else SOME_FAILED
+
+
+@outbox_app.command
+async def held(*, which: Which) -> int:
+    """List the batches that are in doubt for too long to be sent again."""
+    count = 0
+    for run in await lanes(which.store, which.wanted):
+        async with outbox_of(which.store, run.target) as outbox:
+            ledger = outbox.ledger
+            for batch in await ledger.open_batches(run.run_id):
+                if batch.state is BatchState.IN_DOUBT and batch.is_older_than(ledger.replay_within):
+                    count += 1
+                    since = date(batch.recorded_at)
+                    guests = len(batch.positions)
+                    write(
+                        f"{run.run_id} batch {batch.number}: {guests:,} guests since {since}, key {batch.key}"
+                    )
+    write("Ask Thanx, and settle each with `ledger settle`" if count else "No batches are held")
+    return SOME_FAILED if count else ISSUED
+
+
+@outbox_app.command
+async def forget(*, which: Which, older_than: float) -> int:
+    """Delete ids that are finished. The same id after that is a new reward.
+
+    Parameters
+    ----------
+    older_than:
+        Only ids that were put more than this many days ago.
+    """
+    if not older_than >= 0:
+        raise ConfigurationError(f"--older-than must be 0 or more, not {older_than:g}")
+    async with opened(which.store, which.wanted) as outbox:
+        count = await forgotten(outbox, time() - older_than * _DAY)
+    write(f"{count:,} ids were deleted")
+    return ISSUED
+
+
+async def forgotten(outbox: AnyOutbox, before: float) -> int:
+    """Delete ids in short transactions; returns how many."""
+    total = 0
+    while count := await outbox.ledger.forget_guests(outbox.lane.run.run_id, before):
+        total += count
+    return total

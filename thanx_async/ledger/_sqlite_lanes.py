@@ -1,0 +1,240 @@
+"""`LaneTable`, the lanes of a ledger file, in short SQL transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from time import time
+from typing import Protocol
+from uuid import uuid4
+
+import attrs
+
+from thanx_async._batches import Positions, batch_key, digest_of
+from thanx_async._core.errors import LedgerError
+from thanx_async._core.sqlite import transaction
+from thanx_async.ledger._lanes import (
+    LANES,
+    TARGET,
+    Cut,
+    Encode,
+    Fate,
+    GuestState,
+    LaneReport,
+    LaneView,
+    NewGuest,
+    Put,
+    Seqs,
+    fate_in,
+    values_of,
+)
+from thanx_async.ledger._owner import Owner
+from thanx_async.ledger._records import BatchRecord, RunRecord
+from thanx_async.ledger._sqlite_guests import GuestTable
+from thanx_async.ledger._sqlite_runs import RUN_COLUMNS, RunTable, run_of
+from thanx_async.ledger._sqlite_schema import explained, readable
+
+_OPEN = f"""
+    SELECT lane, {", ".join(f"r.{column}" for column in RUN_COLUMNS)}
+    FROM runs AS r JOIN lanes USING (run_id) WHERE {" AND ".join(f"{column} = ?" for column in TARGET)}
+"""  # noqa: S608 - fixed columns
+_COUNTS = """
+    SELECT coalesce(sum(state = 'in_doubt'), 0),
+        coalesce(sum(state = 'in_doubt' AND recorded_at < ?), 0),
+        coalesce(sum(state = 'accepted'), 0),
+        coalesce(sum(CASE WHEN state != 'finished' THEN count
+            ELSE json_extract(CAST(outcome AS TEXT), '$.issued') END), 0)
+    FROM batches WHERE run_id = ?
+"""
+_OWNER = """
+    SELECT owner, owned_until, note, noted_until FROM runs JOIN lanes USING (run_id) WHERE run_id = ?
+"""
+_HEARD = """
+    DELETE FROM heard WHERE job_id IN (SELECT job_id FROM batches WHERE run_id = ?) RETURNING job_id
+"""
+_FORGET = """
+    DELETE FROM batches WHERE run_id = ? AND number IN (SELECT number FROM batches
+        WHERE run_id = ? AND state = 'finished' AND recorded_at < ? LIMIT 100)
+"""
+
+
+class BatchTable(Protocol):
+    """What lanes need of the table of batches, in a transaction of theirs."""
+
+    def insert(self, batch: BatchRecord, body: bytes, seqs: Seqs | None = None) -> None:
+        """Insert a batch in doubt, with its body."""
+
+    def take_out(self, run_id: str, number: int) -> tuple[Seqs, bytes] | None:
+        """Delete a batch in doubt. Returns its guests and its body, None if there is no such batch."""
+
+    def batches(self, run_id: str, where: str = "") -> list[BatchRecord]:
+        """Batches of a run, ordered by number."""
+
+    def placed(self, run_id: str, seq: int) -> tuple[BatchRecord, Seqs] | None:
+        """The batch that a lane's guest is in."""
+
+
+class LaneTable:
+    """The lanes in one open ledger file. Methods named like those of `LaneLedger` do the same."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path, runs: RunTable, batches: BatchTable) -> None:
+        self._db = db
+        self._path = path
+        self._runs = runs
+        self._batches = batches
+        self._guests = GuestTable(db)
+        self._numbers: dict[str, int] = {}
+
+    def open(self, lane: RunRecord) -> tuple[RunRecord, int]:
+        """See `LaneLedger.open_lane`."""
+        with explained(self._path), transaction(self._db):
+            row = self._db.execute(_OPEN, [getattr(lane, column) for column in TARGET]).fetchone()
+            if row is not None:
+                return run_of(row[1:], self._path), row[0]
+            now = time()
+            created = attrs.evolve(lane, run_id=f"{LANES}{uuid4().hex}", created_at=now, changed_at=now)
+            self._runs.insert(created)
+            self._db.execute("INSERT INTO lanes (run_id) VALUES (?)", (created.run_id,))
+            return created, self._number(created.run_id)
+
+    def _number(self, run_id: str) -> int:
+        """The number of a lane in the tables of guests. The caller holds a transaction."""
+        if run_id not in self._numbers:
+            row = self._db.execute("SELECT lane FROM lanes WHERE run_id = ?", (run_id,)).fetchone()
+            if row is None:
+                raise LedgerError(f"{self._path} has no lane {run_id!r}")
+            self._numbers[run_id] = row[0]
+        return self._numbers[run_id]
+
+    def put(self, run_id: str, guests: Sequence[NewGuest]) -> list[Put]:
+        with explained(self._path), transaction(self._db):
+            self._check_not_revoked(run_id)
+            lane, now = self._number(run_id), time()
+            return [self._guests.put(lane, guest, now) for guest in guests]
+
+    def _check_not_revoked(self, run_id: str) -> None:
+        row = self._db.execute("SELECT revoked_at FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        if row is None or row[0] is not None:
+            raise LedgerError(f"the lane {run_id!r} was revoked: nothing more of it is issued")
+
+    def view(self, run_id: str, most: int) -> LaneView:
+        with explained(self._path), transaction(self._db, "DEFERRED"):
+            lane = self._number(run_id)
+            count = self._guests.waiting(lane, most)
+            waited = self._guests.waited(lane) if count else 0.0
+            any_heard = self._db.execute("SELECT 1 FROM heard LIMIT 1").fetchone()
+        return LaneView(count, waited, self._take_heard(run_id) if any_heard else ())
+
+    def _take_heard(self, run_id: str) -> tuple[str, ...]:
+        with explained(self._path), transaction(self._db):
+            return tuple(row[0] for row in self._db.execute(_HEARD, (run_id,)).fetchall())
+
+    def cut(self, run_id: str, size: int, encode: Encode) -> Cut | None:
+        now = time()
+        with explained(self._path), transaction(self._db):
+            self._runs.renew(run_id, now)
+            self._check_not_revoked(run_id)
+            taken = self._guests.take(self._number(run_id), size)
+            if taken is None:
+                return None
+            values, seqs = taken
+            return self._record(run_id, seqs, encode(values), now)
+
+    def _record(self, run_id: str, seqs: Seqs, body: bytes, now: float) -> Cut:
+        number = self._db.execute(
+            "UPDATE lanes SET next_number = next_number + 1 WHERE run_id = ? RETURNING next_number - 1",
+            (run_id,),
+        ).fetchall()[0][0]
+        positions = Positions(seqs.first, len(seqs))
+        key, digest = batch_key(run_id, number), digest_of(body)
+        batch = BatchRecord(run_id, number, key, positions, digest, recorded_at=now)
+        self._batches.insert(batch, body, seqs)
+        return Cut(batch, body)
+
+    def split(self, run_id: str, number: int, encode: Encode) -> list[Cut]:
+        with explained(self._path), transaction(self._db):
+            self._runs.renew(run_id, time())
+            found = self._batches.take_out(run_id, number)
+            if found is None:
+                raise LedgerError(f"batch {number} of lane {run_id!r} is not in doubt any more")
+            seqs, values = found[0], values_of(found[1])
+            middle = len(values) // 2
+            halves = zip(seqs.split(middle), (values[:middle], values[middle:]), strict=True)
+            return [self._record(run_id, part, encode(half), time()) for part, half in halves]
+
+    def give_back(self, run_id: str, seqs: Seqs, body: bytes) -> None:
+        """Let the guests of a batch wait again. The caller holds a transaction."""
+        self._guests.wait_again(self._number(run_id), seqs, values_of(body))
+
+    def open_batches(self, run_id: str) -> list[BatchRecord]:
+        return self._batches.batches(run_id, "AND state != 'finished'")
+
+    def fate(self, run_id: str, guest: bytes, replay_within: float) -> Fate | None:
+        with explained(self._path), transaction(self._db, "DEFERRED"):
+            found = self._guests.find(guest)
+            if found is None:
+                return None
+            seq, waits, ended, reason = found
+            if ended is not None:
+                with readable(self._path, f"guest {seq!r}"):
+                    return Fate(GuestState(ended), reason)
+            placed = None if waits else self._batches.placed(run_id, seq)
+        if placed is None:  # otherwise the batch is forgotten
+            return Fate(GuestState.WAITING) if waits else None
+        batch, seqs = placed
+        return fate_in(batch, seqs.index(seq), replay_within)
+
+    def cancel(self, run_id: str, guest: bytes) -> bool:
+        with explained(self._path), transaction(self._db):
+            found = self._guests.find(guest)
+            if found is None:
+                return False
+            return self._guests.end(self._number(run_id), found[0], GuestState.CANCELLED, None)
+
+    def report(self, run_id: str, replay_within: float) -> LaneReport:
+        now = time()
+        with explained(self._path), transaction(self._db, "DEFERRED"):
+            lane = self._number(run_id)
+            waiting, waited = self._guests.waiting(lane), self._guests.waited(lane)
+            counts = self._db.execute(_COUNTS, (now - replay_within, run_id)).fetchone()
+            owner, until, note, noted_until = self._db.execute(_OWNER, (run_id,)).fetchone()
+        in_doubt, held, accepted, rewards = counts
+        return LaneReport(
+            waiting=waiting,
+            waited=waited,
+            in_doubt=in_doubt - held,
+            held=held,
+            accepted=accepted,
+            rewards=rewards,
+            owner=_living(owner) if owner and until > now else None,
+            note=note if noted_until > now else None,
+        )
+
+    def note(self, run_id: str, text: str | None, seconds: float) -> None:
+        with explained(self._path), transaction(self._db):
+            self._db.execute(
+                "UPDATE lanes SET note = ?, noted_until = ? WHERE run_id = ?",
+                (text, time() + seconds, run_id),
+            )
+
+    def hear(self, job_id: str) -> None:
+        with explained(self._path), transaction(self._db):
+            self._db.execute(
+                "INSERT OR IGNORE INTO heard SELECT job_id FROM batches WHERE job_id = ?"
+                " AND state = 'accepted' AND seqs IS NOT NULL",
+                (job_id,),
+            )
+
+    def forget_guests(self, run_id: str, before: float) -> int:
+        with explained(self._path), transaction(self._db):
+            self._db.execute(_FORGET, (run_id, run_id, before))
+            query = "SELECT min(first) FROM batches WHERE run_id = ?"
+            first_open = self._db.execute(query, (run_id,)).fetchone()[0]
+            return self._guests.forget(self._number(run_id), before, first_open)
+
+
+def _living(text: str) -> str | None:
+    """The owner in words, None if the process has certainly ended."""
+    owner = Owner.unpacked(text)
+    return None if owner.is_certainly_dead() else f"process {owner.pid} on {owner.host}"

@@ -1,0 +1,229 @@
+"""`StoredOutbox`, what the outboxes of all backends share: everything above their ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
+
+import attrs
+
+from thanx_async._core import checks
+from thanx_async._core.errors import ConfigurationError, LedgerError
+from thanx_async.batching import Guard
+from thanx_async.http import checked_url, url_of
+from thanx_async.identifiers import MAX_BATCH
+from thanx_async.ledger import LaneLedger, NewGuest, Put, RunRecord
+from thanx_async.models import Environment, check_target
+from thanx_async.outbox._drain import drained
+from thanx_async.outbox._guests import Guests, check_put, slices
+from thanx_async.outbox._owned import DrainSettings
+from thanx_async.outbox._protocol import Pairs
+from thanx_async.outbox._records import GuestOutcome, OutboxStatus
+from thanx_async.outbox._sender import LaneSender
+
+if TYPE_CHECKING:
+    from thanx_async.client import ThanxClient
+    from thanx_async.webhooks import Event
+
+
+L_co = TypeVar("L_co", bound=LaneLedger, covariant=True)
+
+_FIRST_LOOK = 0.05
+_LAST_LOOK = 1.0
+
+
+@attrs.frozen
+class Lane:
+    """An opened lane: its record, its number, and what makes guests of identifiers and ids."""
+
+    run: RunRecord
+    number: int
+    guests: Guests
+
+
+class StoredOutbox(Generic[L_co]):
+    """An outbox on a ledger with lanes; see `Outbox`."""
+
+    def __init__(
+        self,
+        ledger: L_co,
+        *,
+        campaign_id: str,
+        merchant_id: str,
+        variant_id: str,
+        client_id: str,
+        environment: Environment,
+        base_url: str | None,
+        keep_ids: timedelta | None,
+    ) -> None:
+        check_target(campaign_id, merchant_id, variant_id)
+        if keep_ids is not None:
+            checks.kind("keep_ids", isinstance(keep_ids, timedelta), "a timedelta(days=90)", keep_ids)
+        self._target = RunRecord(
+            run_id="",
+            base_url=checked_url(url_of(environment) if base_url is None else base_url),
+            client_id=checks.text("client_id", client_id),
+            campaign_id=campaign_id,
+            merchant_id=merchant_id,
+            variant_id=variant_id,
+            batch_size=MAX_BATCH,
+            deduplicate=False,
+        )
+        self.keep_ids = keep_ids
+        self._ledger = ledger
+        self._lane: Lane | None = None
+        self._pending: list[tuple[NewGuest, asyncio.Future[Put]]] = []
+        self._putting = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        opened = "" if self._lane else " (not open)"
+        return f"<{type(self).__name__} {'/'.join(self._target.target)} in {self._ledger!r}{opened}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise checks.unpicklable("an outbox", "make another one in each process")
+
+    async def __aenter__(self) -> Self:
+        await self._ledger.__aenter__()
+        try:
+            run, number = await self._ledger.open_lane(self._target)
+            self._putting = asyncio.Lock()
+            self._lane = Lane(run, number, Guests(run.run_id))
+        except BaseException:
+            await self._ledger.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._ledger.__aexit__(kind, error, traceback)
+
+    async def aclose(self) -> None:
+        """Close the outbox as the end of the outermost ``async with`` does. It can be opened again."""
+        await self._ledger.aclose()
+
+    @property
+    def ledger(self) -> LaneLedger:
+        """The ledger that the outbox is a part of."""
+        return self._ledger
+
+    @property
+    def lane(self) -> Lane:
+        """The opened lane.
+
+        Raises:
+            ConfigurationError: the outbox was never opened.
+        """
+        if self._lane is None:
+            name = type(self).__name__
+            raise ConfigurationError(f"the outbox is not open: use it as `async with {name}(...) as outbox`")
+        return self._lane
+
+    async def put(self, identifier: object, *, id: str, using: object | None = None) -> bool:
+        """Put a guest; see `Outbox.put`."""
+        guest = self.lane.guests.make(identifier, id)
+        del identifier  # tools that record the local variables of errors would record the guest
+        put = await self._put(guest) if using is None else (await self._put_using(using, [guest]))[0]
+        return check_put(put, id)
+
+    async def _put(self, guest: NewGuest) -> Put:
+        """Put a guest in one transaction with all others who came while the last one was committed."""
+        place: asyncio.Future[Put] = asyncio.get_running_loop().create_future()
+        self._pending.append((guest, place))
+        async with self._putting:
+            if not place.done():
+                pending, self._pending = self._pending, []
+                await self._put_together(pending)
+        return place.result()
+
+    async def _put_together(self, pending: list[tuple[NewGuest, asyncio.Future[Put]]]) -> None:
+        try:
+            puts = await self._ledger.put(self.lane.run.run_id, [guest for guest, _ in pending])
+        except Exception as error:  # noqa: BLE001 - each of the callers gets it
+            for _, place in pending:
+                place.set_exception(error)
+                place.exception()  # a caller may have been cancelled, and nobody would retrieve it
+        except BaseException:
+            unsure = LedgerError("the put that this one was committed with was cancelled: put the id again")
+            unsure.in_doubt = True
+            for _, place in pending:
+                place.set_exception(unsure)
+                place.exception()
+            raise
+        else:
+            for (_, place), put in zip(pending, puts, strict=True):
+                place.set_result(put)
+
+    async def _put_using(self, using: object, guests: Sequence[NewGuest]) -> list[Put]:
+        """Put guests with a connection of the caller's."""
+        raise NotImplementedError
+
+    async def put_many(self, pairs: Pairs, *, using: object | None = None) -> int:
+        """Put many guests; see `Outbox.put_many`."""
+        lane, new = self.lane, 0
+        async for ids, guests in slices(pairs, lane.guests):
+            if using is None:
+                puts = await self._ledger.put(lane.run.run_id, guests)
+            else:
+                puts = await self._put_using(using, guests)
+            new += sum(check_put(put, id) for put, id in zip(puts, ids, strict=True))
+        return new
+
+    async def outcome(self, id: str, *, timeout: float | None = None) -> GuestOutcome:
+        """Wait for the outcome of a guest; see `Outbox.outcome`."""
+        checks.timeout(timeout)
+        loop = asyncio.get_running_loop()
+        until = None if timeout is None else loop.time() + timeout
+        look = _FIRST_LOOK
+        while True:
+            fate = await self._ledger.fate(self.lane.run.run_id, self.lane.guests.id(id))
+            if fate is None:
+                raise LedgerError(f"the outbox knows no outcome of the id {id!r}")
+            outcome = GuestOutcome.of(id, fate)
+            left = look if until is None else min(look, until - loop.time())
+            if outcome.is_final or left <= 0:
+                return outcome
+            await asyncio.sleep(left)
+            look = min(_LAST_LOOK, 2 * look)
+
+    async def cancel(self, id: str) -> bool:
+        """Take out a guest who still waits; see `Outbox.cancel`."""
+        return await self._ledger.cancel(self.lane.run.run_id, self.lane.guests.id(id))
+
+    async def status(self) -> OutboxStatus:
+        """How much waits, and who drains it; see `Outbox.status`."""
+        return OutboxStatus.of(await self._ledger.report(self.lane.run.run_id))
+
+    async def notify(self, event: Event) -> None:
+        """Take in a webhook event, for whichever process drains the outbox.
+
+        An outbox can take the client's place in `thanx_async.webhooks.aiohttp_handler` and ``asgi_app``.
+        """
+        from thanx_async.webhooks import RewardBatchCompleted  # the caller has loaded it already
+
+        if isinstance(event, RewardBatchCompleted):
+            await self._ledger.hear(event.issuance_job_id)
+
+    async def drain(
+        self,
+        client: ThanxClient,
+        *,
+        guard: Guard = Guard(),  # noqa: B008 - frozen
+        linger: float = 1.0,
+        until_empty: bool = False,
+    ) -> None:
+        """Send what was put, or stand by; see `Outbox.drain`."""
+        checks.number("linger", linger, 0)
+        checks.flags(until_empty=until_empty)
+        checks.kind("guard", isinstance(guard, Guard), "a Guard, such as Guard(max_rewards=1000)", guard)
+        lane = self.lane.run
+        for name in ("client_id", "base_url"):
+            if (theirs := getattr(client, name, None)) != (ours := getattr(lane, name)):
+                raise ConfigurationError(
+                    f"the client's {name} is {theirs!r}, and the outbox's {ours!r}", argument="client"
+                )
+        settings = DrainSettings(guard, linger, until_empty, self.keep_ids)
+        await drained(self._ledger, lane, LaneSender(self._ledger, lane, client), settings)

@@ -1,0 +1,292 @@
+"""`OwnedLane`: a lane whose lease this process holds. Cuts its batches, sends them and follows their jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from math import inf
+from time import time
+
+import attrs
+
+from thanx_async._core.errors import GuardError, ThanxError
+from thanx_async._core.escaping import get_logger
+from thanx_async._core.tasks import changed
+from thanx_async.batching import Batch, Chunk, Guard, min_interval
+from thanx_async.identifiers import MAX_BATCH
+from thanx_async.jobs import JobHandle
+from thanx_async.ledger import BatchRecord, Cut, LaneLedger, LaneView, RunRecord
+from thanx_async.outbox._sender import LaneSender
+
+_log = get_logger("thanx_async.outbox")
+
+_LOOK = 0.1
+_LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
+_RECHECK = 0.25
+_FIRST_WAIT = 5.0
+_MAX_WAIT = 60.0
+_FORGETS_EVERY = 3600.0
+_NOTED_FROM = 1.0
+_NOTE_LASTS = 30.0
+
+
+@attrs.frozen
+class DrainSettings:
+    """The settings of a drain; see `Outbox.drain`."""
+
+    guard: Guard
+    linger: float
+    until_empty: bool
+    keep_ids: timedelta | None
+
+
+class OwnedLane:
+    """A lane while this process holds its lease. A task for each batch lasts until the batch's job has ended.
+
+    Args:
+        ledger: the ledger, where the lane is claimed.
+        lane: the lane.
+        sender: sends its batches.
+        settings: how to drain.
+    """
+
+    def __init__(
+        self, ledger: LaneLedger, lane: RunRecord, sender: LaneSender, settings: DrainSettings
+    ) -> None:
+        self._ledger = ledger
+        self._lane = lane
+        self._sender = sender
+        self._settings = settings
+        self._group = asyncio.TaskGroup()
+        self._open: dict[Batch, asyncio.Task[None]] = {}
+        self._delivering: set[Batch] = set()
+        self._change = asyncio.Event()
+        self._answers = asyncio.Event()
+        self._error: Exception | None = None
+        self._last_cut = -inf
+        self._canary: Batch | None = None
+        self._failed = self._ended = 0
+        self._forget_at = -inf
+        self._noted_at = -inf
+        self._noted: str | None = None
+
+    async def drain(self) -> None:
+        """Send whoever waits, until the drain fails or, if it is meant to end, until nothing is left.
+
+        Raises:
+            Exception: what stopped the drain. Requests in flight have been answered, and their fate recorded.
+        """
+        async with self._group:
+            try:
+                await self._take_up()
+                await self._cut_batches()
+            except Exception as error:  # noqa: BLE001 - the batches in flight end first
+                self._fail(error)
+        if self._error is not None:
+            raise self._error
+
+    async def _take_up(self) -> None:
+        """Start the batches that an earlier owner has left open."""
+        for record in await self._ledger.open_batches(self._lane.run_id):
+            batch = self._batch(record)
+            batch.adopt(record, self._sender.target.recorded(record), held=False, keep_values=False)
+            if batch.handle is None:
+                await self._sender.recorder.restore(batch)
+            self._start(batch, record.recorded_at)
+
+    async def _cut_batches(self) -> None:
+        while self._error is None:
+            self._change.clear()
+            view = await self._ledger.view(self._lane.run_id, MAX_BATCH)
+            for job_id in view.heard:
+                self._sender.target.jobs.ended(job_id)
+            await self._forget_some()
+            await self._write_note()
+            if self._settings.until_empty and not (view.waiting or self._open):
+                return
+            if (wait := self._wait_to_cut(view)) > 0 or not (size := await self._size_allowed()):
+                await changed(self._change, max(wait, _LEAD))
+            else:
+                await self._cut(size)
+
+    def _wait_to_cut(self, view: LaneView) -> float:
+        """Seconds until a batch may be due. It is cut as late as possible, since guests still come."""
+        if not view.waiting or len(self._delivering) >= self._sender.concurrency or self._has_queued_batch():
+            return _LOOK
+        status = self._sender.limiter.status()
+        if view.waiting < MAX_BATCH:
+            since_cut = asyncio.get_running_loop().time() - self._last_cut
+            due = max(self._settings.linger - view.waited, min_interval(status) - since_cut)
+            if due > 0:
+                return min(due, _LOOK)
+        return min(status.held_for - _LEAD, _RECHECK)
+
+    def _has_queued_batch(self) -> bool:
+        """Whether a batch waits to be sent, or to be sent again. New guests then wait for the next batch."""
+        return any(not batch.delivery.on_wire for batch in self._delivering)
+
+    async def _size_allowed(self) -> int:
+        """How many guests the guard allows in the next batch; 0 for none yet.
+
+        Raises:
+            GuardError: it allows none any more.
+        """
+        guard, size, canary = self._settings.guard, MAX_BATCH, self._canary
+        if canary in self._open:
+            return 0
+        if canary is not None and canary.handle is None and not canary.settled:
+            canary = self._canary = None  # its guests wait again
+        if guard.canary is not None and canary is None:
+            size = guard.canary
+        elif canary is not None and not canary.settled:
+            raise GuardError("the outcome of the canary's guests cannot be told, so nothing more is sent")
+        if guard.max_rewards is not None:
+            rewards = (await self._ledger.report(self._lane.run_id)).rewards
+            size = min(size, guard.max_rewards - rewards)
+            if size <= 0 and not self._open:
+                raise GuardError(
+                    f"max_rewards is {guard.max_rewards:,}: {rewards:,} guests may have a reward"
+                )
+        return max(0, size)
+
+    async def _cut(self, size: int) -> None:
+        if self._has_failed():
+            return
+        cut = await self._ledger.cut(self._lane.run_id, size, self._sender.target.encode)
+        if cut is None:
+            return
+        if self._has_failed():
+            await self._ledger.withdraw(self._lane.run_id, cut.batch.number)
+            return
+        batch = self._start_cut(cut)
+        self._last_cut = asyncio.get_running_loop().time()
+        if self._settings.guard.canary is not None and self._canary is None:
+            self._canary = batch
+
+    def _start_cut(self, cut: Cut) -> Batch:
+        batch = self._batch(cut.batch)
+        batch.replay(cut.body)
+        self._start(batch, cut.batch.recorded_at)
+        return batch
+
+    def _batch(self, record: BatchRecord) -> Batch:
+        chunk = Chunk(record.number, record.positions, [])
+        return Batch(chunk, record.run_id, on_send=self._change.set)
+
+    def _start(self, batch: Batch, recorded_at: float) -> None:
+        if batch.handle is None:
+            self._delivering.add(batch)
+        if len(batch.positions) > 1:
+            batch.allow_split()
+        task = self._group.create_task(self._process(batch, recorded_at))
+        self._open[batch] = task
+        task.add_done_callback(lambda _: self._end(batch))
+
+    def _end(self, batch: Batch) -> None:
+        """End a task. A done callback, because a task cancelled before its start runs no ``finally``."""
+        del self._open[batch]
+        self._delivering.discard(batch)
+        self._change.set()
+
+    async def _process(self, batch: Batch, recorded_at: float) -> None:
+        try:
+            if batch.handle is None:
+                await self._send(batch, recorded_at)
+            if batch.handle is not None:
+                await self._follow(batch, batch.handle)
+        except Exception as error:  # noqa: BLE001 - any error stops the drain
+            self._fail(error)
+
+    async def _send(self, batch: Batch, recorded_at: float) -> None:
+        """Send a batch, again and again while it is in doubt and not too old."""
+        wait, hurried = _FIRST_WAIT, False
+        while not batch.is_in_doubt or time() - recorded_at <= self._ledger.replay_within:
+            if await self._is_sent(batch):
+                self._answers.set()
+                return
+            hurried = await self._waited(wait, hurried=hurried)
+            if not batch.is_in_doubt:
+                return  # its guests wait again
+            wait = min(_MAX_WAIT, 2 * wait)
+            await self._sender.recorder.restore(batch)
+        _log.error("batch with key %s stays in doubt: it is too old to be sent again; settle it", batch.key)
+
+    async def _is_sent(self, batch: Batch) -> bool:
+        """Try to send a batch. Returns whether its guests are provided for."""
+        self._delivering.add(batch)
+        try:
+            error = await self._sender.attempt(batch)
+        finally:
+            self._delivering.discard(batch)
+            self._change.set()
+        if error is not None:
+            _log.info("batch with key %s was not accepted: %s", batch.key, type(error).__name__)
+        for half in self._sender.recorder.take_halves(batch):
+            self._start_cut(half)
+        return error is None
+
+    async def _waited(self, seconds: float, *, hurried: bool) -> bool:
+        """Wait, or only until Thanx accepts another batch. Returns whether that cut the wait short.
+
+        A batch that fails all the same is not hurried again at once, so that it does not double the requests.
+        """
+        if hurried:
+            await asyncio.sleep(seconds)
+            return False
+        self._answers.clear()
+        await changed(self._answers, seconds)
+        return self._answers.is_set()
+
+    async def _follow(self, batch: Batch, handle: JobHandle) -> None:
+        """Wait until the job has ended, and record the outcomes."""
+        try:
+            await handle.wait()
+        except ThanxError as error:
+            _log.error("job %s cannot be followed: %s", handle.id, type(error).__name__)
+            return
+        batch.settle_from_job()
+        if not batch.settled:
+            _log.error("job %s does not tell which guests have a reward: settle it", handle.id)
+            return
+        await self._ledger.finish(batch.run_id, {batch.number: batch.outcome()})
+        self._check_failures(batch)
+
+    def _check_failures(self, batch: Batch) -> None:
+        self._failed += len(batch.rows)
+        self._ended += len(batch.positions)
+        limit = self._settings.guard.max_failure_rate
+        if limit is not None and self._failed > limit * self._ended:
+            raise GuardError(
+                f"max_failure_rate is {limit:.1%}: {self._failed:,} of {self._ended:,} guests in finished"
+                f" jobs have failed ({self._failed / self._ended:.1%})"
+            )
+
+    async def _forget_some(self) -> None:
+        """Delete ids that are old enough, in short transactions, once an hour."""
+        keep, now = self._settings.keep_ids, asyncio.get_running_loop().time()
+        if keep is None or now < self._forget_at:
+            return
+        if not await self._ledger.forget_guests(self._lane.run_id, time() - keep.total_seconds()):
+            self._forget_at = now + _FORGETS_EVERY
+
+    async def _write_note(self) -> None:
+        """Write down for the status why nothing is sent, now and then."""
+        status, now = self._sender.limiter.status(), asyncio.get_running_loop().time()
+        text = str(status.reason) if status.held_for > _NOTED_FROM else None
+        if text != self._noted or (text is not None and now - self._noted_at > _NOTE_LASTS / 2):
+            await self._ledger.note(self._lane.run_id, text, status.held_for + _NOTE_LASTS)
+            self._noted, self._noted_at = text, now
+
+    def _has_failed(self) -> bool:
+        """Whether anything has stopped the drain. A batch may have done so at any time."""
+        return self._error is not None
+
+    def _fail(self, error: Exception) -> None:
+        """Stop the drain. Requests on the wire are answered first."""
+        if self._error is None:
+            self._error = error
+        for batch, task in self._open.items():
+            batch.stop()
+            if not batch.delivery.on_wire and task is not asyncio.current_task():
+                task.cancel()
+        self._change.set()

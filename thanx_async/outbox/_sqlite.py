@@ -1,0 +1,90 @@
+"""`SQLiteOutbox`, an outbox in a file, for all processes of one machine."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from datetime import timedelta
+
+from thanx_async._core import checks
+from thanx_async.ledger import NewGuest, Put, SQLiteLanes
+from thanx_async.models import Environment
+from thanx_async.outbox._outbox import StoredOutbox
+from thanx_async.retry import KEYS_LAST
+
+_PUT = "INSERT INTO thanx_put (lane, id, digest, value) VALUES (?, ?, ?, ?)"
+
+
+class SQLiteOutbox(StoredOutbox[SQLiteLanes]):
+    """An outbox in a file, for all processes of one machine::
+
+        async with SQLiteOutbox("outbox.sqlite", campaign_id=..., ..., client_id=...) as outbox:
+            await outbox.put(guest, id=order_id)
+
+    The methods are those of `Outbox`. The file is a ledger as well: `SQLiteLedger` and the commands of
+    ``thanx-async ledger`` open it. Guests wait in the file, which only its owner can read, until their batch
+    is cut; deleted values are overwritten.
+
+    ``using`` is a connection of ``sqlite3`` to the same file, which may hold tables of the application's own,
+    or to which the file is attached. SQLite commits to several attached files at once only as long as the
+    machine keeps its power.
+
+    Args:
+        path: the file, which is created if it does not exist.
+        campaign_id, merchant_id, variant_id: what to issue.
+        client_id: the OAuth client id of the credential that drains the outbox.
+        environment: the environment of the credential.
+        base_url: overrides the environment.
+        keep_ids: for how long ids are remembered after they were put, at least; None for ever. The same id
+            after that is a new reward.
+        replay_within: seconds after which a batch in doubt is not sent again by itself; see `SQLiteLedger`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        campaign_id: str,
+        merchant_id: str,
+        variant_id: str,
+        client_id: str,
+        environment: Environment = Environment.SANDBOX,
+        base_url: str | None = None,
+        keep_ids: timedelta | None = timedelta(days=90),
+        replay_within: float = KEYS_LAST,
+    ) -> None:
+        super().__init__(
+            SQLiteLanes(path, replay_within=replay_within),
+            campaign_id=campaign_id,
+            merchant_id=merchant_id,
+            variant_id=variant_id,
+            client_id=client_id,
+            environment=environment,
+            base_url=base_url,
+            keep_ids=keep_ids,
+        )
+        self.path = self._ledger.path
+
+    def statement(self, identifier: object, *, id: str) -> tuple[str, tuple[object, ...]]:
+        """The SQL statement that puts a guest, and its parameters; see `Outbox.statement`."""
+        guest = self.lane.guests.make(identifier, id)
+        return self._statement(guest)
+
+    def _statement(self, guest: NewGuest) -> tuple[str, tuple[object, ...]]:
+        return _PUT, (self.lane.number, guest.id, guest.digest, guest.value)
+
+    async def _put_using(self, using: object, guests: Sequence[NewGuest]) -> list[Put]:
+        if not isinstance(using, sqlite3.Connection):
+            raise checks.wrong("using", f"must be a sqlite3.Connection, not a {type(using).__name__}")
+        return [self._put_one(using, guest) for guest in guests]
+
+    def _put_one(self, using: sqlite3.Connection, guest: NewGuest) -> Put:
+        before = using.total_changes
+        try:
+            using.execute(*self._statement(guest))
+        except sqlite3.IntegrityError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+                raise
+            return Put.REUSED
+        return Put.NEW if using.total_changes > before else Put.KNOWN
