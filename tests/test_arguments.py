@@ -19,6 +19,8 @@ from thanx_async import (
     ThanxClient,
 )
 from thanx_async.emulator import Emulator
+from thanx_async.postgres import PostgresRateLimiter
+from thanx_async.redis import RedisRateLimiter
 
 SECRET = "s3cret-value"
 TEXTS = [5, 1.5, True, b"s3cret-value", [SECRET], object(), ""]
@@ -47,6 +49,14 @@ def shared_limiter_with(**arguments: object) -> object:
     return SQLiteRateLimiter(**({"path": "limits.sqlite"} | arguments))  # type: ignore[arg-type]  # the same
 
 
+def postgres_limiter_with(**arguments: object) -> object:
+    return PostgresRateLimiter(**({"dsn": "postgresql://h/db"} | arguments))  # type: ignore[arg-type]  # the same
+
+
+def redis_limiter_with(**arguments: object) -> object:
+    return RedisRateLimiter(**({"url": "redis://h"} | arguments))  # type: ignore[arg-type]  # the same
+
+
 def ledger_with(**arguments: object) -> object:
     return SQLiteLedger(**({"path": "runs.sqlite"} | arguments))  # type: ignore[arg-type]  # the same
 
@@ -71,6 +81,8 @@ WRONG: Mapping[Make, Mapping[str, list[object]]] = {
     rate_limit_with: dict.fromkeys(("requests", "seconds"), NUMBERS),
     LocalRateLimiter: {"limits": PARTS},
     shared_limiter_with: {"limits": PARTS, "path": PATHS},
+    postgres_limiter_with: {"limits": PARTS, "dsn": TEXTS, "name": TEXTS},
+    redis_limiter_with: {"limits": PARTS, "url": TEXTS, "name": TEXTS},
     ledger_with: {"path": PATHS, "replay_within": NUMBERS[:-1]},
 }
 

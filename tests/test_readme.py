@@ -15,11 +15,11 @@ from thanx_async.emulator import Emulator
 PROGRAMS = [block for block in BLOCKS if "__main__" not in block]  # the others run for ever: tests/hosts
 
 
-def run(text: str, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
+def run(text: str, folder: Path, url: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", text],
         cwd=folder,
-        env=environment(url),
+        env=environment(url, **more),
         text=True,
         capture_output=True,
         check=False,
@@ -29,11 +29,12 @@ def run(text: str, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.realtime
 @pytest.mark.slow
 @pytest.mark.parametrize("text", PROGRAMS, ids=range(len(PROGRAMS)))
-async def test_programs(text: str, tmp_path: Path) -> None:
-    """Each block runs by itself, against an emulator, without a warning."""
+async def test_programs(text: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Each block runs by itself, against an emulator and a database, without a warning."""
+    more = {"DATABASE_URL": request.getfixturevalue("dsn")} if "DATABASE_URL" in text else {}
     (tmp_path / "guests.txt").write_text("\n".join([*guests(3), "junk"]))
     async with Emulator() as emulator:
-        done = await asyncio.to_thread(run, text, tmp_path, emulator.url)
+        done = await asyncio.to_thread(run, text, tmp_path, emulator.url, **more)
         assert done.returncode == 0, done.stderr
         if "from_env" in text:
             assert emulator.reward_counts()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks import harness
-from benchmarks.limiter import cells, jobs, processes, report, restart, servers
+from benchmarks.limiter import cells, jobs, machines, processes, report, restart, servers
 from benchmarks.limiter.rivals import CONTESTS
 
 PARTS: Mapping[str, harness.Part] = {
@@ -19,6 +19,8 @@ PARTS: Mapping[str, harness.Part] = {
     "restart": restart.restart,
     "processes": processes.processes,
     "sharer": processes.sharer,
+    "machines": machines.machines,
+    "machine": machines.machine,
 }
 
 Key = tuple[str, ...]
@@ -42,6 +44,7 @@ def main() -> None:
         harness.publish(made(found, noise))
     if real:
         harness.publish(processes.report(found, noise))
+        harness.publish(machines.report(found, noise))
     report.draw(virtual)
     for server, version in servers.versions().items():
         print(f"{server}: {version}")
@@ -53,6 +56,8 @@ def _parts_in_real_time() -> Iterable[Key]:
     else:
         print("Neither nginx nor HAProxy is installed: real servers are left out.", file=sys.stderr)
     yield from (("processes", *key) for key in processes.CONTESTED)
+    for store in machines.installed():
+        yield from (("machines", store, str(count)) for count in machines.COUNTS)
 
 
 def _side_by_side(*parts: Key) -> dict[Key, harness.Sample]:

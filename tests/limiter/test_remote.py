@@ -123,6 +123,24 @@ async def test_an_answer_that_came_during_an_outage(
     assert len(sent) == 1
 
 
+async def test_a_server_that_comes_back_unusable(dsn: str, postgres: PostgresServer, database: str,
+                                                 caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+    """An answer that can't be recorded after an outage is told once, and requests raise what is wrong."""
+    caplog.set_level(logging.WARNING, logger="thanx_async")
+    await init(dsn)
+    async with Place("postgres", dsn) as shared:
+        limiter = shared.limiter(FAST)
+        async with limiter.slot():
+            postgres.stop(signal.SIGQUIT)
+        postgres.start()
+        postgres.sql(database, "DROP TABLE thanx.limiter")
+        await until(lambda: "could not be recorded" in caplog.text)
+        assert limiter.status().reason != "does not answer"
+        with pytest.raises(ConfigurationError, match=r"run `await thanx_async\.postgres\.init"):
+            await send(limiter, [])
+    assert caplog.text.count("could not be recorded") == 1
+
+
 async def test_closed_during_an_outage(remote: Places, server: Server, stop: Callable[[], None]) -> None:
     """A limiter that is closed while the server is away raises nothing, and can be used again."""
     async with remote() as shared:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -52,7 +51,6 @@ class SteadyStore:
     def __init__(self, store: Store) -> None:
         self.outage: Outage | None = None
         self._store = store
-        self._lock = threading.Lock()
         self._late: list[Change] = []
         self._task: asyncio.Task[None] | None = None
         self._has_failed = False
@@ -61,8 +59,7 @@ class SteadyStore:
         """Change the state, after all changes that came during an outage. See `Store.transact`."""
         if not self._store.is_remote:
             return await self._store.transact(change)
-        with self._lock:
-            late, self._late = self._late, []
+        late, self._late = self._late, []
 
         def changed(state: LimiterState, now: float) -> T:
             for earlier in late:
@@ -72,10 +69,11 @@ class SteadyStore:
         try:
             result = await self._store.transact(changed)
         except BaseException as error:
-            with self._lock:
-                self._late = late + self._late
+            self._late = late + self._late
             if isinstance(error, StoreAwayError):
                 self._failed(error)
+            elif isinstance(error, ConfigurationError):
+                self._answered()
             raise
         self._answered()
         return result
@@ -90,12 +88,9 @@ class SteadyStore:
         except StoreAwayError:
             pass  # below
         except ConfigurationError as error:
-            if not self._has_failed:
-                self._has_failed = True
-                _log.warning("a request could not be recorded, and counts as late as possible: %s", error)
+            self._unrecorded(error)
             return
-        with self._lock:
-            self._late.append(change)
+        self._late.append(change)
         if self._task is None or self._task.done() or self._task.get_loop() is not asyncio.get_running_loop():
             self._task = asyncio.create_task(self._record_late())
 
@@ -110,10 +105,20 @@ class SteadyStore:
     async def _record_late(self) -> None:
         """Try until the store answers, as a waiting request does."""
         while self._late:
-            outage = self.outage
-            await asyncio.sleep(max(outage.retry - self._store.now(), RESOLUTION) if outage else 0)
-            with suppress(ConfigurationError):
+            if outage := self.outage:
+                await asyncio.sleep(max(outage.retry - self._store.now(), RESOLUTION))
+            try:
                 await self.transact(_nothing)
+            except StoreAwayError:
+                continue
+            except ConfigurationError as error:
+                self._unrecorded(error)
+                return
+
+    def _unrecorded(self, error: ConfigurationError) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            _log.warning("a request could not be recorded, and counts as late as possible: %s", error)
 
     def _failed(self, error: StoreAwayError) -> None:
         if self.outage is None:
