@@ -51,7 +51,7 @@ class BatchSender:
         self.target = target
         self.limiter = limiter
         self._recorder = recorder
-        self.note_caller = noting_callers(hook)
+        self.note_caller: Callable[[], object | None] | None = noting_callers(hook)
         self._transport = transport
         self._hook = hook
         self._max_concurrency = max_concurrency

@@ -69,7 +69,7 @@ class PostgresLedger:
         checks.number("keep_for", seconds, 0, endless=True)
         self.replay_within = replay_within
         self.keep_for = seconds
-        self.label = address.label
+        self.label: str = address.label
         self._database = Database(address, LEDGER_TABLES, self._error, what="the ledger")
         self._runs = Runs()
         self._home = Home("the ledger", "async with PostgresLedger(...) as ledger")

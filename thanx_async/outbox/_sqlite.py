@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from thanx_async._core import checks
 from thanx_async.ledger import NewGuest, Put, SQLiteLanes
@@ -64,7 +65,7 @@ class SQLiteOutbox(StoredOutbox[SQLiteLanes]):
             base_url=base_url,
             keep_ids=keep_ids,
         )
-        self.path = self._ledger.path
+        self.path: Path = self._ledger.path
 
     def statement(self, identifier: object, *, id: str) -> tuple[str, tuple[object, ...]]:
         """The SQL statement that puts a guest, and its parameters; see `Outbox.statement`."""
