@@ -49,7 +49,8 @@ class OpenTelemetryHook:
 
     Metrics: ``http.client.request.duration`` (s), ``thanx.retries``, ``thanx.rate_limit.refusals``,
     ``thanx.rate_limit.wait`` (s), and ``thanx.guests`` by ``thanx.outcome``: accepted, refused, in_doubt or
-    unsent as their batch was sent, and issued or failed once their job is known to be finished.
+    unsent each time their batch was sent, though in_doubt only once, and issued or failed once their job is
+    known to be finished.
 
     Args:
         tracer_provider, meter_provider: the global providers by default.

@@ -87,13 +87,13 @@ async def test_a_busy_service(told: Told) -> None:
             AsyncBatcher(client, **TARGET, follow_outcomes=follow) as batcher,
         ):
             async with asyncio.TaskGroup() as group:
-                for guest in guests(3000):
+                for guest in guests(600):
                     group.create_task(batcher.add(guest, timeout=2.5))
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(0.5)
             sent[follow] = len(issuing(emulator))
             assert emulator.refused == 0
             assert len(polls(emulator)) <= (sent[follow] if follow else 0)
-    assert sum(record.issued for record in told.jobs) > 2800
+    assert sum(record.issued for record in told.jobs) > 500
     assert sent[False] / 2 < sent[True] < sent[False]
 
 
