@@ -10,20 +10,21 @@ import attrs
 import cyclopts
 from cyclopts import Parameter
 
-from thanx_async._core.errors import ConfigurationError, IdReusedError, InvalidIdentifierError
+from thanx_async._core.errors import ConfigurationError, IdReusedError, InvalidIdentifierError, ThanxError
 from thanx_async.batching import Guard
 from thanx_async.cli._client import connect
 from thanx_async.cli._driving import on_signals
 from thanx_async.cli._input import Format, reading
-from thanx_async.cli._options import Flag, Whole
+from thanx_async.cli._options import Flag, Whole, as_typed
 from thanx_async.cli._output import write
 from thanx_async.cli._recorded import before_sending, date
-from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED
+from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.cli._store import AnyOutbox, Store, Wanted, lanes, opened, outbox_of, shown
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import Identifier
 from thanx_async.ledger import BatchState
 from thanx_async.outbox import GuestState
+from thanx_async.retry import RetryPolicy
 
 outbox_app = cyclopts.App(name="outbox")
 
@@ -95,7 +96,7 @@ async def drain(
         raise ConfigurationError(
             f"{shown(which.store)} has no outbox of this credential that fits; put first"
         )
-    async with connect(patient=True, store=which.store) as client:
+    async with connect(store=which.store, retry=RetryPolicy()) as client:
         outboxes = [outbox_of(which.store, run.target) for run in found]
         draining = asyncio.create_task(
             _drain_all(outboxes, client, guard, linger=linger, until_empty=until_empty)
@@ -105,25 +106,29 @@ async def drain(
     if draining.cancelled():
         write("Stopped. The next drain sends what was in progress again, with the same keys")
         return STOPPED
-    draining.result()
-    return ISSUED
+    return ISSUED if draining.result() else STOPPED
 
 
 async def _drain_all(
     outboxes: list[AnyOutbox], client: ThanxClient, guard: Guard, *, linger: float, until_empty: bool
-) -> None:
-    async def drain_one(outbox: AnyOutbox) -> None:
-        async with outbox:
-            write(f"Draining {'/'.join(outbox.lane.run.target)}")
-            await outbox.drain(client, guard=guard, linger=linger, until_empty=until_empty)
-            await _show(outbox)
+) -> bool:
+    """Drain the outboxes side by side. Returns whether none has failed."""
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for outbox in outboxes:
-                group.create_task(drain_one(outbox))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    async def drain_one(outbox: AnyOutbox) -> bool:
+        async with outbox:
+            name = "/".join(outbox.lane.run.target)
+            write(f"Draining {name}")
+            try:
+                await outbox.drain(client, guard=guard, linger=linger, until_empty=until_empty)
+            except ThanxError as error:  # the other outboxes go on
+                warn(f"the drain of {name} stopped: {as_typed(error)}")
+                return False
+            await _show(outbox)
+            return True
+
+    async with asyncio.TaskGroup() as group:
+        drains = [group.create_task(drain_one(outbox)) for outbox in outboxes]
+    return all(drain.result() for drain in drains)
 
 
 @outbox_app.command
