@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import HANGS, OPTIONS, environment, guests, written
+from tests.servers import PASSWORD
 from thanx_async.cli import run
 from thanx_async.emulator import Emulator
 
@@ -112,3 +113,34 @@ def test_a_drain_that_is_stopped(store: Path, served: Emulator, tmp_path: Path) 
         out, err = process.communicate(timeout=HANGS)
     assert (process.returncode, err) == (3, b"")
     assert out.startswith(b"Stopped.")
+
+
+def test_a_database(
+    served: Emulator,
+    dsn: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The same commands work on a database, and nothing shows its password."""
+    monkeypatch.setenv("THANX_STORE", dsn)
+    assert run(["outbox", "status"]) == 2
+    assert "the tables of the ledger are missing" in capsys.readouterr().err
+    assert run(["outbox", "init"]) == 0
+    assert run(["outbox", "migrate"]) == 0
+    file = rows(tmp_path, "a@example.com,1", "b@example.com,2")
+    assert run(["outbox", "put", file, "--id-column", "order", *OPTIONS]) == 0
+    assert run(["outbox", "drain", "--until-empty", "--linger", "0.01"]) == 0
+    assert run(["outbox", "outcome", "1"]) == 0
+    assert run(["ledger", "runs", "--ledger", dsn]) == 0
+    shown = capsys.readouterr()
+    assert "1: issued, job " in shown.out
+    assert "1 batches finished" in shown.out
+    assert PASSWORD not in shown.out + shown.err
+    assert served.reward_counts() == {"a@example.com": 1, "b@example.com": 1}
+
+
+def test_a_file_needs_no_preparation(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Preparing a file is a usage error."""
+    assert run(["outbox", "init"]) == 2
+    assert "is a file, which needs no preparation" in capsys.readouterr().err
