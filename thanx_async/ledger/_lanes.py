@@ -8,12 +8,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, StrEnum, auto
 from itertools import accumulate, chain, pairwise
+from time import time
 from types import TracebackType
 from typing import Protocol, Self
 
 import attrs
 import orjson
 
+from thanx_async._batches import Positions, batch_key, digest_of
 from thanx_async.ledger._protocol import Ledger
 from thanx_async.ledger._records import BatchRecord, BatchState, RunRecord
 
@@ -270,6 +272,20 @@ class LaneLedger(Ledger, Protocol):
         Returns:
             How many were deleted; 0 if none is left.
         """
+
+
+def new_cut(run_id: str, number: int, seqs: Seqs, body: bytes) -> Cut:
+    """A batch of a lane that is being recorded now, and its body."""
+    positions = Positions(seqs.first, len(seqs))
+    key, digest = batch_key(run_id, number), digest_of(body)
+    return Cut(BatchRecord(run_id, number, key, positions, digest, recorded_at=time()), body)
+
+
+def halves_of(seqs: Seqs, body: bytes) -> Iterator[tuple[Seqs, list[str]]]:
+    """The guests of a batch in two halves, with their identifiers."""
+    values = values_of(body)
+    middle = len(values) // 2
+    return zip(seqs.split(middle), (values[:middle], values[middle:]), strict=True)
 
 
 def values_of(body: bytes) -> list[str]:

@@ -10,9 +10,10 @@ import attrs
 from thanx_async._batches import BatchOutcome, digest_of
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.postgres import Connection, Row
+from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord
-from thanx_async.ledger._rows import BATCH_COLUMNS, batch_in, conflict
+from thanx_async.ledger._rows import BATCH_COLUMNS, BATCH_FIELDS, batch_in
 
 _SELECT = f"SELECT {BATCH_COLUMNS} FROM thanx.batches"  # noqa: S608 - fixed columns
 _ONE = f"{_SELECT} WHERE run_id = $1 AND number = $2"
@@ -97,7 +98,7 @@ async def accept(connection: Connection, run_id: str, number: int, job_id: str) 
         return
     known = await find(connection, run_id, number)
     if known is None or known.job_id != job_id:
-        raise LedgerError(conflict(run_id, number, job_id, known))
+        raise refusals.other_job(run_id, number, job_id, known)
 
 
 async def finish(connection: Connection, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
@@ -116,13 +117,12 @@ def batch_of(row: Row) -> BatchRecord:
     Raises:
         LedgerError: the row is damaged.
     """
-    columns = [row[column.strip()] for column in BATCH_COLUMNS.split(",")]
     try:
-        return batch_in(tuple(columns))
+        return batch_in(tuple(row[column] for column in BATCH_FIELDS))
     except (TypeError, ValueError, LookupError, OverflowError, AttributeError) as error:
         raise LedgerError(
-            f"the ledger cannot be used: batch {columns[1]!r} of run {columns[0]!r} is damaged; restore the"
-            " database from a copy"
+            f"the ledger cannot be used: batch {row['number']!r} of run {row['run_id']!r} is damaged;"
+            " restore the database from a copy"
         ) from error
 
 

@@ -9,8 +9,6 @@ from thanx_async._core.postgres import Connection
 from thanx_async.identifiers import normalise_all
 from thanx_async.ledger._lanes import GuestState, NewGuest, Put, Seqs, values_of
 
-PUT = "SELECT thanx.put($1, $2, $3, $4)"
-
 _FORGETS_AT_ONCE = 1000
 _PUT_MANY = """
     WITH given AS (SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[]) AS t (id, digest, value)),

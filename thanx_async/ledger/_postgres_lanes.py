@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 import attrs
 import orjson
 
-from thanx_async._batches import Positions, batch_key, digest_of
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.postgres import Connection
 from thanx_async._core.tasks import to_its_end
 from thanx_async.ledger import _postgres_batches as batches
 from thanx_async.ledger import _postgres_guests as guests
+from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._lanes import (
     LANES,
     TARGET,
@@ -28,19 +28,20 @@ from thanx_async.ledger._lanes import (
     Put,
     Seqs,
     fate_in,
-    values_of,
+    halves_of,
+    new_cut,
 )
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._postgres import PostgresLedger
 from thanx_async.ledger._postgres_runs import run_in
 from thanx_async.ledger._records import BatchRecord, RunRecord
-from thanx_async.ledger._rows import BATCH_COLUMNS
+from thanx_async.ledger._rows import BATCH_FIELDS
 
 _OPEN = "SELECT lane, runs.* FROM thanx.lanes JOIN thanx.runs USING (run_id) WHERE target = $1"
 _INSERT = "INSERT INTO thanx.lanes (run_id, target) VALUES ($1, $2) ON CONFLICT (target) DO NOTHING"
 _FATE = f"""
     SELECT g.seq, w.seq IS NOT NULL AS waits, e.state AS ended, e.reason, b.seqs::text AS seqs,
-        {", ".join(f"b.{column.strip()}" for column in BATCH_COLUMNS.split(","))}
+        {", ".join(f"b.{column}" for column in BATCH_FIELDS)}
     FROM thanx.guests AS g
     LEFT JOIN thanx.waiting AS w ON w.lane = g.lane AND w.seq = g.seq
     LEFT JOIN thanx.ended AS e ON e.seq = g.seq
@@ -115,7 +116,7 @@ class PostgresLanes(PostgresLedger):
         if row is None:
             raise LedgerError(f"{self.label} has no lane {run_id!r}")
         if to_change and row["revoked_at"] is not None:
-            raise LedgerError(f"the lane {run_id!r} was revoked: nothing more of it is issued")
+            raise refusals.revoked(run_id)
         lane: int = row["lane"]
         return lane
 
@@ -149,16 +150,9 @@ class PostgresLanes(PostgresLedger):
 
     async def _record_cut(self, connection: Connection, run_id: str, seqs: Seqs, body: bytes) -> Cut:
         number: int = await connection.fetchval(_NUMBER, run_id)
-        batch = BatchRecord(
-            run_id,
-            number,
-            batch_key(run_id, number),
-            Positions(seqs.first, len(seqs)),
-            digest_of(body),
-            recorded_at=time(),
-        )
-        await batches.insert(connection, batch, body, seqs)
-        return Cut(batch, body)
+        cut = new_cut(run_id, number, seqs, body)
+        await batches.insert(connection, cut.batch, body, seqs)
+        return cut
 
     async def split(self, run_id: str, number: int, encode: Encode) -> list[Cut]:
         """Replace a batch by its halves."""
@@ -169,11 +163,11 @@ class PostgresLanes(PostgresLedger):
             await self._runs.check_own(connection, run_id)
             found = await batches.take_out(connection, run_id, number)
             if found is None:
-                raise LedgerError(f"batch {number} of lane {run_id!r} is not in doubt any more")
-            seqs, values = found[0], values_of(found[1])
-            middle = len(values) // 2
-            halves = zip(seqs.split(middle), (values[:middle], values[middle:]), strict=True)
-            return [await self._record_cut(connection, run_id, part, encode(half)) for part, half in halves]
+                raise refusals.not_in_doubt(run_id, number)
+            return [
+                await self._record_cut(connection, run_id, part, encode(half))
+                for part, half in halves_of(*found)
+            ]
 
     async def open_batches(self, run_id: str) -> list[BatchRecord]:
         """The batches that are in doubt or accepted."""

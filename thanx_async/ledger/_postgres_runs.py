@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from time import time
 
 import attrs
 
-from thanx_async._core.errors import LeaseError, LedgerError
-from thanx_async._core.messages import Message, Name
 from thanx_async._core.postgres import Connection, Row
+from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import RunProgress, RunRecord
+from thanx_async.ledger._rows import RUN_COLUMNS, RUN_FIELDS
 
 LEASE = 30
 """How long a claim lasts unless renewed, in seconds. An open `PostgresLedger` renews its claims."""
 
-RUN_COLUMNS = tuple(field.name for field in attrs.fields(RunRecord))
-_COLUMNS = ", ".join(RUN_COLUMNS)
-_VALUES = ", ".join(f"${number}" for number in range(1, len(RUN_COLUMNS) + 1))
-_SELECT = f"SELECT {_COLUMNS} FROM thanx.runs"  # noqa: S608 - fixed columns
+_VALUES = ", ".join(f"${number}" for number in range(1, len(RUN_FIELDS) + 1))
+_SELECT = f"SELECT {RUN_COLUMNS} FROM thanx.runs"  # noqa: S608 - fixed columns
 _NOT_FORGOTTEN = "NOT EXISTS (SELECT FROM thanx.forgotten AS f WHERE f.run_id = runs.run_id)"
 _OWNER = """
-    SELECT owner, extract(epoch FROM owned_until - clock_timestamp())::float8 AS remaining, revoked_at
+    SELECT owner, extract(epoch FROM owned_until - clock_timestamp())::float8 AS remaining
     FROM thanx.runs WHERE run_id = $1 FOR UPDATE
 """
 _LEASE = f"UPDATE thanx.runs SET owner = $2, owned_until = clock_timestamp() + interval '{LEASE} s'"  # noqa: S608 - fixed
 _PROGRESS = f"""
-    SELECT {", ".join(f"runs.{column}" for column in RUN_COLUMNS)},
+    SELECT {", ".join(f"runs.{column}" for column in RUN_FIELDS)},
         count(*) FILTER (WHERE b.state = 'in_doubt') AS in_doubt,
         count(*) FILTER (WHERE b.state = 'accepted') AS accepted,
         count(*) FILTER (WHERE b.state = 'finished') AS finished,
@@ -72,19 +69,19 @@ class Runs:
             known = created
             await self._replace(connection, created)
         elif differences := run.differences(known):
-            raise _other_settings(run.run_id, differences)
+            raise refusals.other_settings(run.run_id, differences)
         await connection.execute(f"{_LEASE} WHERE run_id = $1", run.run_id, owner)
         return known
 
     async def insert(self, connection: Connection, run: RunRecord) -> None:
         """Insert a run, unless there is one with this id."""
         await connection.execute(
-            f"INSERT INTO thanx.runs ({_COLUMNS}) VALUES ({_VALUES}) ON CONFLICT DO NOTHING",  # noqa: S608 - fixed columns
+            f"INSERT INTO thanx.runs ({RUN_COLUMNS}) VALUES ({_VALUES}) ON CONFLICT DO NOTHING",  # noqa: S608 - fixed columns
             *attrs.astuple(run),
         )
 
     async def _replace(self, connection: Connection, run: RunRecord) -> None:
-        pairs = ", ".join(f"{column} = ${number}" for number, column in enumerate(RUN_COLUMNS, 1))
+        pairs = ", ".join(f"{column} = ${number}" for number, column in enumerate(RUN_FIELDS, 1))
         await connection.execute(
             f"UPDATE thanx.runs SET {pairs} WHERE run_id = $1",  # noqa: S608 - fixed columns
             *attrs.astuple(run),
@@ -92,23 +89,13 @@ class Runs:
 
     async def _may_change(self, connection: Connection, known: RunRecord, run: RunRecord) -> bool:
         """Whether the run takes over new settings, since it has no batches, as after a wrong campaign."""
-        if known.revoked_at is not None or not (run.differences(known) or run.canary != known.canary):
-            return False
         query = "SELECT EXISTS (SELECT FROM thanx.batches WHERE run_id = $1)"
-        return not await connection.fetchval(query, run.run_id)
+        return run.would_change(known) and not await connection.fetchval(query, run.run_id)
 
     async def _check_not_forgotten(self, connection: Connection, run_id: str) -> None:
         query = "SELECT ended_at FROM thanx.forgotten WHERE run_id = $1"
         if (ended_at := await connection.fetchval(query, run_id)) is not None:
-            ended = datetime.fromtimestamp(ended_at).astimezone()
-            raise LedgerError(
-                Message(
-                    f"run {run_id!r} was complete on {ended:%Y-%m-%d}, and the ledger has forgotten its"
-                    " batches since. Nothing was sent; give another ",
-                    Name("run_id"),
-                    " to issue its guests again",
-                )
-            )
+            raise refusals.forgotten(run_id, ended_at)
 
     async def _check_free(self, connection: Connection, run_id: str) -> None:
         row = await connection.fetchrow(_OWNER, run_id)
@@ -117,12 +104,9 @@ class Runs:
             return
         owner = Owner.unpacked(text)
         if text not in self.given_up and not owner.is_certainly_dead():
-            raise LeaseError(
-                f"run {run_id!r} is being worked on by process {owner.pid} on {owner.host}. If that process"
-                f" is gone, try again in {row['remaining']:.0f} s"
-            )
+            raise refusals.in_use(run_id, owner, row["remaining"])
 
-    async def check_own(self, connection: Connection, run_id: str) -> Row:
+    async def check_own(self, connection: Connection, run_id: str) -> None:
         """Lock the run, and renew its lease.
 
         Raises:
@@ -131,12 +115,9 @@ class Runs:
         row = await connection.fetchrow(_OWNER, run_id)
         owner = self.owners.get(run_id)
         if row is None or owner is None or row["owner"] != owner:
-            raise LeaseError(
-                f"run {run_id!r} was taken over by another process; this process sends nothing more"
-            )
+            raise refusals.taken_over(run_id)
         if row["remaining"] < LEASE / 2:
             await connection.execute(f"{_LEASE} WHERE run_id = $1", run_id, owner)
-        return row
 
     async def renew_all(self, connection: Connection) -> None:
         """Renew all leases that this process still has."""
@@ -189,16 +170,4 @@ class Runs:
 
 def run_in(row: Row) -> RunRecord:
     """The run in a row of the table."""
-    return RunRecord(**{column: row[column] for column in RUN_COLUMNS})
-
-
-def _other_settings(run_id: str, differences: list[str]) -> LedgerError:
-    return LedgerError(
-        Message(
-            f"run {run_id!r} was started with other settings: ",
-            Message("; ").join(differences),
-            ". Nothing was sent; use the same settings, or another ",
-            Name("run_id"),
-            " for another run",
-        )
-    )
+    return RunRecord(**{column: row[column] for column in RUN_FIELDS})

@@ -94,6 +94,10 @@ class RunRecord:
             if getattr(self, name) != getattr(other, name)
         ]
 
+    def would_change(self, known: RunRecord) -> bool:
+        """Whether this record may replace a known one without batches, as after a wrong campaign."""
+        return known.revoked_at is None and bool(self.differences(known) or self.canary != known.canary)
+
     def is_complete(self, batches: Iterable[BatchRecord]) -> bool:
         """Whether the whole input was sent and all batches are finished."""
         states = [batch.state for batch in batches]

@@ -1,12 +1,29 @@
-"""Rows of the table of batches, which all backends have."""
+"""Rows of the tables of runs and batches, which all backends have."""
 
 from __future__ import annotations
 
+import attrs
+
 from thanx_async._batches import BatchOutcome, Positions
-from thanx_async.ledger._records import BatchRecord, BatchState
+from thanx_async.ledger._records import BatchRecord, BatchState, RunRecord
 
 Row = tuple[str, int, str, int, int, bytes, bytes, str, float, str | None, bytes | None]
-BATCH_COLUMNS = "run_id, number, key, first, count, gaps, digest, state, recorded_at, job_id, outcome"
+BATCH_FIELDS = (
+    "run_id",
+    "number",
+    "key",
+    "first",
+    "count",
+    "gaps",
+    "digest",
+    "state",
+    "recorded_at",
+    "job_id",
+    "outcome",
+)
+BATCH_COLUMNS = ", ".join(BATCH_FIELDS)
+RUN_FIELDS = tuple(field.name for field in attrs.fields(RunRecord))
+RUN_COLUMNS = ", ".join(RUN_FIELDS)
 
 
 def batch_in(row: Row) -> BatchRecord:
@@ -46,13 +63,3 @@ def _check(batch: BatchRecord) -> None:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
-
-
-def conflict(run_id: str, number: int, job_id: str, known: BatchRecord | None) -> str:
-    """Why a batch cannot be accepted as this job."""
-    if known is None:
-        return f"batch {number} of run {run_id!r}, accepted as job {job_id}, is not recorded any more"
-    return (
-        f"batch {number} of run {run_id!r} is job {known.job_id}, and was now accepted as job {job_id} too:"
-        " its guests may have two rewards; look at both jobs, and revoke one"
-    )

@@ -15,9 +15,10 @@ from thanx_async._core import sqlite
 from thanx_async._core.errors import LeaseError, LedgerError
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.sqlite import transaction
+from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
-from thanx_async.ledger._rows import BATCH_COLUMNS, conflict
+from thanx_async.ledger._rows import BATCH_COLUMNS
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile, check_place
 from thanx_async.ledger._sqlite_history import History
 from thanx_async.ledger._sqlite_lanes import LaneTable
@@ -198,7 +199,7 @@ class LedgerFile:
             self._free(freed)
             known = None if freed else self._batch(run_id, number)
         if not freed and (known is None or known.job_id != job_id):
-            raise LedgerError(conflict(run_id, number, job_id, known))
+            raise refusals.other_job(run_id, number, job_id, known)
 
     def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
         with explained(self._path), transaction(self._db):

@@ -10,7 +10,8 @@ from time import time
 from thanx_async._batches import SERVICE_RUNS
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._records import RunProgress, RunRecord
-from thanx_async.ledger._sqlite_runs import RUN_COLUMNS, run_of
+from thanx_async.ledger._rows import RUN_FIELDS
+from thanx_async.ledger._sqlite_runs import run_of
 from thanx_async.ledger._sqlite_schema import explained
 
 _CHUNK = 500
@@ -38,7 +39,7 @@ _EMPTY = f"""
     AND NOT EXISTS (SELECT 1 FROM batches AS b WHERE b.run_id = runs.run_id)
 """  # noqa: S608 - fixed text
 _PROGRESS = f"""
-    SELECT {", ".join(f"r.{column}" for column in RUN_COLUMNS)},
+    SELECT {", ".join(f"r.{column}" for column in RUN_FIELDS)},
         coalesce(sum(b.state = 'in_doubt'), 0),
         coalesce(sum(b.state = 'accepted'), 0),
         coalesce(sum(b.state = 'finished'), 0),
@@ -115,7 +116,7 @@ class History:
         """The progress of all runs, oldest first."""
         with explained(self._path):
             rows = self._db.execute(_PROGRESS).fetchall()
-        width = len(RUN_COLUMNS)
+        width = len(RUN_FIELDS)
         return [RunProgress(self._run(row[:width]), *row[width:]) for row in rows]
 
     def _run(self, row: tuple[object, ...]) -> RunRecord:

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import attrs
 
-from thanx_async._batches import Positions, batch_key, digest_of
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.sqlite import transaction
+from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._lanes import (
     LANES,
     TARGET,
@@ -27,16 +27,19 @@ from thanx_async.ledger._lanes import (
     Put,
     Seqs,
     fate_in,
+    halves_of,
+    new_cut,
     values_of,
 )
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import BatchRecord, RunRecord
+from thanx_async.ledger._rows import RUN_FIELDS
 from thanx_async.ledger._sqlite_guests import GuestTable
-from thanx_async.ledger._sqlite_runs import RUN_COLUMNS, RunTable, run_of
+from thanx_async.ledger._sqlite_runs import RunTable, run_of
 from thanx_async.ledger._sqlite_schema import explained, readable
 
 _OPEN = f"""
-    SELECT lane, {", ".join(f"r.{column}" for column in RUN_COLUMNS)}
+    SELECT lane, {", ".join(f"r.{column}" for column in RUN_FIELDS)}
     FROM runs AS r JOIN lanes USING (run_id) WHERE {" AND ".join(f"{column} = ?" for column in TARGET)}
 """  # noqa: S608 - fixed columns
 _COUNTS = """
@@ -116,7 +119,7 @@ class LaneTable:
     def _check_not_revoked(self, run_id: str) -> None:
         row = self._db.execute("SELECT revoked_at FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         if row is None or row[0] is not None:
-            raise LedgerError(f"the lane {run_id!r} was revoked: nothing more of it is issued")
+            raise refusals.revoked(run_id)
 
     def view(self, run_id: str, most: int) -> LaneView:
         with explained(self._path), transaction(self._db, "DEFERRED"):
@@ -131,37 +134,31 @@ class LaneTable:
             return tuple(row[0] for row in self._db.execute(_HEARD, (run_id,)).fetchall())
 
     def cut(self, run_id: str, size: int, encode: Encode) -> Cut | None:
-        now = time()
         with explained(self._path), transaction(self._db):
-            self._runs.renew(run_id, now)
+            self._runs.renew(run_id, time())
             self._check_not_revoked(run_id)
             taken = self._guests.take(self._number(run_id), size)
             if taken is None:
                 return None
             values, seqs = taken
-            return self._record(run_id, seqs, encode(values), now)
+            return self._record(run_id, seqs, encode(values))
 
-    def _record(self, run_id: str, seqs: Seqs, body: bytes, now: float) -> Cut:
+    def _record(self, run_id: str, seqs: Seqs, body: bytes) -> Cut:
         number = self._db.execute(
             "UPDATE lanes SET next_number = next_number + 1 WHERE run_id = ? RETURNING next_number - 1",
             (run_id,),
         ).fetchall()[0][0]
-        positions = Positions(seqs.first, len(seqs))
-        key, digest = batch_key(run_id, number), digest_of(body)
-        batch = BatchRecord(run_id, number, key, positions, digest, recorded_at=now)
-        self._batches.insert(batch, body, seqs)
-        return Cut(batch, body)
+        cut = new_cut(run_id, number, seqs, body)
+        self._batches.insert(cut.batch, body, seqs)
+        return cut
 
     def split(self, run_id: str, number: int, encode: Encode) -> list[Cut]:
         with explained(self._path), transaction(self._db):
             self._runs.renew(run_id, time())
             found = self._batches.take_out(run_id, number)
             if found is None:
-                raise LedgerError(f"batch {number} of lane {run_id!r} is not in doubt any more")
-            seqs, values = found[0], values_of(found[1])
-            middle = len(values) // 2
-            halves = zip(seqs.split(middle), (values[:middle], values[middle:]), strict=True)
-            return [self._record(run_id, part, encode(half), time()) for part, half in halves]
+                raise refusals.not_in_doubt(run_id, number)
+            return [self._record(run_id, part, encode(half)) for part, half in halves_of(*found)]
 
     def give_back(self, run_id: str, seqs: Seqs, body: bytes) -> None:
         """Let the guests of a batch wait again. The caller holds a transaction."""

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import datetime
 from pathlib import Path
 from time import time
 from types import UnionType
 
 import attrs
 
-from thanx_async._core.errors import LeaseError, LedgerError
-from thanx_async._core.messages import Message, Name
 from thanx_async._core.sqlite import transaction
+from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import RunRecord
+from thanx_async.ledger._rows import RUN_COLUMNS, RUN_FIELDS
 from thanx_async.ledger._sqlite_schema import explained, readable
 
 LEASE = 300.0
 """How long a claim lasts unless renewed, in seconds. An open `SQLiteLedger` renews its claims."""
 
-RUN_COLUMNS = tuple(field.name for field in attrs.fields(RunRecord))
-_COLUMNS = ", ".join(RUN_COLUMNS)
 _NOT_FORGOTTEN = "run_id NOT IN (SELECT run_id FROM forgotten)"
 
 
@@ -47,7 +44,7 @@ class RunTable:
                 known = attrs.evolve(run, created_at=now, changed_at=now)
                 self.insert(known)
             elif differences := run.differences(known):
-                raise _other_settings(run.run_id, differences)
+                raise refusals.other_settings(run.run_id, differences)
             self._check_free(run.run_id, now)
             self._set_owner(run.run_id, owner, now + LEASE)
         self._owners[run.run_id] = owner
@@ -55,41 +52,28 @@ class RunTable:
 
     def insert(self, run: RunRecord) -> None:
         """Insert a run. The caller holds a transaction."""
-        placeholders = ", ".join("?" * len(RUN_COLUMNS))
+        placeholders = ", ".join("?" * len(RUN_FIELDS))
         self._db.execute(
-            f"INSERT INTO runs ({_COLUMNS}) VALUES ({placeholders})",  # noqa: S608 - fixed columns
+            f"INSERT INTO runs ({RUN_COLUMNS}) VALUES ({placeholders})",  # noqa: S608 - fixed columns
             attrs.astuple(run),
         )
 
     def _may_change(self, known: RunRecord, run: RunRecord) -> bool:
         """Whether the run takes over new settings, since it has no batches, as after a wrong campaign."""
-        if known.revoked_at is not None or not (run.differences(known) or run.canary != known.canary):
-            return False
         query = "SELECT 1 FROM batches WHERE run_id = ? LIMIT 1"
-        return self._db.execute(query, (run.run_id,)).fetchone() is None
+        return run.would_change(known) and self._db.execute(query, (run.run_id,)).fetchone() is None
 
     def _check_not_forgotten(self, run_id: str) -> None:
         row = self._db.execute("SELECT ended_at FROM forgotten WHERE run_id = ?", (run_id,)).fetchone()
         if row is not None:
-            ended = datetime.fromtimestamp(row[0]).astimezone()
-            raise LedgerError(
-                Message(
-                    f"run {run_id!r} was complete on {ended:%Y-%m-%d}, and the ledger has forgotten its"
-                    " batches since. Nothing was sent; give another ",
-                    Name("run_id"),
-                    " to issue its guests again",
-                )
-            )
+            raise refusals.forgotten(run_id, row[0])
 
     def _check_free(self, run_id: str, now: float) -> None:
         text, until = self._owner(run_id)
         with readable(self._path, f"the lease of run {run_id!r}"):
             if text is None or until <= now or (owner := Owner.unpacked(text)).is_certainly_dead():
                 return
-        raise LeaseError(
-            f"run {run_id!r} is being worked on by process {owner.pid} on {owner.host}. If that process is"
-            f" gone, try again in {until - now:.0f} s"
-        )
+        raise refusals.in_use(run_id, owner, until - now)
 
     def _owner(self, run_id: str) -> tuple[str | None, float]:
         row = self._db.execute("SELECT owner, owned_until FROM runs WHERE run_id = ?", (run_id,)).fetchone()
@@ -119,7 +103,7 @@ class RunTable:
     def find(self, run_id: str) -> RunRecord | None:
         with explained(self._path):
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM runs WHERE run_id = ? AND {_NOT_FORGOTTEN}",  # noqa: S608 - fixed columns
+                f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ? AND {_NOT_FORGOTTEN}",  # noqa: S608 - fixed columns
                 (run_id,),
             ).fetchall()
         return run_of(rows[0], self._path) if rows else None
@@ -127,7 +111,7 @@ class RunTable:
     def all(self) -> list[RunRecord]:
         with explained(self._path):
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM runs WHERE {_NOT_FORGOTTEN} ORDER BY created_at, run_id"  # noqa: S608 - fixed columns
+                f"SELECT {RUN_COLUMNS} FROM runs WHERE {_NOT_FORGOTTEN} ORDER BY created_at, run_id"  # noqa: S608 - fixed columns
             ).fetchall()
         return [run_of(row, self._path) for row in rows]
 
@@ -162,28 +146,14 @@ class RunTable:
         """
         owner, until = self._owner(run_id)
         if not self.is_own(run_id):
-            raise LeaseError(
-                f"run {run_id!r} was taken over by another process; this process sends nothing more"
-            )
+            raise refusals.taken_over(run_id)
         if until < now + LEASE / 2:
             self._set_owner(run_id, owner, now + LEASE)
 
 
-def _other_settings(run_id: str, differences: list[str]) -> LedgerError:
-    return LedgerError(
-        Message(
-            f"run {run_id!r} was started with other settings: ",
-            Message("; ").join(differences),
-            ". Nothing was sent; use the same settings, or another ",
-            Name("run_id"),
-            " for another run",
-        )
-    )
-
-
 def run_of(row: tuple[object, ...], path: Path) -> RunRecord:
     """The run in a row of the table."""
-    fields = dict(zip(RUN_COLUMNS, row, strict=True))
+    fields = dict(zip(RUN_FIELDS, row, strict=True))
     with readable(path, f"run {fields['run_id']!r}"):
         if not all(isinstance(value, _KINDS.get(name, str)) for name, value in fields.items()):
             raise TypeError
