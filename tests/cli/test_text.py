@@ -115,7 +115,7 @@ def test_advice_for_odd_paths_can_be_typed(
     assert run(command) == 2
     advised = capsys.readouterr().err.partition("--ledger ")[2].partition("`")[0]
     assert advised.isascii()
-    typed = subprocess.run(["bash", "-c", f"printf %s {advised}"], capture_output=True, text=True, check=True)  # noqa: S607
+    typed = subprocess.run(["bash", "-c", f"printf %s {advised}"], capture_output=True, text=True, check=True)  # noqa: S607 - the user's own bash
     assert typed.stdout == str(path)
 
 

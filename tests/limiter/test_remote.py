@@ -282,7 +282,7 @@ async def test_a_damaged_state(remote: Places, server: Server, state: bytes) -> 
         limiter = shared.limiter()
         await send(limiter, [])
         if isinstance(server, PostgresServer):
-            server.sql("limits", f"UPDATE thanx.limiter SET state = '\\x{state.hex()}'")  # noqa: S608
+            server.sql("limits", f"UPDATE thanx.limiter SET state = '\\x{state.hex()}'")  # noqa: S608 - a hexadecimal number
         elif isinstance(server, RedisServer):
             text = "".join(f"\\x{byte:02x}" for byte in b"\0" * 16 + state)
             server.ask(f'SET thanx:limiter:1:{shared.name} "{text}"')

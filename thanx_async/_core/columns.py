@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -19,9 +20,9 @@ class Rows(Sequence[Row]):
 
     __slots__ = ()
 
+    @abstractmethod
     def row(self, index: int) -> Row:
         """The row at this index, from 0 to the length."""
-        raise NotImplementedError
 
     def __iter__(self) -> Iterator[Row]:
         return map(self.row, range(len(self)))

@@ -254,7 +254,7 @@ class Database:
                     raise self._make_error(found) from error
             else:
                 return raw
-        raise AssertionError  # pragma: no cover
+        raise AssertionError  # pragma: no cover - the last turn returns or raises
 
     async def _connected(self, pool: Any) -> Any:
         try:

@@ -7,7 +7,7 @@ from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk, Chunker
 from thanx_async.batching._collector import Collector
-from thanx_async.batching._guard import Guard
+from thanx_async.batching._guard import Guard, check_failures
 from thanx_async.batching._outcomes import Outcome
 from thanx_async.batching._plan import IssuancePlan, planned
 from thanx_async.batching._report import (
@@ -56,6 +56,7 @@ __all__ = [
     "Send",
     "Source",
     "Target",
+    "check_failures",
     "min_interval",
     "not_after",
     "planned",

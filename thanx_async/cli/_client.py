@@ -18,6 +18,10 @@ from thanx_async.emulator import Emulator
 from thanx_async.limiter import LocalRateLimiter, RateLimiter, SQLiteRateLimiter
 from thanx_async.retry import RetryPolicy
 
+PATIENT = RetryPolicy(patience=inf)
+"""Tries again until Ctrl-C."""
+_BRIEF = RetryPolicy(max_attempts=5)
+
 
 @asynccontextmanager
 async def _shared_limiter(client: ThanxClient, store: Path | Dsn | None) -> AsyncIterator[RateLimiter]:
@@ -73,16 +77,14 @@ def _created(name: str) -> Path:
 async def connect(
     *,
     emulator: bool = False,
-    patient: bool = False,
     store: Path | Dsn | None = None,
-    retry: RetryPolicy | None = None,
+    retry: RetryPolicy = _BRIEF,
 ) -> AsyncIterator[ThanxClient]:
     """A client configured from the environment, or a client of an embedded emulator.
 
-    A ``patient`` one tries again until Ctrl-C while Thanx gives no answer, the others for some seconds.
+    While Thanx gives no answer, it tries again as ``retry`` says: by default for some seconds.
     """
     if not emulator:
-        retry = retry or (RetryPolicy(patience=inf) if patient else RetryPolicy(max_attempts=5))
         async with (
             _shared_limiter(ThanxClient.from_env(), store) as limiter,
             ThanxClient.from_env(limiter=limiter, retry=retry) as client,

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from thanx_async._core.errors import ConfigurationError
 from thanx_async.batcher import AsyncBatcher, Guard
-from thanx_async.cli._client import connect
+from thanx_async.cli._client import PATIENT, connect
 from thanx_async.cli._driving import drive
 from thanx_async.cli._failures import failure_file
 from thanx_async.cli._input import Format, reading
@@ -93,7 +93,7 @@ async def issue(
     display = Display()
     async with (
         reading(file, column=column, format=format) as guests,
-        connect(emulator=emulator, patient=True, store=ledger) as client,
+        connect(emulator=emulator, retry=PATIENT, store=ledger) as client,
         new_ledger(ledger) if is_recorded else nullcontext() as opened,
     ):
         display.watch(client)

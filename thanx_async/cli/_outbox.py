@@ -20,7 +20,7 @@ from thanx_async.cli._options import Dsn, Flag, Whole, as_typed
 from thanx_async.cli._output import write
 from thanx_async.cli._recorded import before_sending, date
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
-from thanx_async.cli._store import AnyOutbox, Store, Wanted, lanes, opened, outbox_of, shown
+from thanx_async.cli._store import AnyOutbox, Store, Wanted, lanes, opened, outbox_of
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import Identifier
 from thanx_async.ledger import BatchState
@@ -94,9 +94,7 @@ async def drain(
     guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
     found = await lanes(which.store, which.wanted)
     if not found:
-        raise ConfigurationError(
-            f"{shown(which.store)} has no outbox of this credential that fits; put first"
-        )
+        raise ConfigurationError(f"{which.store} has no outbox of this credential that fits; put first")
     async with connect(store=which.store, retry=RetryPolicy()) as client:
         outboxes = [outbox_of(which.store, run.target) for run in found]
         draining = asyncio.create_task(
@@ -137,7 +135,7 @@ async def status(*, which: Which) -> int:
     """Show how much waits, and who drains it. Exit status 1 if batches are held."""
     found = await lanes(which.store, which.wanted)
     if not found:
-        write(f"{shown(which.store)} has no outbox of this credential")
+        write(f"{which.store} has no outbox of this credential")
     held = 0
     for run in found:
         async with outbox_of(which.store, run.target) as outbox:

@@ -9,7 +9,7 @@ from pathlib import Path
 from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async.batcher import AsyncBatcher
 from thanx_async.batching import BatchError
-from thanx_async.cli._client import connect
+from thanx_async.cli._client import PATIENT, connect
 from thanx_async.cli._driving import conclude
 from thanx_async.cli._failures import failure_file
 from thanx_async.cli._options import Dsn, FileName, LedgerName
@@ -99,7 +99,7 @@ async def _recorded(
     run_id: str, place: Path | Dsn | None, display: Display
 ) -> AsyncIterator[tuple[AnyLedger, AsyncBatcher]]:
     """The ledger, and a batcher for a run that it has recorded."""
-    async with open_ledger(place) as ledger, connect(patient=True, store=place) as client:
+    async with open_ledger(place) as ledger, connect(retry=PATIENT, store=place) as client:
         display.watch(client)
         with before_sending():
             record = await known_run(ledger, run_id)

@@ -66,7 +66,7 @@ async def opened(store: Path | Dsn, wanted: Wanted) -> AsyncIterator[AnyOutbox]:
         if len(found) != 1:
             how_many = f"{len(found)} outboxes" if found else "no outbox"
             raise ConfigurationError(
-                f"{shown(store)} has {how_many} of this credential that fit: give --campaign, --merchant and"
+                f"{store} has {how_many} of this credential that fit: give --campaign, --merchant and"
                 " --variant"
             )
         target = found[0].target
@@ -105,10 +105,5 @@ async def lanes(store: Path | Dsn, wanted: Wanted) -> list[RunRecord]:
 def _check_exists(store: Path | Dsn) -> None:
     if isinstance(store, Path) and not store.exists():
         raise ConfigurationError(
-            f"there is no outbox {shown(store)}: put guests first, with --campaign, --merchant and --variant"
+            f"there is no outbox {store}: put guests first, with --campaign, --merchant and --variant"
         )
-
-
-def shown(store: Path | Dsn) -> str:
-    """The store in a message, without a password."""
-    return str(store)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from copy import copy
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
@@ -14,7 +14,6 @@ import attrs
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, LedgerError
 from thanx_async._core.escaping import printable
-from thanx_async._core.tasks import to_its_end
 from thanx_async._decoding import masked
 from thanx_async.batching import Guard
 from thanx_async.http import checked_url, url_of
@@ -22,6 +21,7 @@ from thanx_async.identifiers import MAX_BATCH
 from thanx_async.ledger import LaneLedger, NewGuest, Put, RunRecord
 from thanx_async.models import Environment, check_target
 from thanx_async.outbox._drain import drained
+from thanx_async.outbox._group_commit import MAYBE_PUT
 from thanx_async.outbox._guests import Guests, check_put, slices
 from thanx_async.outbox._owned import DrainSettings
 from thanx_async.outbox._protocol import Pairs
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 L_co = TypeVar("L_co", bound=LaneLedger, covariant=True)
 
-MAYBE_PUT = "the guest may have been put: put the same id again to make sure"
 _FIRST_LOOK = 0.05
 _LAST_LOOK = 1.0
 
@@ -49,32 +48,7 @@ class Lane:
     guests: Guests
 
 
-class _Entry:
-    """A guest who is being put, and what has become of it."""
-
-    __slots__ = ("error", "guest", "put")
-
-    def __init__(self, guest: NewGuest) -> None:
-        self.guest = guest
-        self.put: Put | None = None
-        self.error: Exception | None = None
-
-    def result(self) -> Put:
-        """What became of the guest.
-
-        Raises:
-            Exception: the put failed.
-        """
-        if self.put is not None:
-            return self.put
-        if self.error is not None:
-            raise self.error
-        error = LedgerError("the put that this one was committed with was interrupted: put the same id again")
-        error.in_doubt = True
-        raise error
-
-
-class StoredOutbox(Generic[L_co]):
+class StoredOutbox(ABC, Generic[L_co]):
     """An outbox on a ledger with lanes; see `Outbox`."""
 
     def __init__(
@@ -105,8 +79,6 @@ class StoredOutbox(Generic[L_co]):
         self.keep_ids = keep_ids
         self._ledger = ledger
         self._lane: Lane | None = None
-        self._pending: list[_Entry] = []
-        self._putting = asyncio.Lock()
 
     def __repr__(self) -> str:
         opened = "" if self._lane else " (not open)"
@@ -120,7 +92,6 @@ class StoredOutbox(Generic[L_co]):
         await self._ledger.__aenter__()
         try:
             run, number = await self._ledger.open_lane(self._target)
-            self._putting = asyncio.Lock()
             self._lane = Lane(run, number, Guests(run.run_id))
         except BaseException:
             await self._ledger.__aexit__(None, None, None)
@@ -161,40 +132,21 @@ class StoredOutbox(Generic[L_co]):
         return check_put(put, id)
 
     async def _put(self, guest: NewGuest) -> Put:
-        """Put a guest in one transaction with all others who came while the last one was committed."""
-        entry = _Entry(guest)
-        self._pending.append(entry)
+        """Put a guest in a transaction of its own."""
         try:
-            async with self._putting:
-                if entry in self._pending:
-                    entries, self._pending = self._pending, []
-                    await self._put_together(entries)
+            (put,) = await self._ledger.put(self.lane.run.run_id, [guest])
         except asyncio.CancelledError as error:
-            if entry in self._pending:
-                self._pending.remove(entry)
-                error.add_note("nothing was put")
-            else:
-                error.add_note(MAYBE_PUT)
+            error.add_note(MAYBE_PUT)
             raise
-        return entry.result()
+        return put
 
-    async def _put_together(self, entries: list[_Entry]) -> None:
-        """Put the guests, and tell each entry what became of it, even if this caller is cancelled."""
-        guests = [entry.guest for entry in entries]
-        work = asyncio.ensure_future(self._ledger.put(self.lane.run.run_id, guests))
-        try:
-            await to_its_end(work)
-        except Exception as error:  # noqa: BLE001 - each of the callers gets it, this one as well
-            for entry in entries:
-                entry.error = copy(error)  # raised by many, one instance would collect their frames
-        finally:
-            if work.done() and not work.cancelled() and work.exception() is None:
-                for entry, put in zip(entries, work.result(), strict=True):
-                    entry.put = put
-
+    @abstractmethod
     async def _put_using(self, using: object, guests: Sequence[NewGuest]) -> list[Put]:
         """Put guests with a connection of the caller's."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def statement(self, identifier: object, *, id: str) -> tuple[str, tuple[object, ...]]:
+        """The SQL statement that puts a guest, and its parameters; see `Outbox.statement`."""
 
     async def put_many(self, pairs: Pairs, *, using: object | None = None) -> int:
         """Put many guests; see `Outbox.put_many`."""

@@ -12,7 +12,7 @@ import attrs
 from thanx_async._core.errors import GuardError, ThanxError
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
-from thanx_async.batching import Batch, Chunk, Guard, min_interval, not_after
+from thanx_async.batching import Batch, Chunk, Guard, check_failures, min_interval, not_after
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.jobs import JobHandle
 from thanx_async.ledger import BatchRecord, Cut, LaneLedger, LaneView, RunRecord
@@ -280,12 +280,7 @@ class OwnedLane:
     def _check_failures(self, batch: Batch) -> None:
         self._failed += len(batch.rows)
         self._ended += len(batch.positions)
-        limit = self._settings.guard.max_failure_rate
-        if limit is not None and self._failed > limit * self._ended:
-            raise GuardError(
-                f"max_failure_rate is {limit:.1%}: {self._failed:,} of {self._ended:,} guests in finished"
-                f" jobs have failed ({self._failed / self._ended:.1%})"
-            )
+        check_failures(self._settings.guard, failed=self._failed, ended=self._ended)
 
     async def _forget_some(self) -> None:
         """Delete ids that are old enough, in short transactions, once an hour."""

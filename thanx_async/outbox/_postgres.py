@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -10,7 +9,7 @@ from uuid import UUID
 from thanx_async._core.errors import LedgerError
 from thanx_async.ledger import NewGuest, PostgresLanes, Put
 from thanx_async.models import Environment
-from thanx_async.outbox._outbox import MAYBE_PUT, StoredOutbox
+from thanx_async.outbox._outbox import StoredOutbox
 from thanx_async.outbox._using import fetch_value, sqlstate
 from thanx_async.retry import KEYS_LAST
 
@@ -86,15 +85,6 @@ class PostgresOutbox(StoredOutbox[PostgresLanes]):
             if puts[index] is Put.REUSED:  # the caller's transaction has failed
                 break
         return puts
-
-    async def _put(self, guest: NewGuest) -> Put:
-        """Put a guest alone: the id may wait for another transaction, for which nobody else should wait."""
-        try:
-            (put,) = await self._ledger.put(self.lane.run.run_id, [guest])
-        except asyncio.CancelledError as error:
-            error.add_note(MAYBE_PUT)
-            raise
-        return put
 
     async def _put_one(self, using: object, guest: NewGuest) -> Put:
         arguments = (self.lane.number, UUID(bytes=guest.id), guest.digest, guest.value)

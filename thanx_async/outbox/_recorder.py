@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thanx_async._core.errors import IdempotencyConflictError, LedgerError, ThanxError
+from thanx_async._core.errors import LedgerError, ThanxError
 from thanx_async.batching import Batch, Send, Target
 from thanx_async.ledger import Cut, LaneLedger
 
@@ -37,10 +37,6 @@ class LaneRecorder:
         """
         try:
             await send(batch, body)
-        except IdempotencyConflictError:
-            # Thanx knows the number with other guests. Given back, they would be sent under another number.
-            batch.doubt()
-            raise
         except BaseException as error:
             try:
                 await self._record_fate(batch)

@@ -7,11 +7,13 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
 from thanx_async._core import checks
 from thanx_async._core.errors import LedgerError
 from thanx_async.ledger import NewGuest, Put, SQLiteLanes
 from thanx_async.models import Environment
+from thanx_async.outbox._group_commit import GroupCommit
 from thanx_async.outbox._outbox import StoredOutbox
 from thanx_async.retry import KEYS_LAST
 
@@ -67,6 +69,18 @@ class SQLiteOutbox(StoredOutbox[SQLiteLanes]):
             keep_ids=keep_ids,
         )
         self.path: Path = self._ledger.path
+        self._group = GroupCommit(self._put_all)
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._group = GroupCommit(self._put_all)
+        return self
+
+    async def _put(self, guest: NewGuest) -> Put:
+        return await self._group.put(guest)
+
+    async def _put_all(self, guests: list[NewGuest]) -> list[Put]:
+        return await self._ledger.put(self.lane.run.run_id, guests)
 
     def statement(self, identifier: object, *, id: str) -> tuple[str, tuple[object, ...]]:
         """The SQL statement that puts a guest, and its parameters; see `Outbox.statement`."""
