@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,24 @@ def test_a_file_needs_no_preparation(store: Path, capsys: pytest.CaptureFixture[
     """Preparing a file is a usage error."""
     assert run(["outbox", "init"]) == 2
     assert "is a file, which needs no preparation" in capsys.readouterr().err
+
+
+def test_a_drain_forgets_no_ids(
+    store: Path,
+    served: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """However old an id is, a drain of the command line leaves it known; only ``forget`` deletes it."""
+    monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")
+    put = ["outbox", "put", rows(tmp_path, "a@example.com,1"), "--id-column", "order", *OPTIONS]
+    drain = ["outbox", "drain", "--until-empty", "--linger", "0.01"]
+    assert [run(put), run(drain)] == [0, 0]
+    with closing(sqlite3.connect(store)) as database, database:
+        database.execute("UPDATE guests SET put_at = put_at - 1e8")
+        database.execute("UPDATE batches SET recorded_at = recorded_at - 1e8")
+    assert [run(drain), run(put)] == [0, 0]
+    assert "0 new, 1 known already" in capsys.readouterr().out
+    assert run(["outbox", "forget", "--older-than", "1"]) == 0
+    assert "1 ids were deleted" in capsys.readouterr().out
