@@ -10,6 +10,7 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import asyncpg
 import pytest
 
 from tests.servers import PASSWORD, PgBouncer, PostgresServer
@@ -347,3 +348,18 @@ async def test_a_cancelled_connection_does_not_show_the_password() -> None:
             await task
         connection.close()
     clean(caught.value)
+
+
+async def test_a_connection_that_breaks_within_an_answer(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What asyncpg then calls an internal error means that the server is away; the next try connects anew."""
+    async with opened(dsn) as database:
+        with monkeypatch.context() as broken:
+
+            async def fetchval(*_: object) -> None:
+                raise asyncpg.InternalClientError("cannot switch to state 11")
+
+            broken.setattr(asyncpg.Connection, "fetchval", fetchval)
+            with pytest.raises(DatabaseError) as caught:
+                await count(database)
+        assert caught.value.trouble.problem is Problem.AWAY
+        assert await count(database) == 1

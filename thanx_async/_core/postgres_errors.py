@@ -77,7 +77,13 @@ _PROBLEMS = {
 }
 """The problem for the start of a SQLSTATE. Source: postgresql.org/docs/current/errcodes-appendix.html."""
 
-ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError)  # TimeoutError is an OSError
+ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that broke in the middle of an answer
+    OSError,  # TimeoutError is one
+    ValueError,
+)
 """All errors of asyncpg."""
 
 
@@ -98,6 +104,6 @@ def _problem_without_code(error: Exception) -> Problem:
     match error:
         case ssl.SSLError() | asyncpg.ClientConfigurationError():
             return Problem.DENIED
-        case OSError() | asyncpg.InterfaceError():
+        case OSError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():
             return Problem.AWAY
     return Problem.OTHER
