@@ -4,13 +4,11 @@ import asyncio
 import random
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from tests.helpers import guests
-from tests.outbox.worker import client_at, outbox_at
-from thanx_async import SQLiteOutbox
+from tests.outbox.worker import AnyOutbox, client_at, outbox_at
 from thanx_async.emulator import Emulator, Faults, JobSpeed
 
 pytestmark = pytest.mark.realtime
@@ -23,11 +21,11 @@ FAULTS = Faults(
 """One request in five goes wrong."""
 
 
-async def workers_are_killed(store: Path, url: str, draw: random.Random) -> None:
+async def workers_are_killed(store: str, url: str, draw: random.Random) -> None:
     """Start a worker and kill it at a random moment, again and again."""
     for _ in range(KILLS):
         worker = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.outbox.worker", str(store), url, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-m", "tests.outbox.worker", store, url, stdout=asyncio.subprocess.PIPE
         )
         assert worker.stdout is not None
         assert await worker.stdout.readline() == b"draining\n"
@@ -36,7 +34,7 @@ async def workers_are_killed(store: Path, url: str, draw: random.Random) -> None
         await worker.wait()
 
 
-async def put_twice(outbox: SQLiteOutbox, names: list[str], draw: random.Random) -> int:
+async def put_twice(outbox: AnyOutbox, names: list[str], draw: random.Random) -> int:
     """Put every guest twice, as a broker delivers again, at random moments. Returns how many were new."""
     deliveries = [*names, *names]
     draw.shuffle(deliveries)
@@ -48,14 +46,13 @@ async def put_twice(outbox: SQLiteOutbox, names: list[str], draw: random.Random)
     return new
 
 
-async def test_killed_workers(tmp_path: Path, soon: None) -> None:
+async def test_killed_workers(store: str, soon: None) -> None:
     """Whoever dies whenever: each guest gets exactly one reward, and every outcome is known."""
     names, draw = guests(2000), random.Random(1)
-    store = tmp_path / "outbox.sqlite"
     speed = JobSpeed(identifiers_per_second=1e6, start_delay=0.01)
     async with (
         Emulator(limits=[], speed=speed, faults=FAULTS) as emulator,
-        outbox_at(str(store), emulator.url) as outbox,
+        outbox_at(store, emulator.url) as outbox,
     ):
         async with asyncio.TaskGroup() as group:
             killing = group.create_task(workers_are_killed(store, emulator.url, draw))

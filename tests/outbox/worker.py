@@ -8,11 +8,15 @@ import aiohttp
 from tests.helpers import TARGET
 from thanx_async import LocalRateLimiter, RateLimit, RetryPolicy, SQLiteOutbox, ThanxClient
 from thanx_async.jobs._schedule import PollSchedule
+from thanx_async.postgres import PostgresOutbox
+
+AnyOutbox = SQLiteOutbox | PostgresOutbox
 
 
-def outbox_at(store: str, url: str) -> SQLiteOutbox:
-    """The outbox in a store."""
-    return SQLiteOutbox(store, **TARGET, client_id="c", base_url=url)
+def outbox_at(store: str, url: str) -> AnyOutbox:
+    """The outbox in a file, or at a DSN."""
+    kind = PostgresOutbox if store.startswith("postgresql://") else SQLiteOutbox
+    return kind(store, **TARGET, client_id="c", base_url=url)
 
 
 def client_at(url: str) -> ThanxClient:

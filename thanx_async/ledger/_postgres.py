@@ -28,6 +28,7 @@ from thanx_async.retry import KEYS_LAST
 
 _log = get_logger("thanx_async.ledger")
 
+_RENEWS_EVERY = LEASE / 3
 _FORGETS_EVERY = 3600.0
 
 
@@ -83,11 +84,15 @@ class PostgresLedger:
         raise checks.unpicklable("a ledger", "give each process its DSN, to open it there")
 
     async def __aenter__(self) -> Self:
+        forked = self._home.is_forked
         if not self._home.enter():
             await self._ready.wait()
             return self
         self._ready = asyncio.Event()
-        self._runs, self._maintenance = Runs(), None
+        if forked:  # the parent goes on with its runs
+            self._runs = Runs()
+        self._runs.give_up(*self._runs.owners)
+        self._maintenance = None
         try:
             await self._warn_if_not_durable()
             self._maintenance = asyncio.create_task(self._maintain())
@@ -108,19 +113,26 @@ class PostgresLedger:
             )
 
     async def _maintain(self) -> None:
-        """Renew the leases of claimed runs, and delete old runs and batches, at intervals."""
-        loop = asyncio.get_running_loop()
-        forget_at = loop.time()
+        await asyncio.gather(self._renew(), self._forget())
+
+    async def _renew(self) -> None:
+        """Renew the leases of claimed runs at intervals."""
         while True:
+            await asyncio.sleep(_RENEWS_EVERY)
             try:
-                if loop.time() >= forget_at:
-                    forget_at = loop.time() + _FORGETS_EVERY
-                    await forget(self._database, self.keep_for)
                 async with self._database.transaction() as connection:
                     await self._runs.renew_all(connection)
             except Exception as error:  # noqa: BLE001 - the next renewal may succeed
                 _log.warning("leases of runs were not renewed: %s", error)
-            await asyncio.sleep(LEASE / 3)
+
+    async def _forget(self) -> None:
+        """Delete old runs and batches at intervals."""
+        while True:
+            try:
+                await forget(self._database, self.keep_for)
+            except LedgerError as error:  # a ledger that keeps too much is better than none
+                _log.warning("finished runs were not forgotten: %s", error)
+            await asyncio.sleep(_FORGETS_EVERY)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -140,10 +152,9 @@ class PostgresLedger:
         if maintenance is not None and maintenance.get_loop() is asyncio.get_running_loop():
             maintenance.cancel()
             await asyncio.wait([maintenance])
+        self._runs.give_up(*self._runs.owners)
         try:
-            if self._runs.owners:
-                async with self._database.transaction() as connection:
-                    await self._runs.release(connection, list(self._runs.owners))
+            await self._release_given_up()
         except LedgerError as error:
             _log.warning("runs could not be given back: %s", error)
         finally:
@@ -167,8 +178,13 @@ class PostgresLedger:
         return claimed
 
     async def _claim(self, run: RunRecord, owner: str) -> RunRecord:
-        async with self._transaction(durable=True) as connection:
-            claimed = await self._runs.claim(connection, run, owner)
+        try:
+            async with self._transaction(durable=True) as connection:
+                claimed = await self._runs.claim(connection, run, owner)
+        except LedgerError as error:
+            if error.in_doubt:
+                self._runs.given_up[owner] = run.run_id
+            raise
         self._runs.owners[run.run_id] = owner
         return claimed
 
@@ -177,8 +193,16 @@ class PostgresLedger:
         await to_its_end(self._release(run_id))
 
     async def _release(self, run_id: str) -> None:
-        async with self._transaction() as connection:
-            await self._runs.release(connection, [run_id])
+        self._home.check()
+        self._runs.give_up(run_id)
+        await self._release_given_up()
+
+    async def _release_given_up(self) -> None:
+        if given_up := list(self._runs.given_up):
+            async with self._database.transaction() as connection:
+                await self._runs.release(connection, given_up)
+            for owner in given_up:
+                self._runs.given_up.pop(owner, None)
 
     async def run(self, run_id: str) -> RunRecord | None:
         """The run with this id, or None."""

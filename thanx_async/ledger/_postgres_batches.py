@@ -29,7 +29,8 @@ _ACCEPT = """
     WHERE run_id = $1 AND number = $2 AND state = 'in_doubt'
 """
 _FINISH = """
-    UPDATE thanx.batches SET state = 'finished', outcome = $3, body = NULL WHERE run_id = $1 AND number = $2
+    UPDATE thanx.batches SET state = 'finished', outcome = $3, issued = $4, is_revoked = $5, body = NULL
+    WHERE run_id = $1 AND number = $2
 """
 
 
@@ -101,9 +102,11 @@ async def accept(connection: Connection, run_id: str, number: int, job_id: str) 
 
 async def finish(connection: Connection, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
     """See `Ledger.finish`."""
-    await connection.executemany(
-        _FINISH, [(run_id, number, outcome.packed()) for number, outcome in outcomes.items()]
-    )
+    rows = [
+        (run_id, number, outcome.packed(), outcome.issued, outcome.state == "revoked")
+        for number, outcome in outcomes.items()
+    ]
+    await connection.executemany(_FINISH, rows)
     await connection.execute("UPDATE thanx.runs SET changed_at = $2 WHERE run_id = $1", run_id, time())
 
 

@@ -24,11 +24,7 @@ _PUT_MANY = """
     )
     SELECT id FROM new
 """
-_FIND = """
-    SELECT g.seq, w.seq IS NOT NULL AS waits, e.state, e.reason FROM thanx.guests AS g
-    LEFT JOIN thanx.waiting AS w ON w.lane = g.lane AND w.seq = g.seq
-    LEFT JOIN thanx.ended AS e ON e.seq = g.seq WHERE g.id = $1
-"""
+_FIND = "SELECT seq FROM thanx.guests WHERE id = $1"
 _WAITING = "SELECT count(*) FROM (SELECT FROM thanx.waiting WHERE lane = $1 LIMIT $2) AS t"
 _WAITED = """
     SELECT extract(epoch FROM clock_timestamp() - put_at)::float8 FROM thanx.waiting
@@ -40,16 +36,17 @@ _WAIT_AGAIN = """
     WHERE run_id = $1
 """
 _FORGET = """
-    WITH old AS (
+    WITH kept AS (
+        SELECT min(first) AS seq FROM thanx.batches WHERE run_id = $1
+        UNION ALL SELECT min(seq) FROM thanx.waiting WHERE lane = $2
+    ), old AS (
         DELETE FROM thanx.guests WHERE id IN (
-            SELECT id FROM thanx.guests WHERE lane = $1 AND put_at < to_timestamp($2)
-            AND seq < coalesce(
-                least($3, (SELECT min(seq) FROM thanx.waiting WHERE lane = $1)), 9223372036854775807)
-            LIMIT $4)
+            SELECT id FROM thanx.guests WHERE lane = $2 AND put_at < to_timestamp($3)
+            AND seq < coalesce((SELECT min(seq) FROM kept), 9223372036854775807) LIMIT $4)
         RETURNING seq
     ), ends AS (DELETE FROM thanx.ended WHERE seq IN (SELECT seq FROM old))
     SELECT count(*) FROM old
-"""
+"""  # one statement: a batch that is cut meanwhile keeps its guests
 
 
 async def put(connection: Connection, lane: int, guests: Sequence[NewGuest]) -> list[Put]:
@@ -134,20 +131,16 @@ async def end(connection: Connection, lane: int, seq: int, state: GuestState, re
     return True
 
 
-async def find(connection: Connection, guest: bytes) -> tuple[int, bool, str | None, str | None] | None:
-    """The number of the guest with this id, whether the guest waits, and how and why the wait ended."""
-    row = await connection.fetchrow(_FIND, UUID(bytes=guest))
-    return None if row is None else (row["seq"], row["waits"], row["state"], row["reason"])
+async def number_of(connection: Connection, guest: bytes) -> int | None:
+    """The number of the guest with this id, None if the id is unknown."""
+    seq: int | None = await connection.fetchval(_FIND, UUID(bytes=guest))
+    return seq
 
 
-async def forget(connection: Connection, lane: int, before: float, first_open: int | None) -> int:
-    """Delete some of the guests who were put before a time. Returns how many.
+async def forget(connection: Connection, run_id: str, lane: int, before: float) -> int:
+    """Delete some of the guests who were put before a time, in seconds since 1970. Returns how many.
 
-    Args:
-        connection: the connection.
-        lane: the lane's number.
-        before: the time, in seconds since 1970.
-        first_open: the first guest in a batch that is kept.
+    Guests who wait, or are in a batch that is kept, stay, and so do all who came after them.
     """
-    count: int = await connection.fetchval(_FORGET, lane, before, first_open, _FORGETS_AT_ONCE)
+    count: int = await connection.fetchval(_FORGET, run_id, lane, before, _FORGETS_AT_ONCE)
     return count

@@ -16,7 +16,7 @@ _MARK = f"""
     WHERE r.changed_at < $1 AND {_FREE} AND r.batches > 0
     AND r.batches = (SELECT count(*) FROM thanx.batches AS b WHERE b.run_id = r.run_id)
     AND NOT EXISTS (SELECT FROM thanx.batches AS b WHERE b.run_id = r.run_id AND b.state <> 'finished')
-    ON CONFLICT DO NOTHING
+    FOR UPDATE SKIP LOCKED ON CONFLICT DO NOTHING
 """  # noqa: S608 - fixed text
 _DELETE = """
     DELETE FROM thanx.batches WHERE (run_id, number) IN (

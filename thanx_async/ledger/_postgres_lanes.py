@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import time
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import attrs
 import orjson
@@ -34,9 +34,19 @@ from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._postgres import PostgresLedger
 from thanx_async.ledger._postgres_runs import run_in
 from thanx_async.ledger._records import BatchRecord, RunRecord
+from thanx_async.ledger._rows import BATCH_COLUMNS
 
 _OPEN = "SELECT lane, runs.* FROM thanx.lanes JOIN thanx.runs USING (run_id) WHERE target = $1"
 _INSERT = "INSERT INTO thanx.lanes (run_id, target) VALUES ($1, $2) ON CONFLICT (target) DO NOTHING"
+_FATE = f"""
+    SELECT g.seq, w.seq IS NOT NULL AS waits, e.state AS ended, e.reason, b.seqs::text AS seqs,
+        {", ".join(f"b.{column.strip()}" for column in BATCH_COLUMNS.split(","))}
+    FROM thanx.guests AS g
+    LEFT JOIN thanx.waiting AS w ON w.lane = g.lane AND w.seq = g.seq
+    LEFT JOIN thanx.ended AS e ON e.seq = g.seq
+    LEFT JOIN thanx.batches AS b ON b.run_id = $1 AND b.seqs @> g.seq
+    WHERE g.id = $2
+"""  # noqa: S608 - fixed columns
 _NOTE = """
     UPDATE thanx.lanes SET note = $2, noted_until = clock_timestamp() + make_interval(secs => $3)
     WHERE run_id = $1
@@ -50,14 +60,11 @@ _HEAR = """
     INSERT INTO thanx.heard SELECT job_id FROM thanx.batches
     WHERE job_id = $1 AND state = 'accepted' AND seqs IS NOT NULL ON CONFLICT DO NOTHING
 """
-_PLACED = "WHERE run_id = $1 AND seqs @> $2::bigint"
-_SEQS = "SELECT seqs::text FROM thanx.batches WHERE run_id = $1 AND number = $2"
 _REPORT = """
     SELECT count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at >= $2) AS in_doubt,
         count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at < $2) AS held,
         count(*) FILTER (WHERE state = 'accepted') AS accepted,
-        coalesce(sum(CASE WHEN state <> 'finished' THEN count
-            ELSE (convert_from(outcome, 'UTF8')::jsonb ->> 'issued')::bigint END), 0)::bigint AS rewards
+        coalesce(sum(coalesce(issued, count)), 0)::bigint AS rewards
     FROM thanx.batches WHERE run_id = $1
 """
 _OWNER = """
@@ -86,10 +93,7 @@ class PostgresLanes(PostgresLedger):
                 now = time()
                 run = attrs.evolve(lane, run_id=f"{LANES}{uuid4().hex}", created_at=now, changed_at=now)
                 await self._runs.insert(connection, run)
-                query = (
-                    "INSERT INTO thanx.lanes (run_id, target) VALUES ($1, $2) ON CONFLICT (target) DO NOTHING"
-                )
-                if await connection.execute(query, run.run_id, target) == "INSERT 0 0":
+                if await connection.execute(_INSERT, run.run_id, target) == "INSERT 0 0":
                     await connection.execute("DELETE FROM thanx.runs WHERE run_id = $1", run.run_id)
                 row = await connection.fetchrow(_OPEN, target)
             assert row is not None  # noqa: S101 - it was there, or inserted by this process or another
@@ -181,17 +185,15 @@ class PostgresLanes(PostgresLedger):
     async def fate(self, run_id: str, guest: bytes) -> Fate | None:
         """The fate of the guest with this id."""
         async with self._transaction() as connection:
-            found = await guests.find(connection, guest)
-            if found is None:
-                return None
-            seq, waits, ended, reason = found
-            if ended is not None:
-                return Fate(GuestState(ended), reason)
-            placed = await batches.select(connection, _PLACED, run_id, seq)
-            if not placed:
-                return Fate(GuestState.WAITING) if waits else await _fate_of_waiting(connection, guest)
-            seqs = batches.seqs_of(await connection.fetchval(_SEQS, run_id, placed[0].number))
-        return fate_in(placed[0], seqs.index(seq), self.replay_within)
+            found = await connection.fetchrow(_FATE, run_id, UUID(bytes=guest))
+        if found is None:
+            return None
+        if found["ended"] is not None:
+            return Fate(GuestState(found["ended"]), found["reason"])
+        if found["number"] is None:  # otherwise the batch is forgotten
+            return Fate(GuestState.WAITING) if found["waits"] else None
+        index = batches.seqs_of(found["seqs"]).index(found["seq"])
+        return fate_in(batches.batch_of(found), index, self.replay_within)
 
     async def cancel(self, run_id: str, guest: bytes) -> bool:
         """Take a waiting guest out."""
@@ -199,11 +201,11 @@ class PostgresLanes(PostgresLedger):
 
     async def _cancel(self, run_id: str, guest: bytes) -> bool:
         async with self._transaction() as connection:
-            found = await guests.find(connection, guest)
-            if found is None:
+            seq = await guests.number_of(connection, guest)
+            if seq is None:
                 return False
             lane = await self._lane(connection, run_id)
-            return await guests.end(connection, lane, found[0], GuestState.CANCELLED, None)
+            return await guests.end(connection, lane, seq, GuestState.CANCELLED, None)
 
     async def report(self, run_id: str) -> LaneReport:
         """The numbers of the lane."""
@@ -240,12 +242,4 @@ class PostgresLanes(PostgresLedger):
         async with self._transaction() as connection:
             lane = await self._lane(connection, run_id)
             await connection.execute(_FORGET, run_id, before)
-            query = "SELECT min(first) FROM thanx.batches WHERE run_id = $1"
-            first_open = await connection.fetchval(query, run_id)
-            return await guests.forget(connection, lane, before, first_open)
-
-
-async def _fate_of_waiting(connection: Connection, guest: bytes) -> Fate | None:
-    """The fate of a guest who is in no batch: a batch may have been withdrawn just now."""
-    found = await guests.find(connection, guest)
-    return None if found is None or not found[1] else Fate(GuestState.WAITING)
+            return await guests.forget(connection, run_id, lane, before)

@@ -32,28 +32,40 @@ _PROGRESS = f"""
         count(*) FILTER (WHERE b.state = 'in_doubt') AS in_doubt,
         count(*) FILTER (WHERE b.state = 'accepted') AS accepted,
         count(*) FILTER (WHERE b.state = 'finished') AS finished,
-        coalesce(sum((convert_from(b.outcome, 'UTF8')::jsonb ->> 'issued')::bigint), 0)::bigint AS issued,
-        count(*) FILTER (WHERE b.job_id IS NOT NULL AND (b.outcome IS NULL
-            OR (convert_from(b.outcome, 'UTF8')::jsonb ->> 'state' <> 'revoked'
-                AND (convert_from(b.outcome, 'UTF8')::jsonb ->> 'issued')::bigint > 0))) AS to_take_back
+        coalesce(sum(b.issued), 0)::bigint AS issued,
+        count(*) FILTER (WHERE b.job_id IS NOT NULL AND NOT b.is_revoked AND coalesce(b.issued, 1) > 0)
+            AS to_take_back
     FROM thanx.runs AS runs LEFT JOIN thanx.batches AS b USING (run_id)
     WHERE {_NOT_FORGOTTEN} GROUP BY runs.run_id ORDER BY runs.created_at, runs.run_id
 """  # noqa: S608 - fixed columns
 
 
 class Runs:
-    """The runs that one process works on. Each method is part of the caller's transaction."""
+    """The runs that one process works on. Each method with a connection is part of the caller's transaction.
+
+    Attributes:
+        owners: by run, the claim under which this process works on it.
+        given_up: the runs of claims under which this process works no more, by claim. The database may still
+            have them, if the commit failed that took them or gave them back.
+    """
 
     def __init__(self) -> None:
         self.owners: dict[str, str] = {}
+        self.given_up: dict[str, str] = {}
+
+    def give_up(self, *run_ids: str) -> None:
+        """Work on these runs no more."""
+        for run_id in run_ids:
+            if (owner := self.owners.pop(run_id, None)) is not None:
+                self.given_up[owner] = run_id
 
     async def claim(self, connection: Connection, run: RunRecord, owner: str) -> RunRecord:
-        """See `Ledger.claim`. Note ``owner`` with `claimed` after the commit."""
-        await self._check_not_forgotten(connection, run.run_id)
+        """See `Ledger.claim`. Note ``owner`` in `owners` after the commit."""
         now = time()
         created = attrs.evolve(run, created_at=now, changed_at=now)
         await self.insert(connection, created)
-        await self._check_free(connection, run.run_id)
+        await self._check_free(connection, run.run_id)  # locks the run, so that it is not forgotten meanwhile
+        await self._check_not_forgotten(connection, run.run_id)
         known = await self.find(connection, run.run_id)
         assert known is not None  # noqa: S101 - it was inserted, or there already
         if known != created and await self._may_change(connection, known, run):
@@ -104,7 +116,7 @@ class Runs:
         if row is None or text is None or row["remaining"] <= 0:
             return
         owner = Owner.unpacked(text)
-        if not owner.is_certainly_dead():
+        if text not in self.given_up and not owner.is_certainly_dead():
             raise LeaseError(
                 f"run {run_id!r} is being worked on by process {owner.pid} on {owner.host}. If that process"
                 f" is gone, try again in {row['remaining']:.0f} s"
@@ -131,15 +143,12 @@ class Runs:
         for run_id, owner in list(self.owners.items()):
             await connection.execute(f"{_LEASE} WHERE run_id = $1 AND owner = $2", run_id, owner)
 
-    async def release(self, connection: Connection, run_ids: Sequence[str]) -> None:
-        """Let other processes claim these runs."""
-        for run_id in run_ids:
-            if (owner := self.owners.pop(run_id, None)) is not None:
-                await connection.execute(
-                    "UPDATE thanx.runs SET owner = NULL, owned_until = NULL WHERE run_id = $1 AND owner = $2",
-                    run_id,
-                    owner,
-                )
+    async def release(self, connection: Connection, owners: Sequence[str]) -> None:
+        """Let other processes claim the runs that were given up with these claims."""
+        await connection.executemany(
+            "UPDATE thanx.runs SET owner = NULL, owned_until = NULL WHERE run_id = $1 AND owner = $2",
+            [(self.given_up[owner], owner) for owner in owners],
+        )
 
     async def find(self, connection: Connection, run_id: str) -> RunRecord | None:
         """The run with this id, or None."""

@@ -39,6 +39,8 @@ LEDGER_TABLES = Tables(
             recorded_at double precision NOT NULL,
             job_id text,
             outcome bytea,
+            issued integer,
+            is_revoked boolean NOT NULL DEFAULT false,
             body bytea,
             seqs int8multirange,
             PRIMARY KEY (run_id, number)
