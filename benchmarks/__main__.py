@@ -17,6 +17,7 @@ _PROGRAMS = (
     "add",
     "service",
     "ledger",
+    "outbox",
     "chaos",
     "start",
     "growth",

@@ -608,6 +608,7 @@ async def test_characters_that_are_no_text(emulator: Emulator, client: ThanxClie
         lambda: client.revoke_issuance_job("job1", merchant_id=bad),
         lambda: client.get_campaign(bad),
         lambda: AsyncBatcher(client, **TARGET).issue([], run_id=bad),
+        lambda: AsyncBatcher(client, **TARGET).resume(bad),
     ]
     for call in calls:
         with pytest.raises(ConfigurationError, match=r"_id has a character"):

@@ -1,8 +1,10 @@
+import re
 from math import inf
 
 import pytest
 
-from thanx_async import ConfigurationError, RetryPolicy, errors
+from tests.helpers import README
+from thanx_async import ConfigurationError, RetryPolicy, errors, retry
 
 BROKEN = errors.ConnectionFailedError("x")
 
@@ -69,3 +71,43 @@ def test_impossible_policies_are_refused(make: object) -> None:
     assert callable(make)
     with pytest.raises(ConfigurationError, match=r"max_attempts|base_delay|jitter|patience"):
         make()
+
+
+def answers() -> list[tuple[str, str, bool, bool]]:
+    """The table of answers in the docstring: answer, name of the error, in doubt, sent again."""
+    rule = "=  ===========\n"
+    lines = (retry.__doc__ or "").split(rule)[2].splitlines()[:-1]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    return [(answer, name.strip("`"), doubt == "yes", again == "yes") for answer, name, doubt, again in rows]
+
+
+def test_the_readme_has_the_table_of_answers() -> None:
+    """The README shows the docstring's table, row for row."""
+    _, _, below = README.read_text().partition(
+        "| Answer | Error | In doubt? | Sent again? |\n|---|---|---|---|\n"
+    )
+    table, _, _ = below.partition("\n\n")
+    yes = {True: "yes", False: "no"}
+    assert table.splitlines() == [
+        f"| {answer} | `{name}` | {yes[doubt]} | {yes[again]} |" for answer, name, doubt, again in answers()
+    ]
+
+
+STATUSES = {"5xx": [500, 502, 503, 504, 599], "any other 4xx": [402, 418, 451]}
+
+
+def test_the_table_of_answers_is_true() -> None:
+    """Each row is what the code makes of that answer."""
+    seen = set()
+    for answer, name, doubt, again in answers():
+        error = getattr(errors, name)
+        for status in STATUSES.get(answer) or map(int, re.findall(r"\b[45]\d\d\b", answer)):
+            assert retry.meaning_of(status) == retry.Meaning(error, in_doubt=doubt, sent_again=again), status
+            seen.add(status)
+        policy = RetryPolicy()
+        if issubclass(error, errors.InvalidResponseError):
+            made = error("x", status=int(answer[0]) * 100, body_start=b"")
+            assert (policy.delay(1, made) is not None) is again
+        elif not issubclass(error, errors.APIError):
+            assert (policy.delay(1, error("x")) is not None) is again
+    assert seen >= {400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 425, 429, 499, 503}

@@ -212,6 +212,7 @@ class AsyncBatcher:
             LedgerError: the run is unknown, issues something else, or another process is issuing it.
             BatchError: as for `issue`.
         """
+        checks.text("run_id", run_id)
         return await self._continue(run_id, replay=replay)
 
     async def _continue(

@@ -180,13 +180,18 @@ class NewCampaign:
     redeemable_from: datetime = attrs.field()
     redeemable_to: datetime = attrs.field()
     variants: tuple[Variant, ...] = attrs.field(converter=_tuple)
-    objective: str | None = None
-    fine_print: str | None = None
+    objective: str | None = attrs.field(default=None)
+    fine_print: str | None = attrs.field(default=None)
 
     @merchant_id.validator
     @name.validator
     def _check_text(self, field: attrs.Attribute[str], value: object) -> None:
         checks.text(f"NewCampaign.{field.name}", value)
+
+    @objective.validator
+    @fine_print.validator
+    def _check_optional(self, field: attrs.Attribute[str | None], value: object) -> None:
+        _check_optional_text(f"NewCampaign.{field.name}", value)
 
     @start_at.validator
     @end_at.validator
@@ -203,7 +208,16 @@ class NewCampaign:
         if not 1 <= len(value) <= 4:
             raise checks.wrong("NewCampaign.variants", f"must be 1 to 4, not {len(value)}")
         for place, row in enumerate(value):
-            checks.kind(f"NewCampaign.variants[{place}]", isinstance(row, Variant), "a Variant", row)
+            name = f"NewCampaign.variants[{place}]"
+            checks.kind(name, isinstance(row, Variant), "a Variant", row)
+            checks.text(f"{name}.name", row.name)
+            _check_optional_text(f"{name}.id", row.id)
+            _check_optional_text(f"{name}.reward_template_id", row.reward_template_id)
+
+
+def _check_optional_text(name: str, value: object) -> None:
+    if value is not None:
+        checks.text(name, value, empty=True)
 
 
 @attrs.frozen

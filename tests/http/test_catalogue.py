@@ -87,6 +87,13 @@ async def test_templates_merchants_and_scopes(emulator: Emulator, client: ThanxC
     [
         ({"variants": []}, "variants must be 1 to 4"),
         ({"end_at": datetime(2026, 3, 9)}, r"NewCampaign\.end_at needs a time zone"),
+        ({"objective": "a\ud800"}, r"NewCampaign\.objective has a character"),
+        ({"fine_print": "a\0"}, r"NewCampaign\.fine_print has a character"),
+        ({"variants": [Variant("a\ud800")]}, r"NewCampaign\.variants\[0\]\.name has a character"),
+        (
+            {"variants": [Variant("a", reward_template_id="\ud800")]},
+            r"NewCampaign\.variants\[0\]\.reward_template_id has a character",
+        ),
     ],
 )
 def test_impossible_campaigns(changes: dict[str, object], phrase: str) -> None:

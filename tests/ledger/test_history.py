@@ -95,10 +95,33 @@ async def test_damaged_rows(path: Path, sql: str, what: str) -> None:
             await read_all(ledger)
 
 
-async def test_a_damaged_place(path: Path) -> None:
+@pytest.mark.parametrize("place", ["here", -1, 2**40, 2**63 - 1])
+async def test_a_damaged_place(path: Path, place: object) -> None:
     """A place of bytes that cannot be is named as damage when the ledger is opened."""
     async with SQLiteLedger(path) as ledger:
         await sent(ledger, "march", 1, finished=0)
-    change(path, "UPDATE batches SET slot = 'here'")
+    change(path, "UPDATE batches SET slot = ?", place)
     with pytest.raises(LedgerError, match="the place of a batch in doubt is damaged"):
         await SQLiteLedger(path).__aenter__()
+
+
+@pytest.mark.parametrize("size", ["long", -1, 2**40, 2**63 - 1])
+async def test_a_damaged_length(path: Path, size: object) -> None:
+    """A length of bytes that cannot be is named as damage, where they are read and where they are wiped."""
+    async with SQLiteLedger(path) as ledger:
+        await sent(ledger, "march", 1, finished=0)
+    change(path, "UPDATE batches SET size = ?", size)
+    async with SQLiteLedger(path) as ledger:
+        with pytest.raises(LedgerError, match="batch 0 of run 'march' is damaged"):
+            await ledger.body("march", 0)
+        await ledger.claim(RUN)
+        with pytest.raises(LedgerError, match="the place of a batch is damaged"):
+            await ledger.finish("march", {0: DONE})
+
+
+async def test_ids_that_are_no_text(path: Path) -> None:
+    """Half of a surrogate pair, which SQLite cannot hold, is a usage error."""
+    async with SQLiteLedger(path) as ledger:
+        for call in (ledger.run, ledger.batches, ledger.batch_of):
+            with pytest.raises(ConfigurationError, match="not valid text"):
+                await call("march\ud800")

@@ -233,6 +233,12 @@ def emptied(path: Path) -> None:
         connection.execute("DELETE FROM limiter")
 
 
+def listed(path: Path) -> None:
+    damaged(path)
+    with looking(path) as connection:
+        connection.execute("UPDATE limiter SET state = '[]'")
+
+
 REFUSAL = {"count": 1, "outage": False, "failures": 1, "until": 9e10, "probe": None, "resumed": None}
 
 
@@ -262,6 +268,9 @@ def torn(path: Path) -> None:
         (spoil(windows=[{"seconds": 1, "buckets": [[9, 1], [8, 1]], "total": 2}]), "its content is damaged"),
         (spoil(flights={"7": {"token": 8, "sent": 0, "lease": 0}}), "its content is damaged"),
         (spoil(trust=7), "its content is damaged"),
+        (spoil(tokens=1e308), "its content is damaged"),
+        (spoil(refusal=REFUSAL | {"until": None, "probe": 2**60}), "its content is damaged"),
+        (listed, "its content is damaged"),
         (spoil(margin=-1), "its content is damaged"),
         (spoil(tickets=[{"owner": "o", "polls": False, "wake": -5}]), "its content is damaged"),
         (no_database, "file is not a database; move it away, and it is made anew"),

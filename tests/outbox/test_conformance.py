@@ -414,3 +414,35 @@ async def test_using_it_closed(make: Make) -> None:
         await outbox.put("jane@example.com", id="1")
     with pytest.raises(ConfigurationError, match="not open"):
         await outbox.put("jane@example.com", id="1")
+
+
+async def test_cancelled_puts(outbox: Box, client: ThanxClient, emulator: Emulator) -> None:
+    """A cancelled put tells whether the guest may have been put; the others are put all the same."""
+
+    async def put(guest: str) -> str:
+        try:
+            return "new" if await outbox.put(guest, id=guest) else "known"
+        except asyncio.CancelledError as error:
+            return error.__notes__[0]
+
+    tasks = [asyncio.create_task(put(guest)) for guest in guests(10)]
+    await asyncio.sleep(0)
+    for task in tasks[::3]:
+        task.cancel()
+    results = await asyncio.gather(*tasks)
+    certain = results.count("nothing was put")
+    assert results.count("new") == 6
+    assert (await outbox.status()).waiting == 10 - certain
+    assert [await outbox.put(guest, id=guest) for guest in guests(10)].count(True) == certain
+    await drain(outbox, client)
+    assert emulator.reward_counts() == dict.fromkeys(guests(10), 1)
+
+
+async def test_messages_do_not_show_guests(outbox: Box) -> None:
+    """An id may hold a guest's address, which no message shows."""
+    await outbox.put("jane@example.com", id="survey of jane@example.com")
+    with pytest.raises(IdReusedError) as reused:
+        await outbox.put("john@example.com", id="survey of jane@example.com")
+    with pytest.raises(LedgerError) as unknown:
+        await outbox.outcome("survey of john@example.com")
+    assert "example.com" not in f"{reused.value} {unknown.value}"

@@ -14,11 +14,11 @@ from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.messages import Message, Name
 
 
-def text(name: str, value: object) -> str:
-    """A non-empty string that can be sent and stored unchanged."""
+def text(name: str, value: object, *, empty: bool = False) -> str:
+    """A string that can be sent and stored unchanged, not empty unless ``empty``."""
     if not isinstance(value, str):
         raise wrong(name, f"must be text, not {type(value).__name__}")
-    if not value:
+    if not value and not empty:
         raise wrong(name, "is empty")
     if "\0" in value or not _is_unicode(value):
         raise wrong(name, "has a character that is not valid text: a NUL, or half of a surrogate pair")

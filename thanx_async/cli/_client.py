@@ -6,9 +6,11 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from errno import EACCES
 from math import inf
 from pathlib import Path
 
+from thanx_async.cli._options import Dsn
 from thanx_async.cli._state import state_folder, state_path
 from thanx_async.cli._status import warn
 from thanx_async.client import ThanxClient
@@ -17,7 +19,20 @@ from thanx_async.limiter import LocalRateLimiter, RateLimiter, SQLiteRateLimiter
 from thanx_async.retry import RetryPolicy
 
 
-async def shared_limiter(client: ThanxClient) -> RateLimiter:
+@asynccontextmanager
+async def _shared_limiter(client: ThanxClient, store: Path | Dsn | None) -> AsyncIterator[RateLimiter]:
+    """A limiter shared by all runs with the same credential: of this user, or of all who use the database."""
+    name = _name(f"{client.client_id}\n{client.base_url}")
+    if not isinstance(store, Dsn):
+        yield await shared_limiter(name)
+        return
+    from thanx_async.limiter import PostgresRateLimiter  # imports asyncpg
+
+    async with PostgresRateLimiter(store.url, name=name) as limiter:
+        yield limiter
+
+
+async def shared_limiter(name: str) -> RateLimiter:
     """A limiter shared by all of this user's runs with the same credential.
 
     Where its file can't be written, this run gets a limiter of its own, and the user a warning.
@@ -26,7 +41,7 @@ async def shared_limiter(client: ThanxClient) -> RateLimiter:
         ConfigurationError: the file is damaged or isn't a limiter's.
     """
     try:
-        path = _created(f"{os.environ.get('THANX_CLIENT_ID')}\n{client.base_url}")
+        path = _created(name)
     except OSError as error:
         warn(
             f"warning: cannot write in {state_path()} ({error.strerror}), so this run does not know what"
@@ -38,23 +53,36 @@ async def shared_limiter(client: ThanxClient) -> RateLimiter:
     return limiter
 
 
-def _created(credential: str) -> Path:
-    """The limiter's file for a credential, created if needed; its name does not reveal the credential."""
-    path = state_folder() / f"limits-{hashlib.sha256(credential.encode()).hexdigest()[:32]}.sqlite3"
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+def _name(credential: str) -> str:
+    """The limiter's name for a credential, which it does not reveal."""
+    return hashlib.sha256(credential.encode()).hexdigest()[:32]
+
+
+def _created(name: str) -> Path:
+    """The limiter's file, created if needed."""
+    path = state_folder() / f"limits-{name}.sqlite3"
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:  # to open and close it would release the locks that others in the process have
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES)) from None
     return path
 
 
 @asynccontextmanager
-async def connect(*, emulator: bool = False, patient: bool = False) -> AsyncIterator[ThanxClient]:
+async def connect(
+    *, emulator: bool = False, patient: bool = False, store: Path | Dsn | None = None
+) -> AsyncIterator[ThanxClient]:
     """A client configured from the environment, or a client of an embedded emulator.
 
     A ``patient`` one tries again until Ctrl-C while Thanx gives no answer, the others for some seconds.
     """
     if not emulator:
-        limiter = await shared_limiter(ThanxClient.from_env())
         retry = RetryPolicy(patience=inf) if patient else RetryPolicy(max_attempts=5)
-        async with ThanxClient.from_env(limiter=limiter, retry=retry) as client:
+        async with (
+            _shared_limiter(ThanxClient.from_env(), store) as limiter,
+            ThanxClient.from_env(limiter=limiter, retry=retry) as client,
+        ):
             yield client
         return
     async with (

@@ -17,9 +17,9 @@ from thanx_async.cli._client import connect
 from thanx_async.cli._driving import drive
 from thanx_async.cli._failures import failure_file
 from thanx_async.cli._input import Format, reading
-from thanx_async.cli._options import FileName, Flag, Whole
+from thanx_async.cli._options import FileName, Flag, LedgerName, Whole
 from thanx_async.cli._output import Display, show_plan, write
-from thanx_async.cli._recorded import before_sending, earlier, new_ledger, run_id_of
+from thanx_async.cli._recorded import before_sending, earlier, new_ledger, path_of, run_id_of
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import MAX_BATCH
@@ -41,7 +41,7 @@ async def issue(
     failures: FileName | None = None,
     run_id: str | None = None,
     batch_size: Whole = 10_000,
-    ledger: FileName | None = None,
+    ledger: LedgerName | None = None,
     no_ledger: Flag = False,
     max_rewards: Whole | None = None,
     canary: Whole | None = None,
@@ -70,7 +70,8 @@ async def issue(
     batch_size:
         Guests in one request, 1 to 10,000.
     ledger:
-        The file that records the run; by default the user's own, or none with --emulator.
+        The file that records the run, or postgresql://...; by default the user's own file, or none with
+        --emulator.
     no_ledger:
         Record nothing: a run that is killed cannot be resumed.
     max_rewards:
@@ -92,14 +93,14 @@ async def issue(
     display = Display()
     async with (
         reading(file, column=column, format=format) as guests,
-        connect(emulator=emulator, patient=True) as client,
+        connect(emulator=emulator, patient=True, store=ledger) as client,
         new_ledger(ledger) if is_recorded else nullcontext() as opened,
     ):
         display.watch(client)
         batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)
         before, path = "", None
         if opened is not None:
-            path = opened.path
+            path = path_of(opened)
             run_id = run_id or run_id_of(file, client, target)
             with before_sending():
                 before = await earlier(opened, run_id)

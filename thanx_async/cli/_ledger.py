@@ -7,42 +7,44 @@ import cyclopts
 from thanx_async._batches import BatchOutcome, outcome_of
 from thanx_async._core.errors import ConfigurationError
 from thanx_async.cli._client import connect
-from thanx_async.cli._options import FileName, Flag, Whole
+from thanx_async.cli._options import Flag, LedgerName, Whole
 from thanx_async.cli._output import write
 from thanx_async.cli._recorded import (
+    AnyLedger,
     before_sending,
     command,
     date,
     known_run,
+    name_of,
     open_ledger,
     states,
 )
 from thanx_async.cli._status import ISSUED
-from thanx_async.ledger import BatchRecord, BatchState, RunProgress, RunRecord, SQLiteLedger
+from thanx_async.ledger import BatchRecord, BatchState, RunProgress, RunRecord
 
 ledger_app = cyclopts.App(name="ledger")
 
 
 @ledger_app.command
-async def runs(*, ledger: FileName | None = None) -> int:
+async def runs(*, ledger: LedgerName | None = None) -> int:
     """List the recorded runs, oldest first.
 
     Parameters
     ----------
     ledger:
-        The ledger's file; by default the user's own.
+        The ledger's file, or postgresql://...; by default the user's own file.
     """
     async with open_ledger(ledger) as opened:
         rows = await opened.progress()
         if not rows:
-            write(f"no runs are recorded in {opened.path}")
+            write(f"no runs are recorded in {name_of(opened)}")
         for row in rows:
             write(f"{row.run.run_id}  {date(row.run.created_at)}  {_progress(row)}")
     return ISSUED
 
 
 @ledger_app.command
-async def show(run: str, /, *, ledger: FileName | None = None) -> int:
+async def show(run: str, /, *, ledger: LedgerName | None = None) -> int:
     """Show a run and its batches.
 
     Parameters
@@ -50,7 +52,7 @@ async def show(run: str, /, *, ledger: FileName | None = None) -> int:
     run:
         The run's id.
     ledger:
-        The ledger's file; by default the user's own.
+        The ledger's file, or postgresql://...; by default the user's own file.
     """
     async with open_ledger(ledger) as opened:
         record = await known_run(opened, run)
@@ -72,7 +74,7 @@ async def settle(
     issued: Flag = False,
     not_issued: Flag = False,
     job: str | None = None,
-    ledger: FileName | None = None,
+    ledger: LedgerName | None = None,
 ) -> int:
     """Settle a batch in doubt by hand, once you know from Thanx what happened to it.
 
@@ -89,7 +91,7 @@ async def settle(
     job:
         Thanx accepted it as this job, which is checked first, and which `resume` then follows.
     ledger:
-        The ledger's file; by default the user's own.
+        The ledger's file, or postgresql://...; by default the user's own file.
     """
     if [issued, not_issued, job is not None].count(True) != 1:
         raise ConfigurationError("give one of --issued, --not-issued and --job ID")
@@ -131,7 +133,7 @@ def _by_hand(guests: int, *, issued: bool) -> BatchOutcome:
     return BatchOutcome("settled by hand", guests - len(failures), failures)
 
 
-async def _check_job(job_id: str, run: RunRecord, batch: BatchRecord, ledger: SQLiteLedger) -> None:
+async def _check_job(job_id: str, run: RunRecord, batch: BatchRecord, ledger: AnyLedger) -> None:
     """Check that the job can be the batch's: a wrong one would settle the batch for good.
 
     Raises:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import attrs
 from cyclopts import Parameter, Token
 
 from thanx_async._core.messages import Message
@@ -42,6 +43,27 @@ def _whole(_: object, tokens: Sequence[Token]) -> int:
         raise ValueError(f"{text!r} is not a whole number") from None
 
 
+@attrs.frozen
+class Dsn:
+    """The address of a PostgreSQL database, which may hold a password."""
+
+    url: str = attrs.field(repr=False)
+
+    def __str__(self) -> str:
+        return "the database"
+
+
+def place(text: str) -> Path | Dsn:
+    """A file, or a database if the text begins like the address of one."""
+    if not text:
+        raise ValueError("the name is empty")
+    return Dsn(text) if text.startswith(("postgresql://", "postgres://")) else Path(text)
+
+
+def _place(_: object, tokens: Sequence[Token]) -> Path | Dsn:
+    return place(tokens[0].value)
+
+
 def _file(_: object, tokens: Sequence[Token]) -> Path:
     if not tokens[0].value:
         raise ValueError("the name is empty")
@@ -50,4 +72,5 @@ def _file(_: object, tokens: Sequence[Token]) -> Path:
 
 Flag = Annotated[bool, Parameter(negative=())]
 Whole = Annotated[int, Parameter(converter=_whole)]
+LedgerName = Annotated[Path | Dsn, Parameter(converter=_place)]
 FileName = Annotated[Path, Parameter(converter=_file)]

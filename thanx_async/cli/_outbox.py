@@ -48,7 +48,7 @@ class Which:
     """Which outboxes a command is about."""
 
     store: Store
-    """The outbox's file; by default THANX_STORE."""
+    """The outbox's file, or postgresql://...; by default THANX_STORE, which no other user can see."""
     campaign: str | None = None
     """The campaign's id. This and the next two are needed only if the store has several outboxes."""
     merchant: str | None = None
@@ -95,7 +95,7 @@ async def drain(
         raise ConfigurationError(
             f"{shown(which.store)} has no outbox of this credential that fits; put first"
         )
-    async with connect(patient=True) as client:
+    async with connect(patient=True, store=which.store) as client:
         outboxes = [outbox_of(which.store, run.target) for run in found]
         draining = asyncio.create_task(
             _drain_all(outboxes, client, guard, linger=linger, until_empty=until_empty)

@@ -9,15 +9,22 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import uuid4
 
 from thanx_async._core.errors import ConfigurationError, LedgerError
 from thanx_async._core.escaping import printable
+from thanx_async.cli._options import Dsn
 from thanx_async.cli._state import state_folder, state_path
 from thanx_async.client import ThanxClient
 from thanx_async.ledger import BatchRecord, RunProgress, RunRecord, SQLiteLedger
 
+if TYPE_CHECKING:
+    from thanx_async.ledger import PostgresLedger
+
 _OWN = "ledger.sqlite"
+
+AnyLedger: TypeAlias = "SQLiteLedger | PostgresLedger"
 
 
 @contextmanager
@@ -29,22 +36,41 @@ def before_sending() -> Iterator[None]:
         raise ConfigurationError(*error.args) from error
 
 
-def open_ledger(path: Path | None) -> AbstractAsyncContextManager[SQLiteLedger]:
-    """The ledger at a path, which must exist, or the user's own."""
-    if path is not None and not path.exists():
-        raise ConfigurationError(f"there is no ledger {path}")
-    if path is not None and path.is_file() and not path.stat().st_size:
-        raise ConfigurationError(f"{path} is an empty file, not a ledger")
-    return new_ledger(path)
+def open_ledger(place: Path | Dsn | None) -> AbstractAsyncContextManager[AnyLedger]:
+    """The ledger in a file, which must exist, or in a database, or the user's own."""
+    if isinstance(place, Path) and not place.exists():
+        raise ConfigurationError(f"there is no ledger {place}")
+    if isinstance(place, Path) and place.is_file() and not place.stat().st_size:
+        raise ConfigurationError(f"{place} is an empty file, not a ledger")
+    return new_ledger(place)
 
 
 @asynccontextmanager
-async def new_ledger(path: Path | None) -> AsyncIterator[SQLiteLedger]:
-    """The ledger at a path, or the user's own, created if needed."""
+async def new_ledger(place: Path | Dsn | None) -> AsyncIterator[AnyLedger]:
+    """The ledger in a file or a database, or the user's own. A file is created if needed."""
     async with AsyncExitStack() as stack:
+        ledger = _ledger(place)
         with before_sending():
-            ledger = await stack.enter_async_context(SQLiteLedger(path or _own_ledger()))
+            await stack.enter_async_context(ledger)
         yield ledger
+
+
+def _ledger(place: Path | Dsn | None) -> AnyLedger:
+    if isinstance(place, Dsn):
+        from thanx_async.ledger import PostgresLedger  # imports asyncpg
+
+        return PostgresLedger(place.url)
+    return SQLiteLedger(place or _own_ledger())
+
+
+def path_of(ledger: AnyLedger) -> Path | None:
+    """The ledger's file; None for a database."""
+    return ledger.path if isinstance(ledger, SQLiteLedger) else None
+
+
+def name_of(ledger: AnyLedger) -> str:
+    """The ledger's file, or the address of its database without the password."""
+    return str(ledger.path) if isinstance(ledger, SQLiteLedger) else ledger.label
 
 
 def _own_ledger() -> Path:
@@ -69,12 +95,15 @@ def run_id_of(file: str, client: ThanxClient, target: tuple[str, str, str]) -> s
     return f"{name}-{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()[:10]}"
 
 
-def command(words: str, ledger: SQLiteLedger, run_id: str = "") -> str:
+def command(words: str, ledger: AnyLedger, run_id: str = "") -> str:
     """A command about a recorded run, quoted as the user can type it."""
     if run_id:
         words += f" {quote(run_id)}"
-    if ledger.path != state_path() / _OWN:
-        words += f" --ledger {_quoted(str(ledger.path))}"
+    path = path_of(ledger)
+    if path is None:
+        words += " --ledger DSN"
+    elif path != state_path() / _OWN:
+        words += f" --ledger {_quoted(str(path))}"
     return f"`{words}`"
 
 
@@ -89,7 +118,7 @@ def _quoted(path: str) -> str:
     return f"$'{''.join(shown)}'"
 
 
-async def earlier(ledger: SQLiteLedger, run_id: str | None) -> str:
+async def earlier(ledger: AnyLedger, run_id: str | None) -> str:
     """The earlier progress of a run, "" if the run is new.
 
     Raises:
@@ -111,7 +140,7 @@ async def earlier(ledger: SQLiteLedger, run_id: str | None) -> str:
     )
 
 
-async def known_run(ledger: SQLiteLedger, run_id: str) -> RunRecord:
+async def known_run(ledger: AnyLedger, run_id: str) -> RunRecord:
     """The record of a run.
 
     Raises:
@@ -120,7 +149,7 @@ async def known_run(ledger: SQLiteLedger, run_id: str) -> RunRecord:
     record = await ledger.run(run_id)
     if record is None:
         raise ConfigurationError(
-            f"the ledger {ledger.path} knows no run {run_id!r}; see {command('ledger runs', ledger)}"
+            f"the ledger {name_of(ledger)} knows no run {run_id!r}; see {command('ledger runs', ledger)}"
         )
     return record
 

@@ -12,14 +12,13 @@ from thanx_async.batching import BatchError
 from thanx_async.cli._client import connect
 from thanx_async.cli._driving import conclude
 from thanx_async.cli._failures import failure_file
-from thanx_async.cli._options import FileName
+from thanx_async.cli._options import Dsn, FileName, LedgerName
 from thanx_async.cli._output import Display, show_revocation, write
-from thanx_async.cli._recorded import before_sending, command, known_run, open_ledger
+from thanx_async.cli._recorded import AnyLedger, before_sending, command, known_run, open_ledger, path_of
 from thanx_async.cli._status import ISSUED, STOPPED
-from thanx_async.ledger import SQLiteLedger
 
 
-async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileName | None = None) -> int:
+async def resume(run: str, /, *, failures: FileName | None = None, ledger: LedgerName | None = None) -> int:
     """
     Parameters
     ----------
@@ -28,12 +27,14 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileN
     failures:
         A CSV file to write: position and reason of each guest who failed; values are not recorded.
     ledger:
-        The ledger's file; by default the user's own.
+        The ledger's file, or postgresql://...; by default the user's own file.
     """
     async with AsyncExitStack() as files:
         with Display() as display:
             async with _recorded(run, ledger, display) as (opened, batcher):
-                rows = await files.enter_async_context(failure_file(failures, source="", ledger=opened.path))
+                rows = await files.enter_async_context(
+                    failure_file(failures, source="", ledger=path_of(opened))
+                )
                 problem: ThanxError | None = None
                 try:
                     with before_sending():
@@ -59,14 +60,14 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: FileN
     return status
 
 
-async def revoke(run: str, /, *, ledger: FileName | None = None) -> int:
+async def revoke(run: str, /, *, ledger: LedgerName | None = None) -> int:
     """
     Parameters
     ----------
     run:
         The run's id.
     ledger:
-        The ledger's file; by default the user's own.
+        The ledger's file, or postgresql://...; by default the user's own file.
     """
     with Display() as display:
         async with _recorded(run, ledger, display) as (opened, batcher):
@@ -78,7 +79,7 @@ async def revoke(run: str, /, *, ledger: FileName | None = None) -> int:
     return STOPPED if report.not_revoked else ISSUED
 
 
-async def _check_doubts(ledger: SQLiteLedger, run: str) -> None:
+async def _check_doubts(ledger: AnyLedger, run: str) -> None:
     """Check for batches in doubt: a revoked run sends nothing again, so their jobs could never be found.
 
     Raises:
@@ -95,10 +96,10 @@ async def _check_doubts(ledger: SQLiteLedger, run: str) -> None:
 
 @asynccontextmanager
 async def _recorded(
-    run_id: str, path: Path | None, display: Display
-) -> AsyncIterator[tuple[SQLiteLedger, AsyncBatcher]]:
+    run_id: str, place: Path | Dsn | None, display: Display
+) -> AsyncIterator[tuple[AnyLedger, AsyncBatcher]]:
     """The ledger, and a batcher for a run that it has recorded."""
-    async with open_ledger(path) as ledger, connect(patient=True) as client:
+    async with open_ledger(place) as ledger, connect(patient=True, store=place) as client:
         display.watch(client)
         with before_sending():
             record = await known_run(ledger, run_id)

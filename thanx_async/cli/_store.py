@@ -6,19 +6,26 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import attrs
 from cyclopts import Parameter
 
 from thanx_async._core.errors import ConfigurationError
+from thanx_async.cli._options import Dsn, LedgerName
 from thanx_async.cli._recorded import before_sending, open_ledger
 from thanx_async.http import checked_url, environment, url_of, variable
 from thanx_async.ledger import LANES, LaneLedger, RunRecord
 from thanx_async.outbox import SQLiteOutbox, StoredOutbox
 
 AnyOutbox = StoredOutbox[LaneLedger]
-Store = Annotated[str, Parameter(env_var="THANX_STORE")]
+Store = Annotated[LedgerName, Parameter(env_var="THANX_STORE")]
+
+
+class _Ids(TypedDict):
+    campaign_id: str
+    merchant_id: str
+    variant_id: str
 
 
 @attrs.frozen
@@ -44,7 +51,7 @@ def credential() -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def opened(store: str, wanted: Wanted) -> AsyncIterator[AnyOutbox]:
+async def opened(store: Path | Dsn, wanted: Wanted) -> AsyncIterator[AnyOutbox]:
     """The one outbox of the credential in the store that issues what is wanted.
 
     With campaign, merchant and variant given, the outbox is made if there is none.
@@ -69,25 +76,23 @@ async def opened(store: str, wanted: Wanted) -> AsyncIterator[AnyOutbox]:
         yield outbox
 
 
-def outbox_of(store: str, target: tuple[str, str, str]) -> AnyOutbox:
+def outbox_of(store: Path | Dsn, ids: tuple[str, str, str]) -> AnyOutbox:
     """An outbox in a store, not opened yet."""
     client_id, base_url = credential()
-    campaign, merchant, variant = target
-    return SQLiteOutbox(
-        store,
-        campaign_id=campaign,
-        merchant_id=merchant,
-        variant_id=variant,
-        client_id=client_id,
-        base_url=base_url,
-    )
+    campaign, merchant, variant = ids
+    target = _Ids(campaign_id=campaign, merchant_id=merchant, variant_id=variant)
+    if isinstance(store, Dsn):
+        from thanx_async.outbox import PostgresOutbox  # imports asyncpg
+
+        return PostgresOutbox(store.url, **target, client_id=client_id, base_url=base_url)
+    return SQLiteOutbox(store, **target, client_id=client_id, base_url=base_url)
 
 
-async def lanes(store: str, wanted: Wanted) -> list[RunRecord]:
+async def lanes(store: Path | Dsn, wanted: Wanted) -> list[RunRecord]:
     """The lanes of the credential in the store that issue what is wanted, oldest first."""
     client_id, base_url = credential()
     _check_exists(store)
-    async with open_ledger(Path(store)) as ledger:
+    async with open_ledger(store) as ledger:
         return [
             run
             for run in await ledger.runs()
@@ -97,13 +102,13 @@ async def lanes(store: str, wanted: Wanted) -> list[RunRecord]:
         ]
 
 
-def _check_exists(store: str) -> None:
-    if not Path(store).exists():
+def _check_exists(store: Path | Dsn) -> None:
+    if isinstance(store, Path) and not store.exists():
         raise ConfigurationError(
             f"there is no outbox {shown(store)}: put guests first, with --campaign, --merchant and --variant"
         )
 
 
-def shown(store: str) -> str:
+def shown(store: Path | Dsn) -> str:
     """The store in a message, without a password."""
-    return store
+    return str(store)

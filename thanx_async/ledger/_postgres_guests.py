@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from thanx_async._core.errors import LedgerError
 from thanx_async._core.postgres import Connection
 from thanx_async.identifiers import normalise_all
 from thanx_async.ledger._lanes import GuestState, NewGuest, Put, Seqs, values_of
@@ -113,7 +112,7 @@ async def take(connection: Connection, lane: int, size: int) -> tuple[list[str],
     return list(taken), Seqs.of(numbers)
 
 
-class GuestsLeftError(LedgerError):
+class GuestsLeftError(Exception):
     """Guests were cancelled while a batch was cut. Nothing has changed, and the batch can be cut again."""
 
 

@@ -245,4 +245,7 @@ class SQLiteLedger:
         store = self._store
         if store is None:
             raise ConfigurationError("the ledger is being opened or closed")
-        return await to_its_end(self._worker.do(lambda: work(store)))
+        try:
+            return await to_its_end(self._worker.do(lambda: work(store)))
+        except UnicodeEncodeError:
+            raise ConfigurationError("an id has a character that is not valid text") from None

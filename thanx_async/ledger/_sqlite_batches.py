@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import count, islice
+from itertools import count, islice, starmap
 from math import inf
 from pathlib import Path
 from time import time
@@ -19,7 +18,7 @@ from thanx_async._core.sqlite import transaction
 from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._rows import BATCH_COLUMNS, conflict
-from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile
+from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile, check_place
 from thanx_async.ledger._sqlite_history import History
 from thanx_async.ledger._sqlite_lanes import LaneTable
 from thanx_async.ledger._sqlite_rows import batch_of
@@ -135,7 +134,7 @@ class LedgerFile:
                 (run_id, number),
             ).fetchone()
             with readable(self._path, f"batch {number} of run {run_id!r}"):
-                body = self._bodies.read(row[0], row[1]) if row else b""
+                body = self._bodies.read(*check_place(*row[:2])) if row else b""
         if not body or digest_of(body) != row[2]:
             raise LedgerError(
                 f"the bytes of batch {number} of run {run_id!r} are not in {self._path}-bodies; start the run"
@@ -250,8 +249,9 @@ class LedgerFile:
 
     def _free(self, slots: Iterable[tuple[int, int]]) -> None:
         """Note the slots that may be overwritten, with the lengths of their bytes."""
-        for slot, size in slots:
-            self._freed[slot] = max(size, self._freed.get(slot, 0))
+        with readable(self._path, "the place of a batch"):
+            for slot, size in starmap(check_place, slots):
+                self._freed[slot] = max(size, self._freed.get(slot, 0))
 
     def _free_slot(self) -> tuple[int, int]:
         """A free slot, and the number of stale bytes in it. The caller holds a transaction.
@@ -289,7 +289,7 @@ class LedgerFile:
     def _used_slots(self) -> set[int]:
         rows = self._db.execute("SELECT slot FROM batches WHERE state = 'in_doubt'").fetchall()
         with readable(self._path, "the place of a batch in doubt"):
-            return {operator.index(row[0]) for row in rows}
+            return {check_place(row[0])[0] for row in rows}
 
     def _take_over(self) -> None:
         with transaction(self._db):

@@ -7,16 +7,33 @@ personal data.
 
 from __future__ import annotations
 
+import operator
 import os
 import stat
 from collections.abc import Collection
 from errno import ELOOP
 from pathlib import Path
+from typing import SupportsIndex
 
 from thanx_async._core.errors import LedgerError
 
 STRIDE = 2**22
 """The size of a slot in bytes, more than 10,000 of the longest addresses need. The file is sparse."""
+
+_MAX_SLOTS = 2**20
+
+
+def check_place(slot: SupportsIndex, size: SupportsIndex = 0) -> tuple[int, int]:
+    """A recorded slot, and the length of its body.
+
+    Raises:
+        TypeError, ValueError: they are impossible.
+    """
+    place = operator.index(slot), operator.index(size)
+    if not (0 <= place[0] < _MAX_SLOTS and 0 <= place[1] <= STRIDE):
+        raise ValueError
+    return place
+
 
 _PRIVATE = 0o600
 _HOLE: int | None = getattr(os, "SEEK_HOLE", None)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from thanx_async._core import sqlite
-from thanx_async._core.errors import LedgerError
+from thanx_async._core.errors import LedgerError, LedgerUnavailableError
 from thanx_async._core.sqlite import Problem, Trouble
 
 APPLICATION_ID = 0x74786C67  # "txlg"
@@ -92,6 +92,7 @@ MIGRATIONS: list[str] = [
     """,
 ]
 
+_PASSING = {Problem.LOCKED, Problem.FULL}
 _REASONS = {
     Problem.LOCKED: "another process has locked it; try again when that process is done",
     Problem.FULL: "the disk is full; free some space, and start the same run again",
@@ -131,7 +132,8 @@ def readable(path: Path, what: str) -> Iterator[None]:
 
 
 def _error(path: Path, trouble: Trouble, key: str | None = None) -> LedgerError:
-    error = LedgerError(_text(path, trouble))
+    kind = LedgerUnavailableError if trouble.problem in _PASSING else LedgerError
+    error = kind(_text(path, trouble))
     if trouble.unsure and key is not None:
         error.in_doubt, error.idempotency_key = True, key
         error.add_note(

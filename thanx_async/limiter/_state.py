@@ -13,6 +13,7 @@ _GRAINS = 500
 _LATEST = 1e11
 _AHEAD = 7200.0
 _MOST_MARGIN = 10.0
+_MOST_COUNTED = 2**53
 
 
 @attrs.define
@@ -177,6 +178,14 @@ class LimiterState:
         latest = self.clock + _AHEAD
         pause = self.refusal
         moments = [self.last, self.adjusted, pause.until, pause.resumed, pause.away_since]
+        counts = [
+            self.tokens,
+            self.round_trips,
+            self.passed_over,
+            pause.count,
+            pause.failures,
+            pause.probe or 0,
+        ]
         moments += [time for flight in self.flights.values() for time in (flight.sent, flight.lease)]
         return (
             0 <= self.clock < _LATEST
@@ -186,7 +195,7 @@ class LimiterState:
             and all(window.is_sound(latest) for window in self.windows)
             and 0 <= self.trust <= 1
             and 0 <= self.margin <= _MOST_MARGIN
-            and min(self.round_trips, self.passed_over, pause.count, pause.failures) >= 0
+            and all(0 <= count < _MOST_COUNTED for count in counts)
             and (self.least_round_trip is None or 0 <= self.least_round_trip <= _AHEAD)
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+import orjson
 from cattrs.preconf.orjson import make_converter
 
 from thanx_async.limiter._state import LimiterState
@@ -18,7 +19,10 @@ def dump_state(state: LimiterState) -> bytes:
 
 def load_state(data: bytes) -> LimiterState:
     """The state from its serialized form. Invalid data raises one of various exceptions."""
-    state = _converter.loads(data, LimiterState)
+    fields = orjson.loads(data)
+    if not isinstance(fields, dict):  # a list would be a state in which nothing was sent
+        raise TypeError
+    state = _converter.structure(fields, LimiterState)
     if not state.is_sound():
         raise ValueError
     return state

@@ -9,6 +9,7 @@ from itertools import islice
 
 from thanx_async._core import checks
 from thanx_async._core.errors import IdReusedError, InvalidIdentifierError
+from thanx_async._decoding import masked
 from thanx_async.identifiers import MAX_BATCH, normalise
 from thanx_async.ledger import NewGuest, Put
 from thanx_async.outbox._protocol import Pairs
@@ -49,7 +50,7 @@ def check_put(put: Put, id: str) -> bool:
         IdReusedError: the id was put before, with another guest.
     """
     if put is Put.REUSED:
-        raise IdReusedError(f"the id {id!r} was put before, with another guest")
+        raise IdReusedError(f"the id {masked(id)!r} was put before, with another guest")
     return put is Put.NEW
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from copy import copy
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
@@ -13,6 +14,8 @@ import attrs
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, LedgerError
 from thanx_async._core.escaping import printable
+from thanx_async._core.tasks import to_its_end
+from thanx_async._decoding import masked
 from thanx_async.batching import Guard
 from thanx_async.http import checked_url, url_of
 from thanx_async.identifiers import MAX_BATCH
@@ -43,6 +46,31 @@ class Lane:
     run: RunRecord
     number: int
     guests: Guests
+
+
+class _Entry:
+    """A guest who is being put, and what has become of it."""
+
+    __slots__ = ("error", "guest", "put")
+
+    def __init__(self, guest: NewGuest) -> None:
+        self.guest = guest
+        self.put: Put | None = None
+        self.error: Exception | None = None
+
+    def result(self) -> Put:
+        """What became of the guest.
+
+        Raises:
+            Exception: the put failed.
+        """
+        if self.put is not None:
+            return self.put
+        if self.error is not None:
+            raise self.error
+        error = LedgerError("the put that this one was committed with was interrupted: put the same id again")
+        error.in_doubt = True
+        raise error
 
 
 class StoredOutbox(Generic[L_co]):
@@ -76,7 +104,7 @@ class StoredOutbox(Generic[L_co]):
         self.keep_ids = keep_ids
         self._ledger = ledger
         self._lane: Lane | None = None
-        self._pending: list[tuple[NewGuest, asyncio.Future[Put]]] = []
+        self._pending: list[_Entry] = []
         self._putting = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -133,31 +161,35 @@ class StoredOutbox(Generic[L_co]):
 
     async def _put(self, guest: NewGuest) -> Put:
         """Put a guest in one transaction with all others who came while the last one was committed."""
-        place: asyncio.Future[Put] = asyncio.get_running_loop().create_future()
-        self._pending.append((guest, place))
-        async with self._putting:
-            if not place.done():
-                pending, self._pending = self._pending, []
-                await self._put_together(pending)
-        return place.result()
-
-    async def _put_together(self, pending: list[tuple[NewGuest, asyncio.Future[Put]]]) -> None:
+        entry = _Entry(guest)
+        self._pending.append(entry)
         try:
-            puts = await self._ledger.put(self.lane.run.run_id, [guest for guest, _ in pending])
-        except Exception as error:  # noqa: BLE001 - each of the callers gets it
-            for _, place in pending:
-                place.set_exception(error)
-                place.exception()  # a caller may have been cancelled, and nobody would retrieve it
-        except BaseException:
-            unsure = LedgerError("the put that this one was committed with was cancelled: put the id again")
-            unsure.in_doubt = True
-            for _, place in pending:
-                place.set_exception(unsure)
-                place.exception()
+            async with self._putting:
+                if entry in self._pending:
+                    entries, self._pending = self._pending, []
+                    await self._put_together(entries)
+        except asyncio.CancelledError as error:
+            if entry in self._pending:
+                self._pending.remove(entry)
+                error.add_note("nothing was put")
+            else:
+                error.add_note("the guest may have been put: put the same id again to make sure")
             raise
-        else:
-            for (_, place), put in zip(pending, puts, strict=True):
-                place.set_result(put)
+        return entry.result()
+
+    async def _put_together(self, entries: list[_Entry]) -> None:
+        """Put the guests, and tell each entry what became of it, even if this caller is cancelled."""
+        guests = [entry.guest for entry in entries]
+        work = asyncio.ensure_future(self._ledger.put(self.lane.run.run_id, guests))
+        try:
+            await to_its_end(work)
+        except Exception as error:  # noqa: BLE001 - each of the callers gets it, this one as well
+            for entry in entries:
+                entry.error = copy(error)  # raised by many, one instance would collect their frames
+        finally:
+            if work.done() and not work.cancelled() and work.exception() is None:
+                for entry, put in zip(entries, work.result(), strict=True):
+                    entry.put = put
 
     async def _put_using(self, using: object, guests: Sequence[NewGuest]) -> list[Put]:
         """Put guests with a connection of the caller's."""
@@ -183,7 +215,7 @@ class StoredOutbox(Generic[L_co]):
         while True:
             fate = await self._ledger.fate(self.lane.run.run_id, self.lane.guests.id(id))
             if fate is None:
-                raise LedgerError(f"the outbox knows no outcome of the id {id!r}")
+                raise LedgerError(f"the outbox knows no outcome of the id {masked(id)!r}")
             outcome = GuestOutcome.of(id, fate)
             left = look if until is None else min(look, until - loop.time())
             if outcome.is_final or left <= 0:
