@@ -472,6 +472,7 @@ async def test_it_can_be_opened_again(place: Place) -> None:
         assert len(await ledger.runs()) == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the loop's connections
 async def test_after_a_dead_loop(place: Place) -> None:
     """A ledger whose loop was closed says so, and opens anew on another, where its claims are free."""
     ledger = place.ledger()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers import TARGET
 from tests.ledger.test_store import BODY, RUN, batch
-from thanx_async import AsyncBatcher, LedgerError, SQLiteLedger, ThanxClient
+from thanx_async import AsyncBatcher, ConfigurationError, LedgerError, SQLiteLedger, ThanxClient
 from thanx_async._batches import SERVICE_RUNS
 from thanx_async.ledger import BatchOutcome
 

@@ -84,13 +84,11 @@ class PostgresLedger:
         raise checks.unpicklable("a ledger", "give each process its DSN, to open it there")
 
     async def __aenter__(self) -> Self:
-        forked = self._home.is_forked
+        self._leave_to_parent()
         if not self._home.enter():
             await self._ready.wait()
             return self
         self._ready = asyncio.Event()
-        if forked:  # the parent goes on with its runs
-            self._runs = Runs()
         self._runs.give_up(*self._runs.owners)
         self._maintenance = None
         try:
@@ -142,10 +140,16 @@ class PostgresLedger:
 
     async def aclose(self) -> None:
         """Close the ledger as the end of the outermost ``async with`` does, and release its runs."""
+        self._leave_to_parent()
         lost = self._home.is_lost
         self._home.end()
         if not lost:
             await to_its_end(self._close())
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child, leave the runs to the parent, which goes on with them."""
+        if self._home.is_forked:
+            self._runs = Runs()
 
     async def _close(self) -> None:
         maintenance, self._maintenance = self._maintenance, None
