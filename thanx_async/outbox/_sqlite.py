@@ -9,7 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from thanx_async._core import checks
-from thanx_async.ledger import NewGuest, Put, SQLiteLanes
+from thanx_async._core.errors import LedgerError
+from thanx_async.ledger import MOVED, NewGuest, Put, SQLiteLanes
 from thanx_async.models import Environment
 from thanx_async.outbox._outbox import StoredOutbox
 from thanx_async.retry import KEYS_LAST
@@ -87,5 +88,7 @@ class SQLiteOutbox(StoredOutbox[SQLiteLanes]):
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_TRIGGER:
                 raise
+            if MOVED in str(error):
+                raise LedgerError(f"the outbox {self.path}: {error}") from error
             return Put.REUSED
         return Put.NEW if using.total_changes > before else Put.KNOWN
