@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import HANGS, OPTIONS, environment, guests, written
+from tests.servers import PASSWORD
 from thanx_async.cli import run
 from thanx_async.emulator import Emulator
 
@@ -112,3 +113,32 @@ def test_a_drain_that_is_stopped(store: Path, served: Emulator, tmp_path: Path) 
         out, err = process.communicate(timeout=HANGS)
     assert (process.returncode, err) == (3, b"")
     assert out.startswith(b"Stopped.")
+
+
+def test_moving_to_a_database(
+    store: Path,
+    served: Emulator,
+    dsn: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tables are made, a file's guests move there, and the file is not used any more."""
+    put = ["outbox", "put", rows(tmp_path, "a@example.com,1", "b@example.com,2"), "--id-column", "order"]
+    assert run([*put, *OPTIONS]) == 0
+    assert run(["outbox", "copy", str(store), dsn]) == 2
+    assert "tables of the ledger are missing" in capsys.readouterr().err
+    monkeypatch.setenv("THANX_STORE", dsn)
+    for command in ("init", "migrate"):
+        assert run(["outbox", command]) == 0
+    assert run(["outbox", "copy", str(store)]) == 0
+    told = capsys.readouterr().out
+    assert "Copied 1 runs with 0 batches, and 2 guests, of whom 2 wait" in told
+    assert run([*put, *OPTIONS]) == 0
+    assert "2 read: 0 new, 2 known already, 0 refused" in capsys.readouterr().out
+    assert run(["outbox", "status", "--store", str(store)]) == 2
+    failed = capsys.readouterr().err
+    assert "was moved to PostgreSQL at 127.0.0.1" in failed
+    assert PASSWORD not in told + failed
+    assert run(["outbox", "init", str(store)]) == 2
+    assert "is not the address of a database" in capsys.readouterr().err

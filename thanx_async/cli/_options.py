@@ -72,5 +72,5 @@ def _file(_: object, tokens: Sequence[Token]) -> Path:
 
 Flag = Annotated[bool, Parameter(negative=())]
 Whole = Annotated[int, Parameter(converter=_whole)]
-LedgerName = Annotated[Path | Dsn, Parameter(converter=_place)]
+LedgerName = Annotated[Path | Dsn, Parameter(converter=_place, accepts_keys=False)]
 FileName = Annotated[Path, Parameter(converter=_file)]

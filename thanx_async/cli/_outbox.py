@@ -26,6 +26,15 @@ from thanx_async.ledger import BatchState
 from thanx_async.outbox import GuestState
 
 outbox_app = cyclopts.App(name="outbox")
+for _name, _text in (
+    ("init", "Create the tables in a PostgreSQL database, as a user who may do so."),
+    ("migrate", "Bring tables that an older thanx-async made to this version. Stop its processes before."),
+    (
+        "copy",
+        "Move FILE, with all its outboxes and runs, to a PostgreSQL database. Stop its processes before.",
+    ),
+):
+    outbox_app.command(f"thanx_async.cli._outbox_tables:{_name}", name=_name, help=_text)
 
 _DAY = 86_400.0
 _AT_ONCE = 1000

@@ -24,6 +24,7 @@ from thanx_async.ledger._postgres_batches import multirange
 from thanx_async.ledger._postgres_runs import RUN_COLUMNS
 from thanx_async.ledger._postgres_schema import LEDGER_TABLES
 from thanx_async.ledger._sqlite_moving import MovingFile, Row
+from thanx_async.ledger._sqlite_schema import readable
 
 T = TypeVar("T")
 
@@ -78,8 +79,6 @@ async def copy_file(path: Path, dsn: str) -> Copied:
         return failure
 
     database = Database(address, LEDGER_TABLES, error, what="the copy", connections=1, timeout=600)
-    if not path.is_file():
-        raise LedgerError(f"there is no outbox {path}")
     try:
         return await _Copy(path, database).run()
     finally:
@@ -97,7 +96,7 @@ class _Copy:
     async def run(self) -> Copied:
         try:
             async with self._opened() as file:
-                await self._move(file)
+                await to_its_end(self._move(file))
                 return await self._do(lambda: _counted(file))
         finally:
             self._worker.stop()
@@ -118,13 +117,10 @@ class _Copy:
         try:
             async with self._database.transaction(synchronous_commit="on") as connection:
                 await connection.execute(_LOCK)
-                found = await self._conflict(connection, file)
-                if found is None:
-                    await self._fill(connection, file)
-                elif not was_marked:
-                    raise _conflict(found)
-        except BaseException as error:
-            # Marked and in doubt, the file can be copied again: what has arrived is recognized.
+                if not (was_marked and await self._conflict(connection, file)):  # otherwise it has arrived
+                    with readable(self._path, "a row"):
+                        await self._fill(connection, file)
+        except Exception as error:
             if not was_marked and not getattr(error, "in_doubt", False):
                 await self._do(file.unmark)
             raise
@@ -133,7 +129,7 @@ class _Copy:
         async with self._database.transaction() as connection:
             found = await self._conflict(connection, file)
         if found is not None:
-            raise _conflict(found)
+            raise LedgerError(f"the database has {found} already: nothing was copied; go on with the file")
 
     async def _conflict(self, connection: Connection, file: MovingFile) -> str | None:
         """What the database has already of the file, in words."""
@@ -231,11 +227,5 @@ def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _conflict(found: str) -> LedgerError:
-    return LedgerError(f"the database has {found} already. Nothing was copied, and the file can be used on")
-
-
 def _counted(file: MovingFile) -> Copied:
-    return Copied(
-        *[file.value(f"SELECT count(*) FROM {table}") for table in ("runs", "batches", "guests", "waiting")]
-    )
+    return Copied(*[file.count(table) for table in ("runs", "batches", "guests", "waiting")])

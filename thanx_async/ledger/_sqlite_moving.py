@@ -53,10 +53,16 @@ class MovingFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if not path.is_file():
+            raise LedgerError(f"there is no outbox {path}")
         with explained(path):
             self._db = connect(path)
-            self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
-            self.is_marked = _moved_to(self._db) is not None
+            try:
+                self.is_marked = _moved_to(self._db) is not None
+                self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
+            except BaseException:
+                self._db.close()
+                raise
 
     def close(self) -> None:
         """Close the file."""
@@ -104,6 +110,10 @@ class MovingFile:
         """The one number that a query returns, 0 for NULL."""
         with explained(self._path):
             return int(self._db.execute(query).fetchone()[0] or 0)
+
+    def count(self, table: str) -> int:
+        """The number of rows in a table."""
+        return self.value(f"SELECT count(*) FROM {table}")  # noqa: S608 - a name of ours
 
     def body(self, slot: int, size: int) -> bytes:
         """The request body of a batch in doubt."""
