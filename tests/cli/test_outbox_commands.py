@@ -129,8 +129,7 @@ def test_moving_to_a_database(
     assert run(["outbox", "copy", str(store), dsn]) == 2
     assert "tables of the ledger are missing" in capsys.readouterr().err
     monkeypatch.setenv("THANX_STORE", dsn)
-    for command in ("init", "migrate"):
-        assert run(["outbox", command]) == 0
+    assert run(["outbox", "init"]) == 0
     assert run(["outbox", "copy", str(store)]) == 0
     told = capsys.readouterr().out
     assert "Copied 1 runs with 0 batches, and 2 guests, of whom 2 wait" in told
@@ -140,5 +139,36 @@ def test_moving_to_a_database(
     failed = capsys.readouterr().err
     assert "was moved to PostgreSQL at 127.0.0.1" in failed
     assert PASSWORD not in told + failed
-    assert run(["outbox", "init", str(store)]) == 2
-    assert "is not the address of a database" in capsys.readouterr().err
+    assert run(["outbox", "copy", str(store), str(store)]) == 2
+    assert "is a file; give postgresql://..." in capsys.readouterr().err
+
+
+def test_a_database(
+    served: Emulator,
+    dsn: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The same commands work on a database, and nothing shows its password."""
+    monkeypatch.setenv("THANX_STORE", dsn)
+    assert run(["outbox", "status"]) == 2
+    assert "the tables of the ledger are missing" in capsys.readouterr().err
+    assert run(["outbox", "init"]) == 0
+    assert run(["outbox", "migrate"]) == 0
+    file = rows(tmp_path, "a@example.com,1", "b@example.com,2")
+    assert run(["outbox", "put", file, "--id-column", "order", *OPTIONS]) == 0
+    assert run(["outbox", "drain", "--until-empty", "--linger", "0.01"]) == 0
+    assert run(["outbox", "outcome", "1"]) == 0
+    assert run(["ledger", "runs", "--ledger", dsn]) == 0
+    shown = capsys.readouterr()
+    assert "1: issued, job " in shown.out
+    assert "1 batches finished" in shown.out
+    assert PASSWORD not in shown.out + shown.err
+    assert served.reward_counts() == {"a@example.com": 1, "b@example.com": 1}
+
+
+def test_a_file_needs_no_preparation(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Preparing a file is a usage error."""
+    assert run(["outbox", "init"]) == 2
+    assert "is a file; give postgresql://..." in capsys.readouterr().err

@@ -2,6 +2,7 @@
 # ruff: noqa: S608 - the statements are the tests' own
 
 import asyncio
+import gc
 import os
 import pickle
 import socket
@@ -489,6 +490,7 @@ async def test_after_a_dead_loop(place: Place) -> None:
 
     await asyncio.to_thread(asyncio.run, begin())
     await asyncio.to_thread(asyncio.run, again())
+    gc.collect()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -23,11 +23,13 @@ from thanx_async import (
     InvalidIdentifierError,
     LedgerError,
     LocalRateLimiter,
+    NotFoundError,
     RateLimit,
     ThanxClient,
 )
 from thanx_async._batches import batch_key
 from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
+from thanx_async.emulator.answers import Refused
 from thanx_async.outbox import GuestOutcome, GuestState, StoredOutbox
 from thanx_async.webhooks import RewardBatchCompleted
 
@@ -266,6 +268,71 @@ async def test_a_number_that_was_used_before(outbox: Box, client: ThanxClient, e
         assert await states(outbox, "1") == ["in_doubt"]
     assert emulator.reward_counts() == {"old@example.com": 1}
     assert set(issuing(emulator)) == {key}
+
+
+async def test_nothing_is_sent_beside_a_conflict(
+    outbox: Box, client: ThanxClient, emulator: Emulator
+) -> None:
+    """A drain that is started again after a conflict sends nothing else, however many guests came since."""
+    await outbox.put("new@example.com", id="1")
+    key = batch_key(outbox.lane.run.run_id, 0)
+    await client.issue_rewards(**TARGET, identifiers=["old@example.com"], idempotency_key=key)
+    with pytest.raises(IdempotencyConflictError):
+        await drain(outbox, client)
+    await outbox.put("later@example.com", id="2")
+    emulator.faults = Faults(delay=0.5)
+    with pytest.raises(IdempotencyConflictError):
+        await drain(outbox, client, linger=0)
+    assert set(issuing(emulator)) == {key}
+    assert await states(outbox, "2") == ["waiting"]
+
+
+async def test_a_batch_that_always_fails(make: Make, client: ThanxClient) -> None:
+    """A guest for whom Thanx fails again and again does not hold up the others."""
+
+    def fails(kind: str, value: str) -> str | None:
+        if value.startswith("poison"):
+            raise Refused(500, "internal error", "GENERIC_ERROR")
+        return None
+
+    limiter = LocalRateLimiter([RateLimit(100_000, 1)])
+    async with (
+        Emulator(fails=fails, limits=[(100_000, 1)]) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as patient,
+        make(base_url=emulator.url) as outbox,
+    ):
+        await outbox.put("poison@example.com", id="poison")
+        async with draining(outbox, patient):
+            await until(lambda: len(emulator.requests) > 1)
+            await outbox.put("jane@example.com", id="1")
+            assert (await outbox.outcome("1", timeout=HANGS)).issued
+        assert await states(outbox, "poison") == ["in_doubt"]
+
+
+async def test_a_poll_that_is_refused(outbox: Box, client: ThanxClient, emulator: Emulator) -> None:
+    """A drain that is meant to end says that a job could not be followed; the next one follows it."""
+    await outbox.put("jane@example.com", id="1")
+    emulator.script(ScriptedAnswer(), ScriptedAnswer(404))
+    with pytest.raises(NotFoundError):
+        await drain(outbox, client)
+    assert await states(outbox, "1") == ["accepted"]
+    await drain(outbox, client)
+    assert await states(outbox, "1") == ["issued"]
+
+
+async def test_nested_blocks(outbox: Box) -> None:
+    """A nested block that is cancelled leaves the outer one open."""
+
+    async def inner() -> None:
+        async with outbox:
+            raise AssertionError
+
+    task = asyncio.create_task(inner())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert await outbox.put("jane@example.com", id="1")
 
 
 async def test_too_old_to_send_again(make: Make, client: ThanxClient, emulator: Emulator) -> None:

@@ -16,6 +16,7 @@ from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._recorded_input import RecordedInput
+from thanx_async.batching._rules import not_after
 from thanx_async.batching._sender import Send
 from thanx_async.batching._target import Target
 from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord
@@ -179,13 +180,15 @@ class Recorder:
             ThanxError: from ``send``.
         """
         try:
-            if not await self._record_batch(batch, body):
-                return
+            record = await self._record_batch(batch, body)
         except asyncio.CancelledError as error:
             await self._record_fate_despite(batch, error)
             raise
+        if record is None:
+            return
         try:
-            await send(batch, body)
+            with not_after(batch, record.recorded_at, self._ledger.replay_within):
+                await send(batch, body)
         except BaseException as error:
             await self._record_fate_despite(batch, error)
             raise
@@ -200,8 +203,8 @@ class Recorder:
             if isinstance(error, ThanxError):
                 batch.mark_if_in_doubt(error)
 
-    async def _record_batch(self, batch: Batch, body: bytes) -> bool:
-        """Record a batch before it is sent. Returns False if its fate is known by now, so it isn't sent.
+    async def _record_batch(self, batch: Batch, body: bytes) -> BatchRecord | None:
+        """Record a batch before it is sent. Returns None if its fate is known by now, so it isn't sent.
 
         Raises:
             LedgerError: the batch could not be recorded, so it must not be sent.
@@ -223,7 +226,7 @@ class Recorder:
             )
         if recorded.state is not BatchState.IN_DOUBT:
             self._adopt(batch, recorded)
-        return not batch.is_decided
+        return None if batch.is_decided else recorded
 
     async def _record_fate(self, batch: Batch) -> None:
         """Record the fate of a batch after a delivery."""

@@ -71,14 +71,18 @@ def _created(name: str) -> Path:
 
 @asynccontextmanager
 async def connect(
-    *, emulator: bool = False, patient: bool = False, store: Path | Dsn | None = None
+    *,
+    emulator: bool = False,
+    patient: bool = False,
+    store: Path | Dsn | None = None,
+    retry: RetryPolicy | None = None,
 ) -> AsyncIterator[ThanxClient]:
     """A client configured from the environment, or a client of an embedded emulator.
 
     A ``patient`` one tries again until Ctrl-C while Thanx gives no answer, the others for some seconds.
     """
     if not emulator:
-        retry = RetryPolicy(patience=inf) if patient else RetryPolicy(max_attempts=5)
+        retry = retry or (RetryPolicy(patience=inf) if patient else RetryPolicy(max_attempts=5))
         async with (
             _shared_limiter(ThanxClient.from_env(), store) as limiter,
             ThanxClient.from_env(limiter=limiter, retry=retry) as client,

@@ -10,31 +10,29 @@ import attrs
 import cyclopts
 from cyclopts import Parameter
 
-from thanx_async._core.errors import ConfigurationError, IdReusedError, InvalidIdentifierError
+from thanx_async._core.errors import ConfigurationError, IdReusedError, InvalidIdentifierError, ThanxError
 from thanx_async.batching import Guard
 from thanx_async.cli._client import connect
 from thanx_async.cli._driving import on_signals
 from thanx_async.cli._input import Format, reading
-from thanx_async.cli._options import Flag, Whole
+from thanx_async.cli._options import Flag, Whole, as_typed
 from thanx_async.cli._output import write
 from thanx_async.cli._recorded import before_sending, date
-from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED
+from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.cli._store import AnyOutbox, Store, Wanted, lanes, opened, outbox_of, shown
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import Identifier
 from thanx_async.ledger import BatchState
 from thanx_async.outbox import GuestState
+from thanx_async.retry import RetryPolicy
 
 outbox_app = cyclopts.App(name="outbox")
 for _name, _text in (
-    ("init", "Create the tables in a PostgreSQL database, as a user who may do so."),
-    ("migrate", "Bring tables that an older thanx-async made to this version. Stop its processes before."),
-    (
-        "copy",
-        "Move FILE, with all its outboxes and runs, to a PostgreSQL database. Stop its processes before.",
-    ),
+    ("init", "Create the tables in a database that has none, once. A file needs no preparation."),
+    ("migrate", "Bring the tables of an older version to this one. Stop all other processes before."),
+    ("copy", "Move FILE, with all its outboxes and runs, to a database. Stop its processes before."),
 ):
-    outbox_app.command(f"thanx_async.cli._outbox_tables:{_name}", name=_name, help=_text)
+    outbox_app.command(f"thanx_async.cli._outbox_database:{_name}", name=_name, help=_text)
 
 _DAY = 86_400.0
 _AT_ONCE = 1000
@@ -104,7 +102,7 @@ async def drain(
         raise ConfigurationError(
             f"{shown(which.store)} has no outbox of this credential that fits; put first"
         )
-    async with connect(patient=True, store=which.store) as client:
+    async with connect(store=which.store, retry=RetryPolicy()) as client:
         outboxes = [outbox_of(which.store, run.target) for run in found]
         draining = asyncio.create_task(
             _drain_all(outboxes, client, guard, linger=linger, until_empty=until_empty)
@@ -114,25 +112,29 @@ async def drain(
     if draining.cancelled():
         write("Stopped. The next drain sends what was in progress again, with the same keys")
         return STOPPED
-    draining.result()
-    return ISSUED
+    return ISSUED if draining.result() else STOPPED
 
 
 async def _drain_all(
     outboxes: list[AnyOutbox], client: ThanxClient, guard: Guard, *, linger: float, until_empty: bool
-) -> None:
-    async def drain_one(outbox: AnyOutbox) -> None:
-        async with outbox:
-            write(f"Draining {'/'.join(outbox.lane.run.target)}")
-            await outbox.drain(client, guard=guard, linger=linger, until_empty=until_empty)
-            await _show(outbox)
+) -> bool:
+    """Drain the outboxes side by side. Returns whether none has failed."""
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for outbox in outboxes:
-                group.create_task(drain_one(outbox))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    async def drain_one(outbox: AnyOutbox) -> bool:
+        async with outbox:
+            name = "/".join(outbox.lane.run.target)
+            write(f"Draining {name}")
+            try:
+                await outbox.drain(client, guard=guard, linger=linger, until_empty=until_empty)
+            except ThanxError as error:  # the other outboxes go on
+                warn(f"the drain of {name} stopped: {as_typed(error)}")
+                return False
+            await _show(outbox)
+            return True
+
+    async with asyncio.TaskGroup() as group:
+        drains = [group.create_task(drain_one(outbox)) for outbox in outboxes]
+    return all(drain.result() for drain in drains)
 
 
 @outbox_app.command

@@ -83,6 +83,9 @@ MIGRATIONS: list[str] = [
     CREATE TRIGGER thanx_put_guest INSTEAD OF INSERT ON thanx_put BEGIN
         SELECT RAISE(ABORT, 'thanx_async: this id was put before, with another guest')
         WHERE EXISTS (SELECT 1 FROM guests WHERE id = NEW.id AND digest != NEW.digest);
+        SELECT RAISE(ABORT, 'thanx_async: the outbox was revoked, nothing more of it is issued')
+        WHERE EXISTS (SELECT 1 FROM lanes JOIN runs USING (run_id)
+            WHERE lane = NEW.lane AND revoked_at IS NOT NULL);
         INSERT INTO guests (lane, id, digest, put_at)
         SELECT NEW.lane, NEW.id, NEW.digest, (julianday('now') - 2440587.5) * 86400.0
         WHERE NOT EXISTS (SELECT 1 FROM guests WHERE id = NEW.id);

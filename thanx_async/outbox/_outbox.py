@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 L_co = TypeVar("L_co", bound=LaneLedger, covariant=True)
 
+MAYBE_PUT = "the guest may have been put: put the same id again to make sure"
 _FIRST_LOOK = 0.05
 _LAST_LOOK = 1.0
 
@@ -122,7 +123,7 @@ class StoredOutbox(Generic[L_co]):
             self._putting = asyncio.Lock()
             self._lane = Lane(run, number, Guests(run.run_id))
         except BaseException:
-            await self._ledger.aclose()
+            await self._ledger.__aexit__(None, None, None)
             raise
         return self
 
@@ -173,7 +174,7 @@ class StoredOutbox(Generic[L_co]):
                 self._pending.remove(entry)
                 error.add_note("nothing was put")
             else:
-                error.add_note("the guest may have been put: put the same id again to make sure")
+                error.add_note(MAYBE_PUT)
             raise
         return entry.result()
 

@@ -12,7 +12,7 @@ import attrs
 from thanx_async._core.errors import GuardError, ThanxError
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
-from thanx_async.batching import Batch, Chunk, Guard, min_interval
+from thanx_async.batching import Batch, Chunk, Guard, min_interval, not_after
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.jobs import JobHandle
 from thanx_async.ledger import BatchRecord, Cut, LaneLedger, LaneView, RunRecord
@@ -60,9 +60,11 @@ class OwnedLane:
         self._group = asyncio.TaskGroup()
         self._open: dict[Batch, asyncio.Task[None]] = {}
         self._delivering: set[Batch] = set()
+        self._recalled: set[Batch] = set()
         self._change = asyncio.Event()
         self._answers = asyncio.Event()
         self._error: Exception | None = None
+        self._unfollowed: ThanxError | None = None
         self._last_cut = -inf
         self._canary: Batch | None = None
         self._failed = self._ended = 0
@@ -82,8 +84,8 @@ class OwnedLane:
                 await self._cut_batches()
             except Exception as error:  # noqa: BLE001 - the batches in flight end first
                 self._fail(error)
-        if self._error is not None:
-            raise self._error
+        if failure := self._error or self._unfollowed:
+            raise failure
 
     async def _take_up(self) -> None:
         """Start the batches that an earlier owner has left open."""
@@ -92,6 +94,7 @@ class OwnedLane:
             batch.adopt(record, self._sender.target.recorded(record), held=False, keep_values=False)
             if batch.handle is None:
                 await self._sender.recorder.restore(batch)
+                self._recalled.add(batch)
             self._start(batch, record.recorded_at)
 
     async def _cut_batches(self) -> None:
@@ -105,13 +108,13 @@ class OwnedLane:
             if self._settings.until_empty and not (view.waiting or self._open):
                 return
             if (wait := self._wait_to_cut(view)) > 0 or not (size := await self._size_allowed()):
-                await changed(self._change, max(wait, _LEAD))
+                await changed(self._change, wait if wait > 0 else _LOOK)
             else:
                 await self._cut(size)
 
     def _wait_to_cut(self, view: LaneView) -> float:
         """Seconds until a batch may be due. It is cut as late as possible, since guests still come."""
-        if not view.waiting or len(self._delivering) >= self._sender.concurrency or self._has_queued_batch():
+        if not view.waiting or len(self._delivering) >= self._sender.concurrency or self._must_wait():
             return _LOOK
         status = self._sender.limiter.status()
         if view.waiting < MAX_BATCH:
@@ -121,9 +124,14 @@ class OwnedLane:
                 return min(due, _LOOK)
         return min(status.held_for - _LEAD, _RECHECK)
 
-    def _has_queued_batch(self) -> bool:
-        """Whether a batch waits to be sent, or to be sent again. New guests then wait for the next batch."""
-        return any(not batch.delivery.on_wire for batch in self._delivering)
+    def _must_wait(self) -> bool:
+        """Whether a batch was cut and not sent yet, so that new guests wait for the next batch; or a batch of
+        an earlier owner was not answered yet.
+
+        The answer may be that Thanx knows other guests under its key. Then nothing more must be sent.
+        """
+        queued = (not (batch.delivery.on_wire or batch.delivery.in_doubt) for batch in self._delivering)
+        return bool(self._recalled) or any(queued)
 
     async def _size_allowed(self) -> int:
         """How many guests the guard allows in the next batch; 0 for none yet.
@@ -186,6 +194,7 @@ class OwnedLane:
         """End a task. A done callback, because a task cancelled before its start runs no ``finally``."""
         del self._open[batch]
         self._delivering.discard(batch)
+        self._recalled.discard(batch)
         self._change.set()
 
     async def _process(self, batch: Batch, recorded_at: float) -> None:
@@ -201,7 +210,7 @@ class OwnedLane:
         """Send a batch, again and again while it is in doubt and not too old."""
         wait, hurried = _FIRST_WAIT, False
         while not batch.is_in_doubt or time() - recorded_at <= self._ledger.replay_within:
-            if await self._is_sent(batch):
+            if await self._is_sent(batch, recorded_at):
                 self._answers.set()
                 return
             hurried = await self._waited(wait, hurried=hurried)
@@ -211,14 +220,16 @@ class OwnedLane:
             await self._sender.recorder.restore(batch)
         _log.error("batch with key %s stays in doubt: it is too old to be sent again; settle it", batch.key)
 
-    async def _is_sent(self, batch: Batch) -> bool:
+    async def _is_sent(self, batch: Batch, recorded_at: float) -> bool:
         """Try to send a batch. Returns whether its guests are provided for."""
         self._delivering.add(batch)
         try:
-            error = await self._sender.attempt(batch)
+            with not_after(batch, recorded_at, self._ledger.replay_within):
+                error = await self._sender.attempt(batch)
         finally:
             self._delivering.discard(batch)
             self._change.set()
+        self._recalled.discard(batch)
         if error is not None:
             _log.info("batch with key %s was not accepted: %s", batch.key, type(error).__name__)
         for half in self._sender.recorder.take_halves(batch):
@@ -239,10 +250,7 @@ class OwnedLane:
 
     async def _follow(self, batch: Batch, handle: JobHandle) -> None:
         """Wait until the job has ended, and record the outcomes."""
-        try:
-            await handle.wait()
-        except ThanxError as error:
-            _log.error("job %s cannot be followed: %s", handle.id, type(error).__name__)
+        if not await self._has_ended(handle):
             return
         batch.settle_from_job()
         if not batch.settled:
@@ -250,6 +258,24 @@ class OwnedLane:
             return
         await self._ledger.finish(batch.run_id, {batch.number: batch.outcome()})
         self._check_failures(batch)
+
+    async def _has_ended(self, handle: JobHandle) -> bool:
+        """Wait until the job has ended. While Thanx refuses to tell, ask again from time to time.
+
+        Returns:
+            Whether it has ended; a drain that is meant to end does not ask again, and fails at its end.
+        """
+        while True:
+            try:
+                await handle.wait()
+            except ThanxError as error:
+                _log.error("job %s cannot be followed: %s", handle.id, type(error).__name__)
+                if self._settings.until_empty:
+                    self._unfollowed = error
+                    return False
+                await asyncio.sleep(_MAX_WAIT)
+            else:
+                return True
 
     def _check_failures(self, batch: Batch) -> None:
         self._failed += len(batch.rows)

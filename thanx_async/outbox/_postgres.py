@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 from thanx_async._core.errors import LedgerError
 from thanx_async.ledger import NewGuest, PostgresLanes, Put
 from thanx_async.models import Environment
-from thanx_async.outbox._outbox import StoredOutbox
+from thanx_async.outbox._outbox import MAYBE_PUT, StoredOutbox
 from thanx_async.outbox._using import fetch_value, sqlstate
 from thanx_async.retry import KEYS_LAST
 
@@ -78,9 +79,22 @@ class PostgresOutbox(StoredOutbox[PostgresLanes]):
         return _STATEMENT, (self.lane.number, str(UUID(bytes=guest.id)), guest.digest, guest.value)
 
     async def _put_using(self, using: object, guests: Sequence[NewGuest]) -> list[Put]:
-        ordered = sorted(guests, key=lambda guest: guest.id)  # against deadlocks with other transactions
-        puts = {guest.id: await self._put_one(using, guest) for guest in ordered}
-        return [puts[guest.id] for guest in guests]
+        puts = [Put.KNOWN] * len(guests)
+        # In the order of their ids, against deadlocks with other transactions.
+        for index in sorted(range(len(guests)), key=lambda index: guests[index].id):
+            puts[index] = await self._put_one(using, guests[index])
+            if puts[index] is Put.REUSED:  # the caller's transaction has failed
+                break
+        return puts
+
+    async def _put(self, guest: NewGuest) -> Put:
+        """Put a guest alone: the id may wait for another transaction, for which nobody else should wait."""
+        try:
+            (put,) = await self._ledger.put(self.lane.run.run_id, [guest])
+        except asyncio.CancelledError as error:
+            error.add_note(MAYBE_PUT)
+            raise
+        return put
 
     async def _put_one(self, using: object, guest: NewGuest) -> Put:
         arguments = (self.lane.number, UUID(bytes=guest.id), guest.digest, guest.value)

@@ -90,5 +90,7 @@ class SQLiteOutbox(StoredOutbox[SQLiteLanes]):
                 raise
             if MOVED in str(error):
                 raise LedgerError(f"the outbox {self.path}: {error}") from error
+            if "revoked" in str(error):
+                raise LedgerError("the outbox was revoked: nothing more of it is issued") from None
             return Put.REUSED
         return Put.NEW if using.total_changes > before else Put.KNOWN

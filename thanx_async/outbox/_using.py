@@ -34,10 +34,14 @@ async def fetch_value(using: Any, sql: str, arguments: Sequence[object]) -> obje
 
 
 async def _with_psycopg(using: Any, sql: str, arguments: Sequence[object]) -> object:
+    from psycopg.rows import tuple_row
+
+    cursor = using.cursor(row_factory=tuple_row)  # the caller's connection may make dictionaries
     if type(using).__name__.startswith("Async"):
-        row = await (await using.execute(sql, arguments)).fetchone()
+        await cursor.execute(sql, arguments)
+        row = await cursor.fetchone()
     else:  # it waits for the server, and for other transactions
-        row = await anyio.to_thread.run_sync(lambda: using.execute(sql, arguments).fetchone())
+        row = await anyio.to_thread.run_sync(lambda: cursor.execute(sql, arguments).fetchone())
     value: object = row[0]
     return value
 

@@ -1,4 +1,4 @@
-"""The commands for the tables of outboxes in PostgreSQL."""
+"""The commands that prepare databases for outboxes, and move outboxes there."""
 
 from __future__ import annotations
 
@@ -12,50 +12,51 @@ from thanx_async.cli._status import ISSUED
 from thanx_async.cli._store import Store
 
 
-async def init(store: Store, /) -> int:
-    """Create the tables in a PostgreSQL database, as a user who may do so.
+async def init(*, store: Store) -> int:
+    """Create the tables.
 
     Parameters
     ----------
     store:
-        The address of the database, as postgresql://user:password@host/database; by default THANX_STORE.
+        postgresql://...; by default THANX_STORE.
     """
     from thanx_async import postgres  # imports asyncpg
 
-    await postgres.init(_database(store).url)
+    await postgres.init(_database(store))
     write("The tables are there")
     return ISSUED
 
 
-async def migrate(store: Store, /) -> int:
-    """Bring tables that an older thanx-async made to this version. Stop its processes before.
+async def migrate(*, store: Store) -> int:
+    """Bring the tables to this version.
 
     Parameters
     ----------
     store:
-        The address of the database; by default THANX_STORE.
+        postgresql://...; by default THANX_STORE.
     """
     from thanx_async import postgres  # imports asyncpg
 
-    await postgres.migrate(_database(store).url)
+    await postgres.migrate(_database(store))
     write("The tables have this version")
     return ISSUED
 
 
-async def copy(file: FileName, store: Store, /) -> int:
-    """Move FILE, with all its outboxes and runs, to a PostgreSQL database. Stop its processes before.
+async def copy(file: FileName, /, store: Store) -> int:
+    """Move a file to a database.
 
     Parameters
     ----------
     file:
         The file of the outboxes.
     store:
-        The address of the database; by default THANX_STORE.
+        postgresql://...; by default THANX_STORE.
     """
     from thanx_async import postgres  # imports asyncpg
 
+    url = _database(store)
     with before_sending():
-        copied = await postgres.copy_outbox(file, _database(store).url)
+        copied = await postgres.copy_outbox(file, url)
     write(
         f"Copied {copied.runs:,} runs with {copied.batches:,} batches, and {copied.guests:,} guests, of whom"
         f" {copied.waiting:,} wait. {file} is not used any more: delete it, and the files beside it"
@@ -63,7 +64,7 @@ async def copy(file: FileName, store: Store, /) -> int:
     return ISSUED
 
 
-def _database(store: Path | Dsn) -> Dsn:
-    if not isinstance(store, Dsn):
-        raise ConfigurationError(f"{store} is not the address of a database: it begins with postgresql://")
-    return store
+def _database(store: Path | Dsn) -> str:
+    if isinstance(store, Path):
+        raise ConfigurationError(f"{store} is a file; give postgresql://...")
+    return store.url
