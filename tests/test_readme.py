@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from tests.helpers import BLOCKS, SECRET, environment, guests, issued, program, sign
 from thanx_async.emulator import Emulator
+from thanx_async.postgres import init
 
 PROGRAMS = [block for block in BLOCKS if "__main__" not in block]  # the others run for ever: tests/hosts
 
@@ -31,7 +32,10 @@ def run(text: str, folder: Path, url: str, **more: str) -> subprocess.CompletedP
 @pytest.mark.parametrize("text", PROGRAMS, ids=range(len(PROGRAMS)))
 async def test_programs(text: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Each block runs by itself, against an emulator and a database, without a warning."""
-    more = {"DATABASE_URL": request.getfixturevalue("dsn")} if "DATABASE_URL" in text else {}
+    more = {}
+    if "DATABASE_URL" in text:
+        more["DATABASE_URL"] = request.getfixturevalue("dsn")
+        await init(more["DATABASE_URL"])
     (tmp_path / "guests.txt").write_text("\n".join([*guests(3), "junk"]))
     async with Emulator() as emulator:
         done = await asyncio.to_thread(run, text, tmp_path, emulator.url, **more)

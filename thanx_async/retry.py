@@ -25,6 +25,9 @@ outlasts every answer but a success.
     5xx                             `ServerError`              yes        yes
     ==============================  =========================  =========  ===========
 
+A 422 that says that the idempotency key was used for other guests (`IdempotencyConflictError`) leaves the
+request in doubt: its guests may have had a reward under that key.
+
 Requests that only look (GET) are never in doubt. Those that change something and have no idempotency key are
 sent again only if they are not in doubt.
 """

@@ -197,6 +197,19 @@ async def test_a_changed_input_under_the_same_run_id_stops(emulator: Emulator, c
     assert emulator.jobs_accepted == 1
 
 
+async def test_a_key_that_thanx_knows_leaves_the_batch_in_doubt(
+    emulator: Emulator, client: ThanxClient
+) -> None:
+    """After a run was started again with another batch size, its guests are not told to have no reward."""
+    await batcher(client).issue(guests(20), run_id="march")
+    again = AsyncBatcher(client, **TARGET, batch_size=5)
+    with pytest.raises(BatchError) as caught:
+        await again.issue(guests(20), run_id="march")
+    assert caught.value.in_doubt
+    doubtful = caught.value.run.in_doubt
+    assert {row.idempotency_key for row in emulator.requests} >= {row.key for row in doubtful} > set()
+
+
 async def test_a_refused_batch_fails_alone(emulator: Emulator, client: ThanxClient) -> None:
     """After a 400 that batch's guests have failed, with the reason, and the rest goes on."""
     emulator.script(USUAL, BAD)

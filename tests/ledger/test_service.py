@@ -17,6 +17,7 @@ from thanx_async import (
     APIError,
     AsyncBatcher,
     BatcherClosedError,
+    BatchError,
     ConfigurationError,
     ConnectionFailedError,
     Guard,
@@ -494,3 +495,17 @@ async def test_a_doubt_that_is_given_up(
         assert [batch.idempotency_key for batch in report.in_doubt] == [key]
         assert await states(ledger) == [BatchState.IN_DOUBT]
     assert emulator.reward_counts() == {"guest0@example.com": 1}
+
+
+async def test_a_batch_grows_too_old_while_it_is_sent(emulator: Emulator, path: Path) -> None:
+    """However patient the client is, a batch is not sent again once its record is too old."""
+    emulator.faults = Faults(reset_after=1)
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, retry=RetryPolicy(patience=10_000)) as client,
+        SQLiteLedger(path, replay_within=100) as ledger,
+    ):
+        begun = now()
+        with pytest.raises(BatchError):
+            await recording(client, ledger).issue(["a@example.com"], run_id="march")
+        assert 90 < now() - begun < 200
+        assert len(await ledger.in_doubt()) == 1

@@ -352,6 +352,19 @@ async def test_too_old_to_send_again(make: Make, client: ThanxClient, emulator: 
     assert len(issuing(emulator)) == 2
 
 
+async def test_a_batch_grows_too_old_while_it_is_sent(make: Make, emulator: Emulator) -> None:
+    """A patient client stops sending a batch again once its record is too old."""
+    emulator.faults = Faults(reset_after=1)
+    limiter = LocalRateLimiter([RateLimit(100_000, 1)])
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as client,
+        make(replay_within=1) as outbox,
+    ):
+        await outbox.put("jane@example.com", id="1")
+        await drain(outbox, client)
+        assert await states(outbox, "1") == ["held"]
+
+
 async def test_standing_by(outbox: Box, make: Make, client: ThanxClient, emulator: Emulator) -> None:
     """One of two drains sends; the other one takes over once the first has ended."""
     async with make() as other, draining(outbox, client):

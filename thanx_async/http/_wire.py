@@ -211,7 +211,7 @@ def api_error(answer: Answer) -> APIError:
         answer.status,
         None if code is None else masked(code),
         masked(message or f"{phrase}, with {_content(answer)}") + hint,
-        in_doubt=meaning.in_doubt,
+        in_doubt=meaning.in_doubt or kind is IdempotencyConflictError,  # its guests may have had a reward
         retry_after=answer.retry_after,
         request_id=answer.request_id,
     )
