@@ -117,6 +117,34 @@ def test_a_drain_that_is_stopped(store: Path, served: Emulator, tmp_path: Path) 
     assert out.startswith(b"Stopped.")
 
 
+def test_moving_to_a_database(
+    store: Path,
+    served: Emulator,
+    dsn: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tables are made, a file's guests move there, and the file is not used any more."""
+    put = ["outbox", "put", rows(tmp_path, "a@example.com,1", "b@example.com,2"), "--id-column", "order"]
+    assert run([*put, *OPTIONS]) == 0
+    assert run(["outbox", "copy", str(store), dsn]) == 2
+    assert "tables of the ledger are missing" in capsys.readouterr().err
+    monkeypatch.setenv("THANX_STORE", dsn)
+    assert run(["outbox", "init"]) == 0
+    assert run(["outbox", "copy", str(store)]) == 0
+    told = capsys.readouterr().out
+    assert "Copied 1 runs with 0 batches, and 2 guests, of whom 2 wait" in told
+    assert run([*put, *OPTIONS]) == 0
+    assert "2 read: 0 new, 2 known already, 0 refused" in capsys.readouterr().out
+    assert run(["outbox", "status", "--store", str(store)]) == 2
+    failed = capsys.readouterr().err
+    assert "was moved to PostgreSQL at 127.0.0.1" in failed
+    assert PASSWORD not in told + failed
+    assert run(["outbox", "copy", str(store), str(store)]) == 2
+    assert "is a file; give postgresql://..." in capsys.readouterr().err
+
+
 def test_a_database(
     served: Emulator,
     dsn: str,
@@ -145,7 +173,7 @@ def test_a_database(
 def test_a_file_needs_no_preparation(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Preparing a file is a usage error."""
     assert run(["outbox", "init"]) == 2
-    assert "is a file, which needs no preparation" in capsys.readouterr().err
+    assert "is a file; give postgresql://..." in capsys.readouterr().err
 
 
 def test_a_drain_forgets_no_ids(

@@ -1,7 +1,6 @@
 import asyncio
 import os
 import resource
-import socket
 import sqlite3
 import stat
 import subprocess
@@ -9,20 +8,17 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from time import time
 
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers import until
 from thanx_async import ConfigurationError, LedgerError, SQLiteLedger
 from thanx_async._batches import Positions
 from thanx_async.batching._chunker import Chunker
-from thanx_async.ledger import BatchOutcome, BatchRecord, BatchState, RunRecord, digest_of
+from thanx_async.ledger import BatchOutcome, BatchRecord, RunRecord, digest_of
 from thanx_async.ledger import _sqlite_schema as schema
-from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._sqlite_bodies import STRIDE
 
 pytestmark = pytest.mark.realtime
@@ -54,41 +50,6 @@ async def record(ledger: SQLiteLedger, count: int) -> None:
     await ledger.claim(RUN)
     for number in range(count):
         await ledger.record(batch(number), BODY)
-
-
-async def test_a_batch_and_its_states(ledger: SQLiteLedger, path: Path) -> None:
-    """A batch is in doubt with its bytes, then accepted, then finished, and never goes back."""
-    created = await ledger.claim(RUN)
-    assert attrs.evolve(created, created_at=0, changed_at=0) == RUN
-    recorded = await ledger.record(batch(), BODY)
-    assert await only(ledger) == recorded
-    assert list(recorded.positions) == [1, 4, 5]
-    assert (recorded.state, recorded.job()) == (BatchState.IN_DOUBT, None)
-    assert await ledger.body("march", 0) == BODY
-    assert await ledger.record(batch(), BODY) == recorded
-    assert await ledger.record(batch(body=b"other"), b"other") == recorded
-    await ledger.accept("march", 0, "job1")
-    await ledger.accept("march", 0, "job1")
-    await ledger.withdraw("march", 0)
-    outcome = BatchOutcome("completed", 2, ((1, "User not found"),))
-    await ledger.finish("march", {0: outcome})
-    await ledger.accept("march", 0, "job1")
-    found = await only(ledger)
-    assert (found.state, found.job_id, found.outcome) == (BatchState.FINISHED, "job1", outcome)
-    job = found.job()
-    assert job is not None
-    assert (job.success_count, job.failure_count, job.is_finished) == (2, 1, True)
-
-
-async def test_two_jobs_for_one_batch_are_an_alarm(ledger: SQLiteLedger) -> None:
-    """A key that Thanx had forgotten shows itself by a second job, and is reported."""
-    await ledger.claim(RUN)
-    await ledger.record(batch(), BODY)
-    await ledger.accept("march", 0, "job1")
-    with pytest.raises(LedgerError, match=r"is job job1, and was now accepted as job job2 too"):
-        await ledger.accept("march", 0, "job2")
-    with pytest.raises(LedgerError, match="not recorded any more"):
-        await ledger.accept("march", 7, "job2")
 
 
 async def test_guests_are_forgotten(ledger: SQLiteLedger, path: Path) -> None:
@@ -201,92 +162,6 @@ def test_outcomes_survive_packing(failures: dict[int, str], issued: int) -> None
     """Failures keep their place and reason."""
     outcome = BatchOutcome("completed", issued, tuple(sorted(failures.items())))
     assert BatchOutcome.unpacked(outcome.packed()) == outcome
-
-
-async def test_a_run_that_changes_hands(path: Path) -> None:
-    """A claim holds against others until it is given back or has run out, or its process is dead."""
-    async with SQLiteLedger(path) as one, SQLiteLedger(path) as two:
-        await one.claim(RUN)
-        with pytest.raises(LedgerError, match=f"by process {os.getpid()} on {socket.gethostname()}"):
-            await two.claim(RUN)
-        with pytest.raises(LedgerError, match="being worked on"):
-            await one.claim(RUN)
-        with pytest.raises(LedgerError, match="taken over"):
-            await two.record(batch(), BODY)
-        await two.release("march")
-        await one.record(batch(), BODY)
-        await one.release("march")
-        await two.claim(RUN)
-        with pytest.raises(LedgerError, match="taken over by another process"):
-            await one.record(batch(1), BODY)
-    async with SQLiteLedger(path) as three:
-        await three.claim(RUN)
-
-
-def owned_until(path: Path, run_id: str, until: float | None = None) -> float:
-    """Until when a run is claimed, and may be set to."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        if until is not None:
-            db.execute("UPDATE runs SET owned_until = ? WHERE run_id = ?", (until, run_id))
-        return float(db.execute("SELECT owned_until FROM runs WHERE run_id = ?", (run_id,)).fetchone()[0])
-
-
-async def test_a_run_stays_revoked(ledger: SQLiteLedger, path: Path) -> None:
-    """A process that has lost its run, and saves it as it was, does not unsay a revocation."""
-    mine = await ledger.claim(RUN)
-    owned_until(path, "march", 0)
-    async with SQLiteLedger(path) as other:
-        await other.save_run(attrs.evolve(await other.claim(RUN), revoked_at=5.0))
-        await ledger.save_run(attrs.evolve(mine, total=10, batches=1))
-        found = await other.run("march")
-    assert found is not None
-    assert (found.total, found.revoked_at) == (10, 5.0)
-
-
-async def test_claims_are_renewed(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """However long nothing is recorded, a run stays with its process; a beat that fails is not the last."""
-    monkeypatch.setattr("thanx_async.ledger._sqlite._RENEWS_EVERY", 0.01)
-    async with SQLiteLedger(path) as ledger:
-        await ledger.claim(RUN)
-        await ledger.claim(attrs.evolve(RUN, run_id="april"))
-        with closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute("UPDATE runs SET owner = 'someone else 1 p c' WHERE run_id = 'april'")
-            db.execute("ALTER TABLE runs RENAME COLUMN owned_until TO hidden")
-            await until(lambda: "leases of runs were not renewed" in caplog.text)
-            db.execute("ALTER TABLE runs RENAME COLUMN hidden TO owned_until")
-        theirs, soon = owned_until(path, "april"), time() + 5
-        owned_until(path, "march", soon)
-        await until(lambda: owned_until(path, "march") >= soon + 200)
-        assert owned_until(path, "april") == theirs
-
-
-@pytest.mark.parametrize(
-    ("owner", "dead"),
-    [
-        (Owner.new(), False),
-        (attrs.evolve(Owner.new(), process="earlier"), True),
-        (attrs.evolve(Owner.new(), pid=2**22 + 1), True),
-        (attrs.evolve(Owner.new(), pid=1, process="init"), False),
-        (attrs.evolve(Owner.new(), host="elsewhere", pid=2**22 + 1), False),
-    ],
-)
-async def test_only_the_dead_lose_a_claim(
-    ledger: SQLiteLedger, path: Path, owner: Owner, *, dead: bool
-) -> None:
-    """A claim of a process that is certainly gone is taken over at once, any other is respected."""
-    assert Owner.unpacked(owner.packed()) == owner
-    await ledger.claim(RUN)
-    await ledger.release("march")
-    with sqlite3.connect(path) as other:
-        other.execute("UPDATE runs SET owner = ?, owned_until = 9e9", (owner.packed(),))
-    other.close()
-    if dead:
-        await ledger.claim(RUN)
-    else:
-        with pytest.raises(LedgerError, match="try again in"):
-            await ledger.claim(RUN)
 
 
 def spoiled(path: Path, kind: str) -> None:
@@ -484,25 +359,6 @@ def test_a_ledger_outlives_its_loop(path: Path) -> None:
     asyncio.run(close())
 
 
-async def test_cancelled_work_is_done_all_the_same(ledger: SQLiteLedger) -> None:
-    """A cancellation waits for the write under way; a claim that nobody gets is given back."""
-    await ledger.claim(RUN)
-    task = asyncio.create_task(ledger.record(batch(), BODY))
-    await asyncio.sleep(0)
-    task.cancel()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert len(await ledger.batches("march")) == 1
-    await ledger.release("march")
-    claiming = asyncio.create_task(ledger.claim(RUN))
-    await asyncio.sleep(0)
-    claiming.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await claiming
-    await ledger.claim(RUN)
-
-
 async def test_a_cancelled_opening_leaves_nothing_open(path: Path) -> None:
     """Who is cancelled while opening has no ledger, and no file is left open."""
 
@@ -546,19 +402,3 @@ async def test_several_processes_share_it(path: Path) -> None:
     assert [error for _, error in ends] == [b""] * 4
     async with SQLiteLedger(path) as ledger:
         assert len(await ledger.runs()) == 80
-
-
-async def test_only_the_owner_forgets_a_batch(ledger: SQLiteLedger, path: Path) -> None:
-    """A process that has lost its run does not delete what the one that took it over may be sending."""
-    await ledger.claim(RUN)
-    await ledger.record(batch(0), BODY)
-    async with SQLiteLedger(path) as other:
-        store = other._store
-        assert store is not None
-        store._db.execute("UPDATE runs SET owned_until = 0")
-        await other.claim(RUN)
-        with pytest.raises(LedgerError, match="taken over by another process"):
-            await ledger.withdraw("march", 0)
-        assert [row.state for row in await other.batches("march")] == [BatchState.IN_DOUBT]
-        await other.withdraw("march", 0)
-        assert await other.batches("march") == []

@@ -68,6 +68,12 @@ class Connection:
         """Run a statement for each row of arguments."""
         await self._run(self._raw.executemany(sql, rows))
 
+    async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Append rows to a table of the schema ``thanx``, with COPY."""
+        await self._run(
+            self._raw.copy_records_to_table(table, schema_name="thanx", columns=columns, records=rows)
+        )
+
     async def fetch(self, sql: str, *arguments: object) -> Sequence[Row]:
         """All rows of a query."""
         return await self._run(self._raw.fetch(sql, *arguments))

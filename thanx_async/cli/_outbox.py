@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from time import time
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from thanx_async.batching import Guard
 from thanx_async.cli._client import connect
 from thanx_async.cli._driving import on_signals
 from thanx_async.cli._input import Format, reading
-from thanx_async.cli._options import Dsn, Flag, Whole, as_typed
+from thanx_async.cli._options import Flag, Whole, as_typed
 from thanx_async.cli._output import write
 from thanx_async.cli._recorded import before_sending, date
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
@@ -28,6 +27,12 @@ from thanx_async.outbox import GuestState
 from thanx_async.retry import RetryPolicy
 
 outbox_app = cyclopts.App(name="outbox")
+for _name, _text in (
+    ("init", "Create the tables in a database that has none, once. A file needs no preparation."),
+    ("migrate", "Bring the tables of an older version to this one. Stop all other processes before."),
+    ("copy", "Move FILE, with all its outboxes and runs, to a database. Stop its processes before."),
+):
+    outbox_app.command(f"thanx_async.cli._outbox_database:{_name}", name=_name, help=_text)
 
 _DAY = 86_400.0
 _AT_ONCE = 1000
@@ -335,41 +340,3 @@ async def forgotten(outbox: AnyOutbox, before: float) -> int:
     while count := await outbox.ledger.forget_guests(outbox.lane.run.run_id, before):
         total += count
     return total
-
-
-@outbox_app.command
-async def init(*, store: Store) -> int:
-    """Create the tables in a database that has none, once. A file needs no preparation.
-
-    Parameters
-    ----------
-    store:
-        postgresql://...; by default THANX_STORE.
-    """
-    from thanx_async import postgres  # imports asyncpg
-
-    await postgres.init(_database(store))
-    write("The tables are there")
-    return ISSUED
-
-
-@outbox_app.command
-async def migrate(*, store: Store) -> int:
-    """Bring the tables of an older version to this one. Stop all other processes before.
-
-    Parameters
-    ----------
-    store:
-        postgresql://...; by default THANX_STORE.
-    """
-    from thanx_async import postgres  # imports asyncpg
-
-    await postgres.migrate(_database(store))
-    write("The tables have this version")
-    return ISSUED
-
-
-def _database(store: Path | Dsn) -> str:
-    if isinstance(store, Path):
-        raise ConfigurationError(f"{store} is a file, which needs no preparation; give postgresql://...")
-    return store.url

@@ -25,6 +25,9 @@ TARGET = ("base_url", "client_id", "campaign_id", "merchant_id", "variant_id")
 LANES = "lane-"
 """The prefix of the ids of lanes. 32 hexadecimal digits follow."""
 
+MOVED = "moved to PostgreSQL"
+"""In the errors of all statements that would change a file whose outboxes were moved."""
+
 Encode = Callable[[list[str]], bytes]
 
 
@@ -165,6 +168,10 @@ class Seqs:
         before = self._ends[part - 1] if part else 0
         index = before + number - self._starts[part]
         return index if index < self._ends[part] else None
+
+    def shifted(self, by: int) -> Seqs:
+        """The same guests with other numbers, each larger by the same amount."""
+        return Seqs(array("q", [start + by for start in self._starts]), self._ends)
 
     def split(self, first: int) -> tuple[Seqs, Seqs]:
         """The first so many numbers, and the others."""

@@ -22,6 +22,7 @@ from thanx_async.ledger._rows import BATCH_COLUMNS
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile, check_place
 from thanx_async.ledger._sqlite_history import History
 from thanx_async.ledger._sqlite_lanes import LaneTable
+from thanx_async.ledger._sqlite_moving import check_not_moved
 from thanx_async.ledger._sqlite_rows import batch_of
 from thanx_async.ledger._sqlite_runs import RunTable
 from thanx_async.ledger._sqlite_schema import connect, explained, readable
@@ -45,6 +46,11 @@ class LedgerFile:
         self._version: int | None = None
         with explained(path):
             self._db = connect(path)
+            try:
+                check_not_moved(self._db, path)
+            except BaseException:
+                self._db.close()
+                raise
             self._db.execute("PRAGMA secure_delete = ON")
             self.runs = RunTable(self._db, path)
             self.history = History(self._db, path)

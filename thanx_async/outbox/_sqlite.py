@@ -11,7 +11,7 @@ from typing import Self
 
 from thanx_async._core import checks
 from thanx_async._core.errors import LedgerError
-from thanx_async.ledger import NewGuest, Put, SQLiteLanes
+from thanx_async.ledger import MOVED, NewGuest, Put, SQLiteLanes
 from thanx_async.models import Environment
 from thanx_async.outbox._group_commit import GroupCommit
 from thanx_async.outbox._outbox import StoredOutbox
@@ -102,6 +102,8 @@ class SQLiteOutbox(StoredOutbox[SQLiteLanes]):
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_TRIGGER:
                 raise
+            if MOVED in str(error):
+                raise LedgerError(f"the outbox {self.path}: {error}") from error
             if "revoked" in str(error):
                 raise LedgerError("the outbox was revoked: nothing more of it is issued") from None
             return Put.REUSED
