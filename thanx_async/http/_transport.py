@@ -26,6 +26,7 @@ from thanx_async.http._aiohttp import SURELY_UNSENT, Upload, error_of, read
 from thanx_async.http._delivery import Delivery, Sending
 from thanx_async.http._session import HomeSession
 from thanx_async.http._settings import unpicklable
+from thanx_async.http._turns import CutTurns
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
 from thanx_async.models import IssuanceJob
@@ -122,6 +123,9 @@ class Transport:
         retry: decides about repeating a request.
         limiter: gives each attempt its slot.
         hook: gets a record of each wait, attempt and retry.
+
+    Attributes:
+        turns: the turns of whoever cuts batches late and sends them here.
     """
 
     def __init__(
@@ -143,6 +147,7 @@ class Transport:
         self._retry = retry
         self._limiter = limiter
         self._hook = hook
+        self.turns = CutTurns()
 
     def __reduce__(self) -> NoReturn:
         raise unpicklable()
