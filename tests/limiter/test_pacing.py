@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -261,3 +262,22 @@ def test_adaptive_comes_closer_until_refused() -> None:
     send(rules, state, state.clock, status=429)
     assert close < gap() <= wide
     assert state.margin == 0
+
+
+def test_a_state_of_an_earlier_version_loads() -> None:
+    """A stored state from before requests were noted by lane is still understood."""
+    rules, state = pacing(RateLimit(5, 1)), LimiterState()
+    send(rules, state, 5.0)
+    stored = orjson.loads(dump_state(state))
+    del stored["sent"]
+    old = load_state(orjson.dumps(stored))
+    assert rules.used(old, rules.limits[0], 5.0) == 1
+    assert rules.issuing_ago(old, 5.0) is None
+
+
+@pytest.mark.parametrize("moment", [-1.0, 1e12])
+def test_a_time_that_is_none_is_damage(moment: float) -> None:
+    """A state that notes requests at impossible times is refused."""
+    state = LimiterState(sent={"issue": moment})
+    with pytest.raises(ValueError):  # noqa: PT011 - it has no message
+        load_state(dump_state(state))

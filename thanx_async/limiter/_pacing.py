@@ -16,6 +16,7 @@ import attrs
 from thanx_async._core import checks
 from thanx_async.limiter import _refusal
 from thanx_async.limiter._limits import RateLimit, checked_limits, without_implied
+from thanx_async.limiter._protocol import Lane
 from thanx_async.limiter._refusal import LimiterAnswer
 from thanx_async.limiter._state import Booking, LimiterState, Ticket
 
@@ -125,7 +126,7 @@ class Pacing:
             state.tickets.remove(mine)
             waits = not polls and (others or any(ticket.polls for ticket in state.tickets))
             state.passed_over = state.passed_over + 1 if waits else 0
-            return Admission(self._book(state, now), now, reason)
+            return Admission(self._book(state, now, Lane.POLL if polls else Lane.ISSUE), now, reason)
         if due > now:
             due += len(ahead) * self._spacing(state)
         else:
@@ -168,6 +169,13 @@ class Pacing:
         flying = sum(flight.lease > now - limit.seconds for flight in state.flights.values())
         return min(limit.requests, logged + flying)
 
+    def issuing_ago(self, state: LimiterState, now: float) -> float | None:
+        """Seconds since anybody sent a request other than a poll; 0 while one waits for its turn."""
+        if any(not ticket.polls and ticket.wake + _GRACE >= now for ticket in state.tickets):
+            return 0.0
+        sent = [moment for lane, moment in state.sent.items() if lane != Lane.POLL.value]
+        return max(0.0, now - max(sent)) if sent else None
+
     def _spacing(self, state: LimiterState) -> float:
         return self._pace.seconds / self._pace.requests * (1 + state.margin)
 
@@ -184,11 +192,11 @@ class Pacing:
         base = 0.9 * known * (state.least_round_trip or 0.0)
         return booking.sent + trust * max(0.0, ended - booking.sent - base) + _SLACK
 
-    def _book(self, state: LimiterState, now: float) -> Booking:
+    def _book(self, state: LimiterState, now: float, lane: Lane) -> Booking:
         state.tokens += 1
         booking = Booking(state.tokens, now, now + LEASE)
         state.flights[booking.token] = booking
-        state.last = now
+        state.last = state.sent[lane.value] = now
         if state.refusal.failures:
             state.refusal.probe = booking.token
         return booking

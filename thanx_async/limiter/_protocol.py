@@ -52,6 +52,8 @@ class LimiterStatus:
         waiting: the number of waiting requests in this process.
         latency: the 90th percentile of this process's recent round trips, in seconds; None before the first.
         no_answer_for: seconds since the current outage began; None without an outage.
+        issuing_ago: seconds since any process sent a request other than a poll, as far as this process has
+            seen; 0 while such a request waits for a slot, and None if none was ever sent.
     """
 
     windows: tuple[WindowStatus, ...]
@@ -62,6 +64,7 @@ class LimiterStatus:
     waiting: int
     latency: float | None
     no_answer_for: float | None = None
+    issuing_ago: float | None = None
 
     def __str__(self) -> str:
         text = ", ".join(map(str, self.windows))

@@ -86,6 +86,7 @@ class LoopQueues:
         used = ((limit, self.pacing.used(state, limit, now)) for limit in self.pacing.limits)
         with self._lock:
             waiting = sum(queue.waiting for queue in self._queues.values())
+            issues = any(queue.has_issuing for queue in self._queues.values())
             round_trips = sorted(self._round_trips)
         return LimiterStatus(
             windows=tuple(WindowStatus(limit, count, limit.requests - count) for limit, count in used),
@@ -96,6 +97,7 @@ class LoopQueues:
             waiting=waiting,
             latency=round_trips[int(0.9 * (len(round_trips) - 1))] if round_trips else None,
             no_answer_for=None if away_since is None else max(0.0, now - away_since),
+            issuing_ago=0.0 if issues else self.pacing.issuing_ago(state, now),
         )
 
     def answered(self, seconds: float) -> None:
@@ -147,6 +149,11 @@ class SlotQueue:
     def waiting(self) -> int:
         """The number of waiting requests."""
         return sum(map(len, self._queues.values()))
+
+    @property
+    def has_issuing(self) -> bool:
+        """Whether a request other than a poll is waiting."""
+        return any(queue for lane, queue in self._queues.items() if lane is not Lane.POLL)
 
     @property
     def _owner(self) -> str:

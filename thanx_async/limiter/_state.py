@@ -134,6 +134,7 @@ class LimiterState:
         clock: the latest time that any process has seen.
         tokens: the token of the last booking.
         last: when the last request was sent.
+        sent: when the last request of each lane was sent, by the lane's value.
         flights: the requests in flight, by token.
         windows: the log of requests for each window.
         least_round_trip: the shortest round trip so far, in seconds.
@@ -150,6 +151,7 @@ class LimiterState:
     clock: float = 0.0
     tokens: int = 0
     last: float | None = None
+    sent: dict[str, float] = attrs.field(factory=dict)
     flights: dict[int, Booking] = attrs.field(factory=dict)
     windows: list[Window] = attrs.field(factory=list)
     least_round_trip: float | None = None
@@ -186,6 +188,7 @@ class LimiterState:
             pause.failures,
             pause.probe or 0,
         ]
+        moments += self.sent.values()
         moments += [time for flight in self.flights.values() for time in (flight.sent, flight.lease)]
         return (
             0 <= self.clock < _LATEST
