@@ -18,7 +18,7 @@ from thanx_async.limiter import _refusal
 from thanx_async.limiter._limits import RateLimit, checked_limits, without_implied
 from thanx_async.limiter._protocol import Lane
 from thanx_async.limiter._refusal import LimiterAnswer
-from thanx_async.limiter._reserve import DEFAULT_RESERVE, Reserve, poll_interval
+from thanx_async.limiter._reserve import DEFAULT_RESERVE, Reserve, least_often
 from thanx_async.limiter._state import Booking, LimiterState, Ticket
 from thanx_async.limiter._turns import count, in_order
 
@@ -93,13 +93,16 @@ class Pacing:
         """When the next request of each lane may be sent. The state is not changed."""
         free = self._decide(state, now, {})
         reserved = {limit: size for limit in self._kept if (size := self.reserved(state, limit, now))}
-        held = self._decide(state, now, reserved) if reserved else free
-        polls = held
+        if not reserved:
+            return dict.fromkeys(Lane, free)
+        held = self._decide(state, now, reserved)
+        decisions = dict.fromkeys(Lane, held) | {Lane.INTERACTIVE: free}
         if held.due > max(free.due, now):
-            gap = max(poll_interval(limit, size) for limit, size in reserved.items())
-            due = max(free.due, state.sent.get(Lane.POLL.value, -inf) + gap)
-            polls = Decision(min(due, held.due), held.reason)
-        return {Lane.INTERACTIVE: free, Lane.ISSUE: held, Lane.POLL: polls}
+            for lane in (Lane.ISSUE, Lane.POLL):
+                gap = max(least_often(lane, limit, size) for limit, size in reserved.items())
+                due = max(free.due, state.sent.get(lane.value, -inf) + gap)
+                decisions[lane] = Decision(min(due, held.due), held.reason)
+        return decisions
 
     def _decide(self, state: LimiterState, now: float, reserved: Mapping[RateLimit, int]) -> Decision:
         refusal = state.refusal

@@ -29,13 +29,18 @@ class Reserve:
         checks.number("reserve", value, 0, _MOST)
 
     def of(self, limit: RateLimit, state: LimiterState, now: float) -> int:
-        """How many requests of a limit are reserved now. At least one is left for bulk requests."""
+        """How many requests of a limit are reserved now, at most all but one."""
         seen = state.sent.get(Lane.INTERACTIVE.value)
         is_seen = seen is not None and now - seen <= _SEEN_WITHIN
         share = self.share if is_seen else min(self.share, _IDLE_SHARE)
         return min(round(share * limit.requests), limit.requests - 1)
 
 
-def poll_interval(limit: RateLimit, reserved: int) -> float:
-    """Seconds between polls that use the reserve, so that they use at most half of it."""
-    return limit.seconds / (_POLLS_SHARE * reserved)
+def least_often(lane: Lane, limit: RateLimit, reserved: int) -> float:
+    """Seconds between the requests of a lane that go although only the reserve is left.
+
+    Otherwise interactive requests that use all of a limit would stop the others for ever. Polls may use half
+    of the reserve, since somebody may wait for the outcome of an interactive request. Bulk requests get one
+    in each window.
+    """
+    return limit.seconds / (_POLLS_SHARE * reserved) if lane is Lane.POLL else limit.seconds
