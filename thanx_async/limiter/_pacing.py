@@ -15,7 +15,7 @@ import attrs
 
 from thanx_async._core import checks
 from thanx_async.limiter import _refusal
-from thanx_async.limiter._limits import RateLimit, checked_limits, without_implied
+from thanx_async.limiter._limits import RateLimit, checked_limits, trickle_interval, without_implied
 from thanx_async.limiter._protocol import Lane
 from thanx_async.limiter._refusal import LimiterAnswer
 from thanx_async.limiter._reserve import DEFAULT_RESERVE, Reserve, least_often
@@ -154,6 +154,31 @@ class Pacing:
             ticket.wake = wait.due
         first, wait = min(zip(mine, waits, strict=True), key=lambda pair: pair[1].due)
         return Admission(None, wait.due, wait.reason, first.lane)
+
+    def approach(self, state: LimiterState, owner: str, now: float, since: float) -> float:
+        """When the owner should cut its next micro-batch. Until then it has an interactive ticket.
+
+        Micro-batches keep a distance from the last interactive request of any owner, so that many owners
+        together do not spend a limit that they then all wait for.
+
+        Args:
+            state: the state to change.
+            owner: the queue that asks.
+            now: the time.
+            since: when the oldest guest of the batch came.
+        """
+        self._pass_time(state, now)
+        (mine,) = self._tickets(state, owner, now, {Lane.INTERACTIVE: since})
+        mine.since = min(mine.since, since)
+        interval = trickle_interval(
+            (limit, limit.requests - self.used(state, limit, now)) for limit in self.limits
+        )
+        last = state.sent.get(Lane.INTERACTIVE.value, -inf)
+        dues = self.decide(state, now)
+        due = max(dues[Lane.INTERACTIVE].due, last + interval)
+        dues[Lane.INTERACTIVE] = Decision(due, dues[Lane.INTERACTIVE].reason)
+        mine.wake = self._turn(state, mine, now, dues).due
+        return mine.wake
 
     def _tickets(
         self, state: LimiterState, owner: str, now: float, lanes: Mapping[Lane, float]

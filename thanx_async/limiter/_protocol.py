@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 
@@ -109,3 +109,17 @@ class RateLimiter(Protocol):
 
     def status(self) -> LimiterStatus:
         """The limiter's current state. Does not wait."""
+
+
+@runtime_checkable
+class PacedLimiter(RateLimiter, Protocol):
+    """A limiter that spaces the micro-batches of all processes, and lets the oldest guest go first."""
+
+    async def turn_in(self, waited: float) -> float:
+        """Seconds until the next micro-batch should be cut and ask for an interactive slot; 0 for now.
+
+        The turn is kept for a second.
+
+        Args:
+            waited: for how long the oldest guest of this process has waited, in seconds.
+        """

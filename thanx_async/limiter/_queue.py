@@ -185,6 +185,18 @@ class SlotQueue:
             self.wake()
         return turn.booking
 
+    async def turn_in(self, waited: float) -> float:
+        """See `PacedLimiter.turn_in`."""
+
+        def approach(state: LimiterState, now: float) -> float:
+            return self._pacing.approach(state, self._owner, now, max(0.0, now - waited)) - now
+
+        try:
+            return max(0.0, await self._shared.steady.transact(approach))
+        except StoreAwayError:
+            outage = self._shared.steady.outage
+            return max(outage.retry - self._store.now(), RESOLUTION) if outage else RESOLUTION
+
     async def _ask_for_all(self) -> float:
         """Ask for a slot, and give it to the first request of its lane. Returns when to ask again, in seconds
         from now."""
@@ -325,3 +337,7 @@ class QueuedLimiter:
     def status(self) -> LimiterStatus:
         """The current state, as far as this process has seen it."""
         return self._queues.status()
+
+    async def turn_in(self, waited: float) -> float:
+        """See `PacedLimiter.turn_in`."""
+        return await self._queues.here().turn_in(waited)
