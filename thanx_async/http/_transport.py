@@ -156,19 +156,17 @@ class Transport:
         """Make sure, before anything happens, that the client is not open on another event loop."""
         self.session.check_loop()
 
-    async def deliver(self, request: wire.Request, delivery: Delivery) -> IssuanceJob:
+    async def deliver(self, request: wire.Request, delivery: Delivery, *, lane: Lane) -> IssuanceJob:
         """Send an Issue Rewards request, and keep ``delivery`` accurate at every moment."""
-        return await self._send_and_explain(_Call(request, delivery.accept, delivery), Lane.ISSUE)
+        return await self._send_and_explain(_Call(request, delivery.accept, delivery), lane)
 
-    async def call(
-        self, request: wire.Request, decoder: Callable[[object], T], *, lane: Lane = Lane.ISSUE
-    ) -> T:
+    async def call(self, request: wire.Request, decoder: Callable[[object], T], *, lane: Lane) -> T:
         """Send any other request until there is an answer, or until the retry policy gives up.
 
         Args:
             request: the request.
             decoder: turns the parsed JSON of a success into the result.
-            lane: the limiter's queue; issuing goes before polling.
+            lane: the limiter's queue.
 
         Raises:
             APIError, TransportError: the error that ended the last attempt.
