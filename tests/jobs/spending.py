@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.helpers import SECRET, guests, recording
-from thanx_async import THANX_RATE_LIMITS, ThanxClient
+from thanx_async import THANX_RATE_LIMITS, LocalRateLimiter, RateLimit, ThanxClient
 from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, Webhooks
 from thanx_async.limiter._limits import least_duration
 from thanx_async.webhooks import aiohttp_handler
@@ -66,7 +66,13 @@ class Spent:
 
 
 async def spend(
-    requests: int, jobs: Jobs, *, lost: float | None = None, batch: int = 100, seed: int = 0
+    requests: int,
+    jobs: Jobs,
+    *,
+    lost: float | None = None,
+    batch: int = 100,
+    seed: int = 0,
+    limits: Sequence[RateLimit] = THANX_RATE_LIMITS,
 ) -> Spent:
     """Issue so many batches and wait for all outcomes, against the emulator with Thanx's limits.
 
@@ -76,8 +82,9 @@ async def spend(
         lost: the rate of webhooks that get lost; None for no webhooks at all.
         batch: guests in a batch; the fewer, the coarser the progress that jobs report.
         seed: decides which webhooks get lost.
+        limits: the rate limits.
     """
-    async with _thanx(jobs, batch) as (emulator, client), AsyncExitStack() as stack:
+    async with _thanx(jobs, batch, limits) as (emulator, client), AsyncExitStack() as stack:
         if lost is not None:
             await stack.enter_async_context(_webhooks(emulator, client, lost, seed))
         loop = asyncio.get_running_loop()
@@ -88,19 +95,20 @@ async def spend(
         known = loop.time() - begun
         assert report.counts["issued"] == batch * requests
         polls = sum(row.method == "GET" for row in emulator.requests)
-    return Spent(requests, polls, accepted, known, _least(requests, jobs), emulator.refused)
+    return Spent(requests, polls, accepted, known, _least(requests, jobs, limits), emulator.refused)
 
 
-def _least(requests: int, jobs: Jobs) -> float:
+def _least(requests: int, jobs: Jobs, limits: Sequence[RateLimit]) -> float:
     """When all can be known at best, where each job takes one poll."""
-    shortest = THANX_RATE_LIMITS[0]
-    pace = shortest.seconds / shortest.requests
+    pace = limits[0].seconds / limits[0].requests
     ends = (number * pace + sum(jobs(number)) for number in range(requests))
-    return max(least_duration(2 * requests, THANX_RATE_LIMITS), *ends) + LATENCY
+    return max(least_duration(2 * requests, limits), *ends) + LATENCY
 
 
 @asynccontextmanager
-async def _thanx(jobs: Jobs, batch: int) -> AsyncIterator[tuple[Emulator, ThanxClient]]:
+async def _thanx(
+    jobs: Jobs, batch: int, limits: Sequence[RateLimit]
+) -> AsyncIterator[tuple[Emulator, ThanxClient]]:
     """Thanx, whose every answer takes its time, and a client."""
 
     def rule(_: str, value: str) -> None:
@@ -108,9 +116,16 @@ async def _thanx(jobs: Jobs, batch: int) -> AsyncIterator[tuple[Emulator, ThanxC
         emulator.speed = JobSpeed(identifiers_per_second=batch / seconds, start_delay=wait)
 
     emulator = Emulator(
-        counter=Counter.SLIDING_LOG, faults=Faults(delay=LATENCY), fails=rule, track_guests=False
+        limits=[(limit.requests, limit.seconds) for limit in limits],
+        counter=Counter.SLIDING_LOG,
+        faults=Faults(delay=LATENCY),
+        fails=rule,
+        track_guests=False,
     )
-    async with emulator, ThanxClient("client", "token", base_url=emulator.url) as client:
+    async with (
+        emulator,
+        ThanxClient("client", "token", base_url=emulator.url, limiter=LocalRateLimiter(limits)) as client,
+    ):
         yield emulator, client
 
 
