@@ -19,7 +19,7 @@ from thanx_async.batching._report import (
     NotRevoked,
     RevocationReport,
 )
-from thanx_async.batching._rules import min_interval, not_after
+from thanx_async.batching._rules import min_interval
 from thanx_async.batching._run import BatchError, IssuanceRun
 from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
@@ -58,6 +58,5 @@ __all__ = [
     "Target",
     "check_failures",
     "min_interval",
-    "not_after",
     "planned",
 ]
