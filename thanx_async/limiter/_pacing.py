@@ -32,7 +32,9 @@ _TRUST_AFTER = 50
 _UNLEARNT = 900.0
 _LOOK_AGAIN = 0.25
 _GRACE = 1.0
-_POLL_TURN = 9
+POLL_TURN = 9
+"""So many slots in a row may pass over a waiting poll."""
+
 _PROBE = "the answer to a probe after a refusal", "the answer to a probe in an outage"
 _PAUSE = "a refusal (429)", "the end of an outage"
 
@@ -162,11 +164,16 @@ class Pacing:
         elif failed:
             _refusal.unanswered(state.refusal, booking, now, None, self._draw())
 
-    def used(self, state: LimiterState, limit: RateLimit, now: float) -> int:
-        """How many requests Thanx may still count within the window of ``limit``."""
-        logged = state.window(limit.seconds).since(now - limit.seconds)
-        flying = sum(flight.lease > now - limit.seconds for flight in state.flights.values())
-        return min(limit.requests, logged + flying)
+    def returns(self, state: LimiterState, limit: RateLimit, now: float) -> tuple[tuple[float, int], ...]:
+        """After how many seconds requests that Thanx may still count leave the window, and how many then."""
+        trust = self._trust(limit.seconds, state)
+        counted = [*state.window(limit.seconds).moments()]
+        counted += [
+            (self._bound(state, flight, min(now, flight.lease), trust), 1)
+            for flight in state.flights.values()
+        ]
+        ends = ((moment + limit.seconds - now, count) for moment, count in sorted(counted))
+        return tuple((seconds, count) for seconds, count in ends if seconds > 0)
 
     def _spacing(self, state: LimiterState) -> float:
         return self._pace.seconds / self._pace.requests * (1 + state.margin)
@@ -242,7 +249,7 @@ class Pacing:
 
 def polls_turn(state: LimiterState) -> bool:
     """Whether the next slot is for a waiting poll: polls get at least one slot in ten."""
-    return state.passed_over >= _POLL_TURN
+    return state.passed_over >= POLL_TURN
 
 
 def _ahead(state: LimiterState, mine: Ticket, now: float) -> list[Ticket]:

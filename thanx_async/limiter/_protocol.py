@@ -29,11 +29,20 @@ class Slot(Protocol):
 
 @attrs.frozen
 class WindowStatus:
-    """How many requests of one limit are used, and how many are free."""
+    """How many requests of one limit are used, and how many are free.
+
+    Attributes:
+        limit: the limit.
+        used: the requests that Thanx may still count.
+        free: how many more may be sent now.
+        returns: when used requests come free again: seconds from now, and their number, soonest first; empty
+            from a limiter that does not tell.
+    """
 
     limit: RateLimit
     used: int
     free: int
+    returns: tuple[tuple[float, int], ...] = attrs.field(default=(), repr=False)
 
     def __str__(self) -> str:
         return f"{self.used:,} of {self.limit}"

@@ -83,12 +83,11 @@ class LoopQueues:
         if outage := self.steady.outage:
             held, reason = max(held, outage.retry - now, RESOLUTION), outage.reason
         away_since = state.refusal.away_since
-        used = ((limit, self.pacing.used(state, limit, now)) for limit in self.pacing.limits)
         with self._lock:
             waiting = sum(queue.waiting for queue in self._queues.values())
             round_trips = sorted(self._round_trips)
         return LimiterStatus(
-            windows=tuple(WindowStatus(limit, count, limit.requests - count) for limit, count in used),
+            windows=tuple(self._window(state, limit, now) for limit in self.pacing.limits),
             held_for=held,
             held_until=_wall_time(held) if held else None,
             reason=reason if held else None,
@@ -97,6 +96,11 @@ class LoopQueues:
             latency=round_trips[int(0.9 * (len(round_trips) - 1))] if round_trips else None,
             no_answer_for=None if away_since is None else max(0.0, now - away_since),
         )
+
+    def _window(self, state: LimiterState, limit: RateLimit, now: float) -> WindowStatus:
+        returns = self.pacing.returns(state, limit, now)
+        used = min(limit.requests, sum(count for _, count in returns))
+        return WindowStatus(limit, used, limit.requests - used, returns)
 
     def answered(self, seconds: float) -> None:
         """Remember the duration of a round trip, in seconds."""
