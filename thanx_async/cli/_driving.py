@@ -138,10 +138,16 @@ def conclude(
 
 @contextmanager
 def on_signals(call: Callable[[], object]) -> Iterator[None]:
-    """Call on SIGINT and SIGTERM, on platforms where the event loop can handle signals."""
+    """Call on SIGINT, SIGTERM and SIGHUP, on platforms where the event loop can handle signals.
+
+    A SIGHUP that the parent process has set to be ignored, as `nohup` does, stays ignored.
+    """
     loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     installed = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         try:
             loop.add_signal_handler(number, call)
         except (NotImplementedError, RuntimeError):
