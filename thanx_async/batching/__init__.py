@@ -23,7 +23,7 @@ from thanx_async.batching._rules import min_interval, not_after
 from thanx_async.batching._run import BatchError, IssuanceRun
 from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
-from thanx_async.batching._stream import Begin, IssuanceStream
+from thanx_async.batching._stream import Begin, IssuanceStream, run_to_end
 from thanx_async.batching._target import Target
 
 if TYPE_CHECKING:
@@ -60,4 +60,5 @@ __all__ = [
     "min_interval",
     "not_after",
     "planned",
+    "run_to_end",
 ]
