@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from time import time
 
@@ -63,6 +63,7 @@ class Recorder:
             account.attach_ledger(self._ledger, run)
             account.chunker.cut_first_at(run.canary or run.batch_size)
             recorded = {record.number: record for record in await self._ledger.batches(account.run_id)}
+            account.chunker.cut_as_before(_sizes(recorded, run))
             account.expect_recorded(recorded)
             return RecordedInput(recorded, self._target.encode, self._adopt)
 
@@ -241,6 +242,15 @@ class Recorder:
             except LedgerError:  # the batch is still in the ledger, and another process may send it
                 batch.doubt()
                 raise
+
+
+def _sizes(recorded: Mapping[int, BatchRecord], run: RunRecord) -> dict[int, int]:
+    """The sizes of the recorded batches: a run of only the first guests of an input has a small one.
+
+    The batch at the end of the whole input is left out, so that an input that has grown is noticed.
+    """
+    last = None if run.batches is None else run.batches - 1
+    return {number: len(record.positions) for number, record in recorded.items() if number != last}
 
 
 @asynccontextmanager

@@ -24,12 +24,14 @@ async def drive(
     guests: Iterable[object] | AsyncIterable[object],
     *,
     run_id: str | None = None,
+    limit: int | None = None,
     before: str = "",
     failures: FailureFile | None = None,
 ) -> int:
     """Issue to all guests and report.
 
     Args:
+        limit: read only this many of them.
         before: what to say about the run's earlier progress.
 
     Returns:
@@ -38,7 +40,7 @@ async def drive(
     Raises:
         ConfigurationError: the run can't start; nothing was sent.
     """
-    stream = batcher.stream(guests, run_id=run_id)
+    stream = batcher.stream(guests, run_id=run_id, limit=limit)
     stopper = _Stopper(stream, display)
     with display, on_signals(stopper):
         showing = asyncio.create_task(display.keep_showing(stream.run))

@@ -17,7 +17,7 @@ def parsed(option: str, text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     try:
-        time = datetime.strptime(text, "%H:%M")  # noqa: DTZ007 - a time of day
+        time = datetime.strptime(text, "%H:%M")
     except ValueError:
         raise ConfigurationError(f"{option} must be a time of day such as 09:00, not {text!r}") from None
     return time.hour, time.minute

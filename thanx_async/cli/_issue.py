@@ -38,6 +38,8 @@ async def issue(
     merchant: str | None = None,
     variant: str | None = None,
     how: HowToRead = HowToRead(),  # noqa: B008 - frozen
+    limit: Whole | None = None,
+    exclude: FileName | None = None,
     failures: FileName | None = None,
     run_id: str | None = None,
     batch_size: Whole = 10_000,
@@ -59,6 +61,10 @@ async def issue(
         The merchant's id.
     variant:
         The id of the campaign's variant.
+    limit:
+        Issue only to the first of the guests, this many. The same command without it goes on with the rest.
+    exclude:
+        A file of guests who are left out, in any of its columns (those of --column if it has them).
     failures:
         A CSV file to write: position, value and reason of each guest who failed, was rejected or not sent.
     run_id:
@@ -83,12 +89,14 @@ async def issue(
         raise ConfigurationError("--run-id is empty")
     if no_ledger and ledger is not None:
         raise ConfigurationError("give only one of --ledger and --no-ledger")
+    if limit is not None and not emulator:
+        _check_limit(file, run_id, no_ledger=no_ledger)
     target = _target(campaign, merchant, variant, emulator=emulator)
     guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
     is_recorded = ledger is not None or not (emulator or no_ledger)
     display = Display()
     async with (
-        reading(file, how) as guests,
+        reading(file, how, exclude=exclude) as guests,
         connect(emulator=emulator, retry=PATIENT, store=ledger) as client,
         new_ledger(ledger) if is_recorded else nullcontext() as opened,
     ):
@@ -101,8 +109,15 @@ async def issue(
             with before_sending():
                 before = await earlier(opened, run_id)
         run_id = run_id or uuid4().hex
-        async with failure_file(failures, source=file, ledger=path) as rows:
-            status = await drive(batcher, display, guests, run_id=run_id, before=before, failures=rows)
+        async with failure_file(failures, source=file, ledger=path, exclude=exclude) as rows:
+            display.say(guests.described())
+            status = await drive(
+                batcher, display, guests, run_id=run_id, limit=limit, before=before, failures=rows
+            )
+    for note in guests.notes():
+        write(note)
+    if limit is not None and opened is not None and status != STOPPED:
+        write(f"--limit {limit}: the same command without it goes on with the rest, as run {quote(run_id)}")
     if status == STOPPED and (path or not emulator):
         warn(_how_to_continue(run_id, failures, is_recorded=is_recorded))
     return status
@@ -113,6 +128,8 @@ async def plan(
     /,
     *,
     how: HowToRead = HowToRead(),  # noqa: B008 - frozen
+    limit: Whole | None = None,
+    exclude: FileName | None = None,
     batch_size: Whole = 10_000,
 ) -> int:
     """
@@ -120,16 +137,22 @@ async def plan(
     ----------
     file:
         CSV with a header, a workbook (Excel, OpenDocument), plain or JSON lines; - reads standard input.
+    limit:
+        Read only the first of the guests, this many.
+    exclude:
+        A file of guests who are left out, in any of its columns (those of --column if it has them).
     batch_size:
         Guests in one request, 1 to 10,000.
     """
-    async with reading(file, how) as guests:
+    async with reading(file, how, exclude=exclude) as guests:
         client = ThanxClient("plan", "plan")
         batcher = AsyncBatcher(
             client, campaign_id="plan", merchant_id="plan", variant_id="plan", batch_size=batch_size
         )
-        planned = await batcher.plan(guests)
+        planned = await batcher.plan(guests, limit=limit)
     show_plan(planned)
+    for note in (guests.described(), *guests.notes()):
+        write(note)
     return SOME_FAILED if planned.rejected else ISSUED
 
 
@@ -157,6 +180,14 @@ def _how_to_continue(run_id: str, failures: Path | None, *, is_recorded: bool) -
     if failures:
         again += f"; do not issue {failures} as well, since its unsent guests are sent then"
     return f"to continue, {again}"
+
+
+def _check_limit(file: str, run_id: str | None, *, no_ledger: bool) -> None:
+    if no_ledger or (run_id is None and not Path(file).is_file()):
+        missing = "a ledger" if no_ledger else "a --run-id here, since FILE is no regular file"
+        raise ConfigurationError(
+            f"--limit needs {missing}: the first guests would be issued again with the rest"
+        )
 
 
 def _batcher(

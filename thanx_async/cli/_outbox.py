@@ -14,6 +14,7 @@ from thanx_async._core.errors import ConfigurationError, IdReusedError, InvalidI
 from thanx_async.batching import Guard
 from thanx_async.cli._client import connect
 from thanx_async.cli._driving import on_signals
+from thanx_async.cli._items import advised
 from thanx_async.cli._opening import HowToRead
 from thanx_async.cli._options import Flag, Whole, as_typed
 from thanx_async.cli._output import write
@@ -217,7 +218,7 @@ class _Putting:
         try:
             identifier = Identifier.parse(item)
         except InvalidIdentifierError as error:
-            self._refuse(self._read, error.reason)
+            self._refuse(self._read, advised(error.reason))
             return
         self._rows.append((self._read, identifier, id))
         if len(self._rows) == _AT_ONCE:
