@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.batching.limiters import Leaving
-from tests.helpers import ONCE, TARGET, guests, issuing, now, recording, until
+from tests.batching.test_collector_failures import poison_is_refused
+from tests.helpers import ONCE, TARGET, USUAL, guests, issuing, now, recording, until
 from thanx_async import (
     AddTimeoutError,
     APIError,
@@ -440,6 +441,33 @@ async def test_recovering_ends_while_doubts_end_by_themselves(
         "guest1@example.com": 2,
         "guest2@example.com": 2,
     }
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_a_batcher_that_stops_between_two_halves(ledger: SQLiteLedger, *, recorded: bool) -> None:
+    """Guests of a half that is recorded and not sent may get the reward later, and are told so."""
+    names = ["poison@example.com", *guests(9)]
+    async with (
+        Emulator(limits=[], fails=poison_is_refused) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url) as client,
+    ):
+        emulator.script(USUAL, ScriptedAnswer(fault="answer_lost"))
+        async with recording(client, ledger if recorded else None) as batcher:
+            adding = [asyncio.create_task(batcher.add(name)) for name in names]
+            await requests_reach(emulator, 2)
+            report = await batcher.aclose(timeout=0)
+        errors = await asyncio.gather(*adding, return_exceptions=True)
+        doubts = [error.idempotency_key for error in errors if isinstance(error, BatcherClosedError)]
+        if recorded:
+            keys = [batch.key for batch in await ledger.in_doubt()]
+            assert doubts == [key for key in keys for _ in range(5)]
+            assert {batch.idempotency_key for batch in report.in_doubt} == set(keys)
+            await recording(client, ledger).recover()
+            assert emulator.reward_counts() == dict.fromkeys(guests(5, start=4), 1)
+        else:
+            assert doubts == [issuing(emulator)[1]] * 5 + [None] * 5
+            assert list(report.unsent) == guests(5, start=4)
+        assert len(errors) == len(doubts)
 
 
 async def test_settling_survives_the_users_limiter(emulator: Emulator, ledger: SQLiteLedger) -> None:

@@ -24,14 +24,7 @@ from thanx_async.batching._report import BatchInDoubt, CloseReport
 from thanx_async.batching._rules import as_thanx_error, min_interval
 from thanx_async.batching._sender import BatchSender
 from thanx_async.batching._service_runs import ServiceRuns
-from thanx_async.batching._waiting_room import (
-    Guest,
-    Reply,
-    WaitingRoom,
-    closed_error,
-    tell,
-    tell_in_slices,
-)
+from thanx_async.batching._waiting_room import Guest, Reply, WaitingRoom, closed_error, tell, tell_in_slices
 from thanx_async.jobs import JobHandle
 
 if TYPE_CHECKING:
@@ -234,35 +227,47 @@ class Collector:
 
     async def _process(self, batch: Batch, guests: list[Guest], group: asyncio.TaskGroup) -> None:
         try:
-            await self._send(batch, guests, list(range(_MAX_SPLITS)), group)
+            await self._send(batch, guests, group)
         finally:
             self._abandon(guests)
             self._waiting.forget(guests)
 
-    async def _send(
-        self, batch: Batch, guests: list[Guest], splits_left: list[int], group: asyncio.TaskGroup
-    ) -> None:
+    async def _send(self, batch: Batch, guests: list[Guest], group: asyncio.TaskGroup) -> None:
         """Send a batch, and give its callers the reply.
 
         If Thanx refuses the batch because of one guest's value, its halves are sent instead, and so on, until
-        that guest is alone. ``splits_left`` bounds the number of splits.
+        that guest is alone.
         """
-        if len(guests) > 1 and splits_left:
-            batch.allow_split()
-        reply = await self._deliver(batch, guests)
-        if batch.is_split:
-            splits_left.pop()
-            first, middle = batch.positions.first, len(guests) // 2
-            halves = ((first, guests[:middle]), (first + middle, guests[middle:]))
-            # Both get their keys now: callers who stop waiting are told the key that is sent.
-            for part, half in [(self._new_batch(batch.run_id, start, half), half) for start, half in halves]:
-                self._in_flight[part] = half
-                await self._send(part, half, splits_left, group)
-        else:
-            self._keep(batch, guests, reply, group)
-            await tell_in_slices(guests, reply)
-            if self._follower is not None and not isinstance(reply, ThanxError):
-                self._follower.follow(reply, group)
+        parts, splits_left = [(batch, guests)], _MAX_SPLITS
+        try:
+            while parts:
+                batch, guests = parts.pop()
+                self._in_flight[batch] = guests
+                if len(guests) > 1 and splits_left:
+                    batch.allow_split()
+                reply = await self._deliver(batch, guests)
+                if batch.is_split:
+                    splits_left -= 1
+                    parts += self._halves(batch, guests)
+                    await self._runs.record_halves([half for half, _ in reversed(parts[-2:])])
+                    continue
+                self._keep(batch, guests, reply, group)
+                await tell_in_slices(guests, reply)
+                if self._follower is not None and not isinstance(reply, ThanxError):
+                    self._follower.follow(reply, group)
+        finally:
+            for batch, guests in parts if self._doubts is not None else ():
+                batch.doubt()  # it may be recorded, so another process may send it
+                self._answer(guests, self._reply(batch, guests, None))
+
+    def _halves(self, batch: Batch, guests: list[Guest]) -> list[tuple[Batch, list[Guest]]]:
+        """The halves of a batch, the second one first.
+
+        Both get their keys now, so that callers who stop waiting are told the key that is sent.
+        """
+        first, middle = batch.positions.first, len(guests) // 2
+        halves = ((first, guests[:middle]), (first + middle, guests[middle:]))
+        return [(self._new_batch(batch.run_id, start, half), half) for start, half in halves][::-1]
 
     def _keep(self, batch: Batch, guests: list[Guest], reply: Reply, group: asyncio.TaskGroup) -> None:
         """Keep an error for `outcome`, and a batch in doubt to be settled later."""
