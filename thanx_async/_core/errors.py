@@ -193,7 +193,10 @@ class LedgerError(ThanxError):
 
 
 class LeaseError(LedgerError):
-    """Another process works on the run: it holds the lease, or has taken the run over."""
+    """Something else works on the run: it holds the lease, or has taken the run over.
+
+    It is another process, or another object in this process, as the message says.
+    """
 
 
 class LedgerUnavailableError(LedgerError):
