@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         UnprocessableError,
         WebhookError,
     )
-    from thanx_async.identifiers import Identifier
+    from thanx_async.identifiers import Identifier, phone_normalizer
     from thanx_async.jobs import JobHandle
     from thanx_async.ledger import Ledger, SQLiteLedger
     from thanx_async.limiter import (
@@ -154,6 +154,7 @@ __all__ = [
     "WebhookError",
     "WindowStatus",
     "__version__",
+    "phone_normalizer",
 ]
 
 _HOMES = (

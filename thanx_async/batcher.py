@@ -39,6 +39,7 @@ from thanx_async.batching import (
 from thanx_async.client import ThanxClient, internals
 from thanx_async.identifiers import MAX_BATCH, normalise
 from thanx_async.jobs import JobHandle
+from thanx_async.limiter import Lane
 from thanx_async.models import check_target
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ class AsyncBatcher:
         self._home.end()
         self._home.enter()
         self._collector = Collector(
-            self._sender,
+            self._sender.in_lane(Lane.INTERACTIVE),
             self._recorder,
             size=self._batch_size,
             linger=self._linger,

@@ -200,7 +200,7 @@ class ThanxClient:
         key = str(uuid4()) if idempotency_key is None else header("idempotency_key", idempotency_key)
         request, total = wire.issue_rewards(body, key), len(values)
         del identifiers, values  # tools that record the local variables of errors would record guests
-        job = await self._transport.deliver(request, Delivery())
+        job = await self._transport.deliver(request, Delivery(), lane=Lane.INTERACTIVE)
         return self._jobs.accepted(job, merchant_id=merchant_id, total=total)
 
     async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob:
@@ -217,7 +217,7 @@ class ThanxClient:
             UnprocessableError: the job is still running, or is revoked already.
             APIError, TransportError: the error that ended the last attempt.
         """
-        return await self._job_service.revoke(job_id, merchant_id)
+        return await self._job_service.revoke(job_id, merchant_id, Lane.INTERACTIVE)
 
     def job(self, job_id: str, *, merchant_id: str) -> JobHandle:
         """Attach to a job by its id, without a request."""
@@ -258,7 +258,8 @@ class ThanxClient:
         you repeat the call.
         """
         checks.kind("campaign", isinstance(campaign, NewCampaign), "a NewCampaign", campaign)
-        return await self._transport.call(catalogue.create_campaign(campaign), catalogue.decode_campaign)
+        request = catalogue.create_campaign(campaign)
+        return await self._transport.call(request, catalogue.decode_campaign, lane=Lane.INTERACTIVE)
 
     def list_reward_templates(self, *, merchant_id: str) -> AsyncGenerator[RewardTemplate, None]:
         """Iterate over all reward templates of a merchant; one request for every hundred."""

@@ -14,9 +14,11 @@ from thanx_async.http._settings import (
     variable,
 )
 from thanx_async.http._transport import Transport
+from thanx_async.http._turns import CutTurns
 
 __all__ = [
     "USER_AGENT",
+    "CutTurns",
     "Delivery",
     "Transport",
     "catalogue",

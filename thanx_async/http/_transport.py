@@ -24,6 +24,7 @@ from thanx_async.http._aiohttp import SURELY_UNSENT, Upload, error_of, read
 from thanx_async.http._delivery import Delivery, Sending
 from thanx_async.http._session import HomeSession
 from thanx_async.http._settings import unpicklable
+from thanx_async.http._turns import CutTurns
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
 from thanx_async.models import IssuanceJob
@@ -108,6 +109,9 @@ class Transport:
         retry: decides about repeating a request.
         limiter: gives each attempt its slot.
         hook: gets a record of each wait, attempt and retry.
+
+    Attributes:
+        turns: the turns of whoever cuts batches late and sends them here.
     """
 
     def __init__(
@@ -129,6 +133,7 @@ class Transport:
         self._retry = retry
         self._limiter = limiter
         self._hook = hook
+        self.turns = CutTurns()
 
     def __reduce__(self) -> NoReturn:
         raise unpicklable()
@@ -137,19 +142,17 @@ class Transport:
         """Make sure, before anything happens, that the client is not open on another event loop."""
         self.session.check_loop()
 
-    async def deliver(self, request: wire.Request, delivery: Delivery) -> IssuanceJob:
+    async def deliver(self, request: wire.Request, delivery: Delivery, *, lane: Lane) -> IssuanceJob:
         """Send an Issue Rewards request, and keep ``delivery`` accurate at every moment."""
-        return await self._send_and_explain(_Call(request, delivery.accept, delivery), Lane.ISSUE)
+        return await self._send_and_explain(_Call(request, delivery.accept, delivery), lane)
 
-    async def call(
-        self, request: wire.Request, decoder: Callable[[object], T], *, lane: Lane = Lane.ISSUE
-    ) -> T:
+    async def call(self, request: wire.Request, decoder: Callable[[object], T], *, lane: Lane) -> T:
         """Send any other request until there is an answer, or until the retry policy gives up.
 
         Args:
             request: the request.
             decoder: turns the parsed JSON of a success into the result.
-            lane: the limiter's queue; issuing goes before polling.
+            lane: the limiter's queue.
 
         Raises:
             APIError, TransportError: the error that ended the last attempt.

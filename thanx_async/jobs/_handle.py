@@ -9,6 +9,7 @@ from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async._core.escaping import printable
 from thanx_async.jobs._poller import JobPoller
+from thanx_async.limiter import Lane
 from thanx_async.models import IssuanceJob
 
 
@@ -126,7 +127,7 @@ class JobHandle:
         Raises:
             UnprocessableError: the job is still running, or is revoked already.
         """
-        return await self._attached.revoke()
+        return await self._attached.revoke(Lane.INTERACTIVE)
 
     @property
     def _attached(self) -> JobPoller:
@@ -136,6 +137,11 @@ class JobHandle:
                 f" use client.job({self.id!r}, merchant_id={self.merchant_id!r})"
             )
         return self._poller
+
+
+async def revoke_in_bulk(handle: JobHandle) -> IssuanceJob:
+    """Revoke a job's rewards as one of many, behind requests for which somebody waits."""
+    return await handle._attached.revoke(Lane.ISSUE)  # noqa: SLF001 - the class is in this module
 
 
 def when_finished(handle: JobHandle, mark: Callable[[], object], act: Callable[[], object]) -> None:

@@ -48,10 +48,10 @@ class JobService:
         request = wire.get_issuance_job(job_id, merchant_id)
         return await self._transport.call(request, wire.decoder_of_job(job_id), lane=Lane.POLL)
 
-    async def revoke(self, job_id: str, merchant_id: str) -> IssuanceJob:
+    async def revoke(self, job_id: str, merchant_id: str, lane: Lane) -> IssuanceJob:
         """Request the revocation of a job's rewards."""
         request = wire.revoke_issuance_job(job_id, merchant_id)
-        return await self._transport.call(request, wire.decoder_of_job(job_id))
+        return await self._transport.call(request, wire.decoder_of_job(job_id), lane=lane)
 
 
 class WebhookSigns:
@@ -160,9 +160,9 @@ class JobPoller:
         self.update(job)
         return job
 
-    async def revoke(self) -> IssuanceJob:
+    async def revoke(self, lane: Lane) -> IssuanceJob:
         """Revoke the job's rewards, and take in the snapshot of Thanx's answer."""
-        job = await self._service.revoke(self.job_id, self.merchant_id)
+        job = await self._service.revoke(self.job_id, self.merchant_id, lane)
         self.update(job)
         return job
 

@@ -7,9 +7,15 @@ it counts them. Source: docs.thanx.com, partner/overview.
 from typing import TYPE_CHECKING
 
 from thanx_async._core.lazy import lazily
-from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit, in_flight, least_duration
+from thanx_async.limiter._limits import (
+    THANX_RATE_LIMITS,
+    RateLimit,
+    in_flight,
+    least_duration,
+    trickle_interval,
+)
 from thanx_async.limiter._memory import LocalRateLimiter
-from thanx_async.limiter._protocol import Lane, LimiterStatus, RateLimiter, Slot, WindowStatus
+from thanx_async.limiter._protocol import Lane, LimiterStatus, PacedLimiter, RateLimiter, Slot, WindowStatus
 from thanx_async.limiter._store import StoreAwayError
 
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ __all__ = [
     "Lane",
     "LimiterStatus",
     "LocalRateLimiter",
+    "PacedLimiter",
     "RateLimit",
     "RateLimiter",
     "SQLiteRateLimiter",
@@ -39,4 +46,5 @@ __all__ = [
     "WindowStatus",
     "in_flight",
     "least_duration",
+    "trickle_interval",
 ]
