@@ -17,25 +17,22 @@ from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
+from thanx_async.batching._cutting import CutTimer
 from thanx_async.batching._doubts import DoubtSettler
 from thanx_async.batching._follower import OutcomeFollower
 from thanx_async.batching._outcomes import Outcome, RememberedGuests
 from thanx_async.batching._report import BatchInDoubt, CloseReport
-from thanx_async.batching._rules import as_thanx_error, min_interval
+from thanx_async.batching._rules import as_thanx_error
 from thanx_async.batching._sender import BatchSender
 from thanx_async.batching._service_runs import ServiceRuns
 from thanx_async.batching._waiting_room import Guest, Reply, WaitingRoom, closed_error, tell, tell_in_slices
 from thanx_async.jobs import JobHandle
-from thanx_async.limiter import PacedLimiter
 
 if TYPE_CHECKING:
     from thanx_async.batching._recorder import Recorder
 
 _log = get_logger("thanx_async.batching")
 
-_LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
-_RECHECK = 0.25
-_LONGEST_TURN = 1.0
 _MAX_SPLITS = 16
 
 
@@ -66,10 +63,7 @@ class Collector:
         self._outcomes = RememberedGuests(max_waiting)
         self._closing = False
         self._sender = sender
-        self._limiter = sender.limiter
-        self._paced = sender.limiter if isinstance(sender.limiter, PacedLimiter) else None
         self._size = min(size, max_waiting)
-        self._linger = linger
         self._change = asyncio.Event()
         marks = frozenset({1, self._size})
         self._waiting = WaitingRoom(
@@ -77,7 +71,7 @@ class Collector:
         )
         self._next_number = 0
         self._next_position = 0
-        self._last_cut = float("-inf")
+        self._timer = CutTimer(sender.limiter, self._waiting, linger=linger)
         self._in_flight: dict[Batch, list[Guest]] = {}
         self._unsent: list[str] = []
         self._in_doubt: list[BatchInDoubt] = []
@@ -175,7 +169,7 @@ class Collector:
                 try:
                     wait = self._wait_to_cut()
                     if wait is not None and wait <= 0:
-                        wait = await self._wait_for_turn()
+                        wait = await self._timer.wait_for_turn(is_full=self._is_full)
                 except Exception as error:  # noqa: BLE001 - a limiter of the user's may raise anything; the callers get it
                     self._answer(self._waiting.take(), as_thanx_error(error, None))
                     continue
@@ -201,20 +195,7 @@ class Collector:
         """Seconds until a batch should be cut, as far as is known now; None to wait for a change."""
         if not self._waiting or len(self._in_flight) >= self._sender.concurrency or self._has_queued_batch():
             return None
-        status = self._limiter.status()
-        if not self._is_full:
-            due = max(self._waiting.oldest + self._linger, self._last_cut + min_interval(status))
-            wait = due - asyncio.get_running_loop().time()
-            if wait > 0:
-                return wait
-        return min(status.held_for - _LEAD, _RECHECK)
-
-    async def _wait_for_turn(self) -> float | None:
-        """Seconds until a batch should be cut, as far as other processes are concerned."""
-        if self._paced is None or self._is_full:
-            return 0.0
-        wait = await self._paced.turn_in(asyncio.get_running_loop().time() - self._waiting.oldest)
-        return min(wait, _LONGEST_TURN) if self._waiting else None
+        return self._timer.wait(is_full=self._is_full)
 
     @property
     def _is_full(self) -> bool:
@@ -230,7 +211,7 @@ class Collector:
         batch = self._new_batch(run_id, self._next_position, guests)
         self._next_position += len(guests)
         self._in_flight[batch] = guests
-        self._last_cut = asyncio.get_running_loop().time()
+        self._timer.cut()
         group.create_task(self._process(batch, guests, group))
 
     def _new_batch(self, run_id: str, first: int, guests: list[Guest]) -> Batch:
