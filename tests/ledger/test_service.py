@@ -37,7 +37,7 @@ from thanx_async.batching._batch import Batch
 from thanx_async.batching._recorder import Recorder
 from thanx_async.batching._sender import BatchSender
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
-from thanx_async.ledger import BatchState
+from thanx_async.ledger import BatchRecord, BatchState
 from thanx_async.limiter import Lane
 
 
@@ -441,6 +441,36 @@ async def test_recovering_ends_while_doubts_end_by_themselves(
         "guest1@example.com": 2,
         "guest2@example.com": 2,
     }
+
+
+@pytest.mark.parametrize("by", ["timeout", "cancellation"])
+async def test_a_key_that_is_not_recorded_was_not_sent(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Who stops waiting while a slow disk writes is told a key; nothing is sent before the ledger has it."""
+    disk, writing = asyncio.Event(), asyncio.Event()
+
+    async def slow(batch: BatchRecord, body: bytes) -> BatchRecord:
+        writing.set()
+        await disk.wait()
+        return await SQLiteLedger.record(ledger, batch, body)
+
+    monkeypatch.setattr(ledger, "record", slow)
+    async with recording(client, ledger) as batcher:
+        adding = asyncio.create_task(batcher.add("a@example.com", timeout=5 if by == "timeout" else None))
+        await writing.wait()
+        if by == "cancellation":
+            adding.cancel()
+        await asyncio.wait([adding])
+        assert await states(ledger) == []
+        assert issuing(emulator) == []
+        disk.set()
+        assert (await batcher.outcome("a@example.com")).issued
+    [key] = issuing(emulator)
+    with pytest.raises((AddTimeoutError, asyncio.CancelledError)) as caught:
+        await adding
+    told = " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert f"may get the reward, in the batch with idempotency key {key}" in told
 
 
 @pytest.mark.parametrize("recorded", [True, False])
