@@ -7,6 +7,7 @@ from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk, Chunker
 from thanx_async.batching._collector import Collector
+from thanx_async.batching._eta import Eta
 from thanx_async.batching._guard import Guard, check_failures
 from thanx_async.batching._outcomes import Outcome
 from thanx_async.batching._plan import IssuancePlan, planned
@@ -42,6 +43,7 @@ __all__ = [
     "Chunker",
     "CloseReport",
     "Collector",
+    "Eta",
     "Guard",
     "GuestRow",
     "IssuancePlan",

@@ -241,11 +241,20 @@ class Pacing:
         elif failed:
             _refusal.unanswered(state.refusal, booking, now, None, self._draw())
 
+    def returns(self, state: LimiterState, limit: RateLimit, now: float) -> tuple[tuple[float, int], ...]:
+        """After how many seconds requests that Thanx may still count leave the window, and how many then."""
+        trust = self._trust(limit.seconds, state)
+        counted = [*state.window(limit.seconds).moments()]
+        counted += [
+            (self._bound(state, flight, min(now, flight.lease), trust), 1)
+            for flight in state.flights.values()
+        ]
+        ends = ((moment + limit.seconds - now, count) for moment, count in sorted(counted))
+        return tuple((seconds, count) for seconds, count in ends if seconds > 0)
+
     def used(self, state: LimiterState, limit: RateLimit, now: float) -> int:
         """How many requests Thanx may still count within the window of ``limit``."""
-        logged = state.window(limit.seconds).since(now - limit.seconds)
-        flying = sum(flight.lease > now - limit.seconds for flight in state.flights.values())
-        return min(limit.requests, logged + flying)
+        return min(limit.requests, sum(count for _, count in self.returns(state, limit, now)))
 
     def issuing_ago(self, state: LimiterState, now: float) -> float | None:
         """Seconds since anybody sent a request other than a poll; 0 while one waits for its turn."""

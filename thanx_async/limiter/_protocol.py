@@ -40,13 +40,20 @@ class Slot(Protocol):
 class WindowStatus:
     """How many requests of one limit are used, and how many are free.
 
-    ``reserved`` is the number of requests, used or free, that are kept from bulk requests.
+    Attributes:
+        limit: the limit.
+        used: the requests that Thanx may still count.
+        free: how many more may be sent now.
+        reserved: the number of requests, used or free, that are kept from bulk requests.
+        returns: when used requests come free again: seconds from now, and their number, soonest first; empty
+            from a limiter that does not tell.
     """
 
     limit: RateLimit
     used: int
     free: int
     reserved: int = 0
+    returns: tuple[tuple[float, int], ...] = attrs.field(default=(), repr=False)
 
     def __str__(self) -> str:
         reserved = f" ({self.reserved:,} reserved)" if self.reserved else ""
