@@ -307,6 +307,13 @@ class AsyncBatcher:
         Cancelling takes the guest out, unless another caller has added the same guest or the batch is cut. A
         note on the cancellation, which is the cause of the `TimeoutError` of ``asyncio.timeout``, tells
         whether the guest was taken out or may get the reward, and with which idempotency key.
+
+        With a ledger, the batch is recorded under that key before it is sent. The caller may be told the key
+        before the record is durable. If the process then dies, `recover` settles the batches that the ledger
+        knows. A key that is in no batch of the ledger after the restart was never sent: nothing was issued
+        under it, and the guest can be added again. Look for the key in ``ledger.batches(run.run_id)`` of all
+        ``ledger.runs()``.
+
         While ``max_waiting`` guests are waiting, further callers wait for a place.
 
         Call it on the event loop on which the batcher was opened; from another thread as
@@ -377,6 +384,9 @@ class AsyncBatcher:
         Call this when a service starts. It covers batches in the ledger with the same campaign, merchant and
         variant. Batches that this batcher itself leaves in doubt while it is open are sent again once Thanx
         answers; `recover` tries them at once.
+
+        A key that a caller of `add` was told, and that the ledger does not know, was never sent: nothing was
+        issued under it; see `add`.
 
         Runs of processes that are still alive are left alone, and so are batches that have been in doubt for
         longer than the ledger's ``replay_within``. A warning in the log tells which batches stay in doubt,

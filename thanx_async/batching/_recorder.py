@@ -192,6 +192,12 @@ class Recorder:
             raise
         await self._record_fate(batch)
 
+    async def record_together(self, batches: list[Batch]) -> None:
+        """Record batches in one transaction, before any of them is delivered."""
+        bodies = [batch.body(self._target.encode) for batch in batches]
+        pairs = zip(batches, bodies, strict=True)
+        await self._ledger.record_all([(_record_of(batch, body), body) for batch, body in pairs])
+
     async def _record_fate_despite(self, batch: Batch, error: BaseException) -> None:
         """Record the fate while ``error`` is being raised; a failure of the ledger becomes a note on it."""
         try:
@@ -207,8 +213,7 @@ class Recorder:
         Raises:
             LedgerError: the batch could not be recorded, so it must not be sent.
         """
-        digest = digest_of(body)
-        wanted = BatchRecord(batch.run_id, batch.number, batch.key, batch.positions, digest)
+        wanted = _record_of(batch, body)
         batch.limit_age(time(), self._ledger.replay_within)
         try:
             recorded = await self._ledger.record(wanted, body)
@@ -216,7 +221,7 @@ class Recorder:
             if getattr(error, "in_doubt", True):  # it may be in the ledger, from where it may be sent
                 batch.doubt()
             raise
-        if recorded.digest != digest:
+        if recorded.digest != wanted.digest:
             raise InputChangedError(
                 f"batch {batch.number} of run {batch.run_id!r} was recorded with other guests meanwhile",
                 batch=batch.number,
@@ -251,6 +256,10 @@ def _sizes(recorded: Mapping[int, BatchRecord], run: RunRecord) -> dict[int, int
     """
     last = None if run.batches is None else run.batches - 1
     return {number: len(record.positions) for number, record in recorded.items() if number != last}
+
+
+def _record_of(batch: Batch, body: bytes) -> BatchRecord:
+    return BatchRecord(batch.run_id, batch.number, batch.key, batch.positions, digest_of(body))
 
 
 @asynccontextmanager

@@ -55,7 +55,7 @@ def _at(day: datetime, time: tuple[int, int]) -> datetime:
 
 async def sleep_until(moment: datetime, now: Callable[[], datetime]) -> None:
     """Sleep until a moment of the wall clock."""
-    while (left := (moment - now()).total_seconds()) > 0:
+    while (left := (moment - now()).total_seconds()) > 0:  # noqa: ASYNC110 - nothing tells the wall clock's time
         await asyncio.sleep(min(left, _LOOK_AGAIN))
 
 

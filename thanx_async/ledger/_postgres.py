@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -254,17 +254,22 @@ class PostgresLedger:
 
     async def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
         """Record a batch before it is sent; see `Ledger.record`."""
+        return (await self.record_all([(batch, body)]))[0]
+
+    async def record_all(self, batches: Sequence[tuple[BatchRecord, bytes]]) -> list[BatchRecord]:
+        """Record several batches in one transaction; see `Ledger.record_all`."""
         try:
-            return await to_its_end(self._record(batch, body))
+            return await to_its_end(self._record_all(batches))
         except LedgerError as error:
             if error.in_doubt:
-                error.idempotency_key = batch.key
+                error.idempotency_key = batches[0][0].key
             raise
 
-    async def _record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
+    async def _record_all(self, new: Sequence[tuple[BatchRecord, bytes]]) -> list[BatchRecord]:
         async with self._transaction(durable=True) as connection:
-            await self._runs.check_own(connection, batch.run_id)
-            return await batches.record(connection, batch, body)
+            for run_id in dict.fromkeys(batch.run_id for batch, _ in new):
+                await self._runs.check_own(connection, run_id)
+            return [await batches.record(connection, batch, body) for batch, body in new]
 
     async def accept(self, run_id: str, number: int, job_id: str) -> None:
         """Record that Thanx accepted a batch in doubt as a job."""
