@@ -16,6 +16,7 @@ from thanx_async.cli._options import Dsn, FileName, LedgerName
 from thanx_async.cli._output import Display, show_revocation, write
 from thanx_async.cli._recorded import AnyLedger, before_sending, command, known_run, open_ledger, path_of
 from thanx_async.cli._status import ISSUED, STOPPED
+from thanx_async.ledger import LANES
 
 
 async def resume(run: str, /, *, failures: FileName | None = None, ledger: LedgerName | None = None) -> int:
@@ -54,7 +55,9 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: Ledge
         write(
             f"Batches in doubt {why}, or whose job gives no outcome, are not sent again: see `ledger settle`"
         )
-    if unsent:
+    if run.startswith(LANES):
+        write("Guests who wait in an outbox are sent by `outbox drain`")
+    elif unsent:
         write("Not all of the file was sent: run `issue` with it again for the rest")
         return STOPPED
     return status
