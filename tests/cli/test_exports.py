@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import openpyxl
 import pytest
 import xlwt
@@ -580,7 +581,7 @@ def test_whatever_is_written_is_read_back(
     file = tmp_path_factory.getbasetemp() / "table.csv"
     file.write_bytes(text.getvalue().encode(encoding, "replace"))
     declared = encoding if encoding in {"cp1252", "latin-1"} else None
-    how = {"encoding": declared, "delimiter": delimiter if delimiter == "^" else None}
-    assert guests_in(file, HowToRead(column=("E-Mail",), **how)) == guests
+    how = HowToRead(encoding=declared, delimiter=delimiter if delimiter == "^" else None)
+    assert guests_in(file, attrs.evolve(how, column=("E-Mail",))) == guests
     cities = [row[2].encode(encoding, "replace").decode(encoding) for row in rows]
-    assert guests_in(file, HowToRead(column=("city",), **how)) == cities
+    assert guests_in(file, attrs.evolve(how, column=("city",))) == cities

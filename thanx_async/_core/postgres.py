@@ -60,31 +60,33 @@ class Connection:
         self._raw = raw
         self._explain = explain
 
-    async def execute(self, sql: str, *arguments: object) -> str:
+    # Plain functions, since the frame of a coroutine would show the arguments in the tracebacks of errors.
+
+    def execute(self, sql: str, *arguments: object) -> Awaitable[str]:
         """Run a statement, or several without arguments. Returns the status, such as ``UPDATE 1``."""
-        return await self._run(self._raw.execute(sql, *arguments))
+        return self._run(self._raw.execute(sql, *arguments))
 
-    async def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+    def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> Awaitable[None]:
         """Run a statement for each row of arguments."""
-        await self._run(self._raw.executemany(sql, rows))
+        return self._run(self._raw.executemany(sql, rows))
 
-    async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Awaitable[object]:
         """Append rows to a table of the schema ``thanx``, with COPY."""
-        await self._run(
+        return self._run(
             self._raw.copy_records_to_table(table, schema_name="thanx", columns=columns, records=rows)
         )
 
-    async def fetch(self, sql: str, *arguments: object) -> Sequence[Row]:
+    def fetch(self, sql: str, *arguments: object) -> Awaitable[Sequence[Row]]:
         """All rows of a query."""
-        return await self._run(self._raw.fetch(sql, *arguments))
+        return self._run(self._raw.fetch(sql, *arguments))
 
-    async def fetchrow(self, sql: str, *arguments: object) -> Row | None:
+    def fetchrow(self, sql: str, *arguments: object) -> Awaitable[Row | None]:
         """The first row of a query; None without rows."""
-        return await self._run(self._raw.fetchrow(sql, *arguments))
+        return self._run(self._raw.fetchrow(sql, *arguments))
 
-    async def fetchval(self, sql: str, *arguments: object) -> Any:
+    def fetchval(self, sql: str, *arguments: object) -> Awaitable[Any]:
         """The first column of the first row of a query; None without rows."""
-        return await self._run(self._raw.fetchval(sql, *arguments))
+        return self._run(self._raw.fetchval(sql, *arguments))
 
     async def _run(self, work: Awaitable[T]) -> T:
         try:
@@ -92,7 +94,10 @@ class Connection:
         except ERRORS as error:
             if not isinstance(error, asyncpg.PostgresError):  # a timeout, for example: the server may be busy
                 _terminate(self._raw)
-            raise self._explain(without_frames(error)) from error
+            raise self._explain(_without_row(error)) from error
+        except asyncio.CancelledError as error:
+            without_frames(error)
+            raise
 
 
 _INHERITED: list[object] = []
@@ -276,7 +281,7 @@ class Database:
             status = await raw.execute("COMMIT")
         except ERRORS as error:
             _terminate(raw)
-            found = self._trouble(without_frames(error))
+            found = self._trouble(_without_row(error))
             unsure = found.problem is Problem.AWAY
             raise self._make_error(attrs.evolve(found, unsure=unsure)) from error
         if status != "COMMIT":  # an error within the transaction was ignored
@@ -317,6 +322,13 @@ class Database:
 
     def _error(self, problem: Problem, detail: str) -> Exception:
         return self._make_error(trouble(problem, detail))
+
+
+def _without_row(error: Exception) -> Exception:
+    """The error without frames, and without the row that the server may show with it."""
+    if isinstance(error, asyncpg.PostgresError):
+        error.detail = None
+    return without_frames(error)
 
 
 async def _roll_back(raw: Any) -> None:

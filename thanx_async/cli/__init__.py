@@ -119,7 +119,7 @@ def run(arguments: Sequence[str]) -> int:
         discard_output()
         return ISSUED
     except (ThanxError, ValueError, OSError) as error:
-        return _fail(str(error), STOPPED)
+        return _fail(as_typed(error), STOPPED)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _fail("interrupted; the same command can be given again", STOPPED)
     return status if isinstance(status, int) else ISSUED

@@ -13,6 +13,8 @@ from thanx_async._core.messages import Message
 
 _TYPED = {
     "access_token": "THANX_ACCESS_TOKEN",
+    "await thanx_async.postgres.init(dsn)": "thanx-async outbox init",
+    "await thanx_async.postgres.migrate(dsn)": "thanx-async outbox migrate",
     "base_url": "THANX_BASE_URL",
     "batch_size": "--batch-size",
     "campaign_id": "--campaign",

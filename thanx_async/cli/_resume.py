@@ -25,7 +25,7 @@ from thanx_async.cli._recorded import (
     path_of,
 )
 from thanx_async.cli._status import ISSUED, STOPPED
-from thanx_async.ledger import RunRecord
+from thanx_async.ledger import LANES, RunRecord
 
 
 async def resume(run: str, /, *, failures: FileName | None = None, ledger: LedgerName | None = None) -> int:
@@ -64,7 +64,9 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: Ledge
         write(
             f"Batches in doubt {why}, or whose job gives no outcome, are not sent again: see `ledger settle`"
         )
-    if unsent:
+    if run.startswith(LANES):
+        write("Guests who wait in an outbox are sent by `outbox drain`")
+    elif unsent:
         write("Not all of the file was sent: run `issue` with it again for the rest")
         return STOPPED
     return status

@@ -14,6 +14,7 @@ from thanx_async._core import checks
 from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import LedgerError, LedgerUnavailableError
 from thanx_async._core.escaping import get_logger
+from thanx_async._core.messages import Message
 from thanx_async._core.postgres import SCHEMES, Connection, Database
 from thanx_async._core.postgres_errors import Problem, Trouble
 from thanx_async._core.tasks import Home, to_its_end
@@ -298,7 +299,8 @@ class PostgresLedger:
                 await wait_again(connection, run_id, *taken)
 
     def _error(self, trouble: Trouble) -> LedgerError:
-        text = f"the ledger in PostgreSQL at {self.label} cannot be used: {trouble.detail}; {trouble.advice}"
+        start = f"the ledger in PostgreSQL at {self.label} cannot be used: {trouble.detail}; "
+        text = Message(start, trouble.advice)
         away = trouble.problem in {Problem.AWAY, Problem.CONFLICT}
         error = LedgerUnavailableError(text) if away else LedgerError(text)
         error.in_doubt = trouble.unsure
