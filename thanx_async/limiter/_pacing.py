@@ -177,7 +177,8 @@ class Pacing:
         dues = self.decide(state, now)
         due = max(dues[Lane.INTERACTIVE].due, last + interval)
         dues[Lane.INTERACTIVE] = Decision(due, dues[Lane.INTERACTIVE].reason)
-        mine.wake = self._turn(state, mine, now, dues).due
+        # The interval changes, so that an owner with an older guest may mean to ask a little later.
+        mine.wake = self._turn(state, mine, now, dues, later=interval).due
         return mine.wake
 
     def _tickets(
@@ -197,14 +198,24 @@ class Pacing:
             mine[lane].wake = now
         return [mine[lane] for lane in lanes]
 
-    def _turn(self, state: LimiterState, mine: Ticket, now: float, dues: Mapping[Lane, Decision]) -> Decision:
-        """When it is this ticket's turn, as far as is known now."""
+    def _turn(
+        self,
+        state: LimiterState,
+        mine: Ticket,
+        now: float,
+        dues: Mapping[Lane, Decision],
+        *,
+        later: float = 0.0,
+    ) -> Decision:
+        """When it is this ticket's turn, as far as is known now. Owners that ask again by then go before it,
+        and those that ask up to ``later`` seconds after it.
+        """
         due, reason = dues[mine.lane].due, dues[mine.lane].reason
         start = max(due, now)
         ready = [
             ticket
             for ticket in state.tickets
-            if ticket is mine or (ticket.wake <= start and dues[ticket.lane].due <= start)
+            if ticket is mine or (ticket.wake <= start + later and dues[ticket.lane].due <= start)
         ]
         order = in_order(state, ready)
         ahead = order[: order.index(mine)]
