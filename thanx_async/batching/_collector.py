@@ -21,7 +21,7 @@ from thanx_async.batching._doubts import DoubtSettler
 from thanx_async.batching._follower import OutcomeFollower
 from thanx_async.batching._outcomes import Outcome, RememberedGuests
 from thanx_async.batching._report import BatchInDoubt, CloseReport
-from thanx_async.batching._rules import as_thanx_error, min_interval
+from thanx_async.batching._rules import as_thanx_error, min_interval, turn_in
 from thanx_async.batching._sender import BatchSender
 from thanx_async.batching._service_runs import ServiceRuns
 from thanx_async.batching._waiting_room import (
@@ -33,7 +33,6 @@ from thanx_async.batching._waiting_room import (
     tell_in_slices,
 )
 from thanx_async.jobs import JobHandle
-from thanx_async.limiter import PacedLimiter
 
 if TYPE_CHECKING:
     from thanx_async.batching._recorder import Recorder
@@ -42,7 +41,6 @@ _log = get_logger("thanx_async.batching")
 
 _LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
 _RECHECK = 0.25
-_LONGEST_TURN = 1.0
 _MAX_SPLITS = 16
 
 
@@ -74,7 +72,6 @@ class Collector:
         self._closing = False
         self._sender = sender
         self._limiter = sender.limiter
-        self._paced = sender.limiter if isinstance(sender.limiter, PacedLimiter) else None
         self._size = min(size, max_waiting)
         self._linger = linger
         self._change = asyncio.Event()
@@ -182,11 +179,11 @@ class Collector:
                 try:
                     wait = self._wait_to_cut()
                     if wait is not None and wait <= 0:
-                        wait = await self._wait_for_turn()
+                        wait = 0.0 if self._is_full else await turn_in(self._limiter, self._waiting.oldest)
                 except Exception as error:  # noqa: BLE001 - a limiter of the user's may raise anything; the callers get it
                     self._answer(self._waiting.take(), as_thanx_error(error, None))
                     continue
-                if wait is None or wait > 0:
+                if wait is None or wait > 0 or not self._waiting:
                     await changed(self._change, wait)
                 elif self._runs.current is None:
                     await self._begin_run()
@@ -215,13 +212,6 @@ class Collector:
             if wait > 0:
                 return wait
         return min(status.held_for - _LEAD, _RECHECK)
-
-    async def _wait_for_turn(self) -> float | None:
-        """Seconds until a batch should be cut, as far as other processes are concerned."""
-        if self._paced is None or self._is_full:
-            return 0.0
-        wait = await self._paced.turn_in(asyncio.get_running_loop().time() - self._waiting.oldest)
-        return min(wait, _LONGEST_TURN) if self._waiting else None
 
     @property
     def _is_full(self) -> bool:

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 from thanx_async._core.tasks import RESOLUTION
 from thanx_async.limiter._limits import RateLimit
-from thanx_async.limiter._pacing import Decision, Pacing
+from thanx_async.limiter._pacing import Pacing
 from thanx_async.limiter._protocol import Lane, LimiterStatus, WindowStatus
 from thanx_async.limiter._state import LimiterState
 from thanx_async.limiter._steady import Outage
+from thanx_async.limiter._turns import Decision
 
 _LONGEST_SHOWN = 1e9
 
@@ -42,7 +43,8 @@ def wall_time(wait: float) -> datetime:
 
 def _window(pacing: Pacing, limit: RateLimit, state: LimiterState, now: float) -> WindowStatus:
     used = pacing.used(state, limit, now)
-    return WindowStatus(limit, used, limit.requests - used, pacing.reserved(state, limit, now))
+    reserved = pacing.reserved(state, limit, now)
+    return WindowStatus(limit, used, limit.requests - used, reserved, *pacing.returns(state, limit, now))
 
 
 def _held(decision: Decision, now: float, outage: Outage | None) -> tuple[float, str]:

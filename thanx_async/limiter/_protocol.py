@@ -40,13 +40,21 @@ class Slot(Protocol):
 class WindowStatus:
     """How many requests of one limit are used, and how many are free.
 
-    ``reserved`` is the number of requests, used or free, that are kept from bulk requests.
+    Attributes:
+        limit: the limit.
+        used: the number of requests that Thanx may still count.
+        free: the number of requests that may be sent.
+        reserved: how many requests of the limit are kept for interactive requests.
+        next_free_in: seconds until one of the used requests is free again; 0 if none is used.
+        all_free_in: seconds until all are free again, if nothing is sent.
     """
 
     limit: RateLimit
     used: int
     free: int
     reserved: int = 0
+    next_free_in: float = 0.0
+    all_free_in: float = 0.0
 
     def __str__(self) -> str:
         reserved = f" ({self.reserved:,} reserved)" if self.reserved else ""
