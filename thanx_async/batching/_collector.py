@@ -173,7 +173,7 @@ class Collector:
                 except Exception as error:  # noqa: BLE001 - a limiter of the user's may raise anything; the callers get it
                     self._answer(self._waiting.take(), as_thanx_error(error, None))
                     continue
-                if wait is None or wait > 0:
+                if wait is None or wait > 0 or not self._waiting:
                     await changed(self._change, wait)
                 elif self._runs.current is None:
                     await self._begin_run()

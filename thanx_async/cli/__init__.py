@@ -53,6 +53,10 @@ COMMANDS = {
     ),
     "ledger": ("ledger:ledger_app", "Show recorded runs, and settle batches in doubt by hand."),
     "outbox": ("outbox:outbox_app", "Put guests under ids of your own, and send what was put."),
+    "limits": (
+        "limits:limits",
+        "Show what is used, free and reserved of the rate limits, and when it comes back.",
+    ),
     "job": ("job:job_app", "Show, wait for or revoke one job."),
     "emulator": (
         "emulator:run_emulator",

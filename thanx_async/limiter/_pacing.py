@@ -19,8 +19,8 @@ from thanx_async.limiter._limits import RateLimit, checked_limits, trickle_inter
 from thanx_async.limiter._protocol import Lane
 from thanx_async.limiter._refusal import LimiterAnswer
 from thanx_async.limiter._reserve import DEFAULT_RESERVE, Reserve, least_often
-from thanx_async.limiter._state import Booking, LimiterState, Ticket
-from thanx_async.limiter._turns import count, in_order
+from thanx_async.limiter._state import Booking, LimiterState
+from thanx_async.limiter._turns import GRACE, Decision, count, tickets_of, turn
 
 LEASE = 60.0
 """After so many seconds without an answer, a request counts as answered."""
@@ -34,17 +34,8 @@ _MARGIN_AFTER = 300
 _TRUST_AFTER = 50
 _UNLEARNT = 900.0
 _LOOK_AGAIN = 0.25
-_GRACE = 1.0
 _PROBE = "the answer to a probe after a refusal", "the answer to a probe in an outage"
 _PAUSE = "a refusal (429)", "the end of an outage"
-
-
-@attrs.frozen
-class Decision:
-    """The time at which the next request may be sent, and the reason for the wait."""
-
-    due: float
-    reason: str
 
 
 @attrs.frozen
@@ -142,9 +133,9 @@ class Pacing:
             lanes: the lanes in which requests of the owner wait, at least one.
         """
         self._pass_time(state, now)
-        mine = self._tickets(state, owner, now, dict.fromkeys(lanes, now))
+        mine = tickets_of(state, owner, now, dict.fromkeys(lanes, now))
         dues = self.decide(state, now)
-        waits = [self._turn(state, ticket, now, dues) for ticket in mine]
+        waits = [turn(state, ticket, now, dues, self._spacing(state)) for ticket in mine]
         for ticket, wait in zip(mine, waits, strict=True):
             if wait.due <= now:
                 state.tickets.remove(ticket)
@@ -168,7 +159,7 @@ class Pacing:
             since: when the oldest guest of the batch came.
         """
         self._pass_time(state, now)
-        (mine,) = self._tickets(state, owner, now, {Lane.INTERACTIVE: since})
+        (mine,) = tickets_of(state, owner, now, {Lane.INTERACTIVE: since})
         mine.since = min(mine.since, since)
         interval = trickle_interval(
             (limit, limit.requests - self.used(state, limit, now)) for limit in self.limits
@@ -177,41 +168,9 @@ class Pacing:
         dues = self.decide(state, now)
         due = max(dues[Lane.INTERACTIVE].due, last + interval)
         dues[Lane.INTERACTIVE] = Decision(due, dues[Lane.INTERACTIVE].reason)
-        mine.wake = self._turn(state, mine, now, dues).due
+        # The interval changes, so that an owner with an older guest may mean to ask a little later.
+        mine.wake = turn(state, mine, now, dues, self._spacing(state), later=interval).due
         return mine.wake
-
-    def _tickets(
-        self, state: LimiterState, owner: str, now: float, lanes: Mapping[Lane, float]
-    ) -> list[Ticket]:
-        """The owner's tickets for these lanes, each with the time since when it waits."""
-        state.tickets = [
-            ticket
-            for ticket in state.tickets
-            if ticket.wake + _GRACE >= now or (ticket.owner == owner and ticket.lane in lanes)
-        ]
-        mine = {ticket.lane: ticket for ticket in state.tickets if ticket.owner == owner}
-        for lane, since in lanes.items():
-            if lane not in mine:
-                mine[lane] = Ticket(owner, now, lane, since)
-                state.tickets.append(mine[lane])
-            mine[lane].wake = now
-        return [mine[lane] for lane in lanes]
-
-    def _turn(self, state: LimiterState, mine: Ticket, now: float, dues: Mapping[Lane, Decision]) -> Decision:
-        """When it is this ticket's turn, as far as is known now."""
-        due, reason = dues[mine.lane].due, dues[mine.lane].reason
-        start = max(due, now)
-        ready = [
-            ticket
-            for ticket in state.tickets
-            if ticket is mine or (ticket.wake <= start and dues[ticket.lane].due <= start)
-        ]
-        order = in_order(state, ready)
-        ahead = order[: order.index(mine)]
-        if due > now or not ahead:
-            return Decision(start + len(ahead) * self._spacing(state), reason)
-        again = min(now + len(ahead) * self._spacing(state), ahead[0].wake + _GRACE + _SLACK)
-        return Decision(again, "other processes, whose turn it is")
 
     def withdraw(self, state: LimiterState, owner: str, lane: Lane | None, booking: Booking | None) -> None:
         """Remove the owner's ticket for a lane, and a booking that was not used, if they are there."""
@@ -258,7 +217,7 @@ class Pacing:
 
     def issuing_ago(self, state: LimiterState, now: float) -> float | None:
         """Seconds since anybody sent a request other than a poll; 0 while one waits for its turn."""
-        if any(ticket.lane is not Lane.POLL and ticket.wake + _GRACE >= now for ticket in state.tickets):
+        if any(ticket.lane is not Lane.POLL and ticket.wake + GRACE >= now for ticket in state.tickets):
             return 0.0
         sent = [moment for lane, moment in state.sent.items() if lane != Lane.POLL.value]
         return max(0.0, now - max(sent)) if sent else None
