@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import attrs
 import orjson
 
+from thanx_async._batches import BatchOutcome
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.postgres import Connection
 from thanx_async._core.tasks import to_its_end
@@ -28,6 +29,7 @@ from thanx_async.ledger._lanes import (
     NewGuest,
     Put,
     Seqs,
+    Settlement,
     fate_in,
     halves_of,
     new_cut,
@@ -68,10 +70,12 @@ _HEAR = """
     WHERE job_id = $1 AND state = 'accepted' AND seqs IS NOT NULL ON CONFLICT DO NOTHING
 """
 _REPORT = """
-    SELECT count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at >= $2 - replay_within) AS in_doubt,
-        count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at < $2 - replay_within) AS held,
-        count(*) FILTER (WHERE state = 'accepted') AS accepted
-    FROM thanx.batches JOIN thanx.runs USING (run_id) WHERE run_id = $1 AND state <> 'finished'
+    SELECT count(*) FILTER (WHERE state = 'in_doubt' AND NOT is_held) AS in_doubt,
+        count(*) FILTER (WHERE is_held) AS held,
+        count(*) FILTER (WHERE state = 'accepted' AND NOT is_held) AS accepted
+    FROM (SELECT state,
+            held IS NOT NULL OR (state = 'in_doubt' AND recorded_at < $2 - replay_within) AS is_held
+        FROM thanx.batches JOIN thanx.runs USING (run_id) WHERE run_id = $1 AND state <> 'finished') AS open
 """
 _REWARDS = """
     SELECT issued + (SELECT coalesce(sum(count), 0)::bigint FROM thanx.batches AS b
@@ -197,6 +201,32 @@ class PostgresLanes(PostgresLedger):
             return await batches.select(
                 connection, "WHERE run_id = $1 AND state <> 'finished' ORDER BY number", run_id
             )
+
+    async def hold(self, run_id: str, number: int, reason: str) -> None:
+        """Give up a batch."""
+        await to_its_end(self._hold(run_id, number, reason))
+
+    async def _hold(self, run_id: str, number: int, reason: str) -> None:
+        async with self._transaction(durable=True) as connection:
+            await self._runs.check_own(connection, run_id)
+            await batches.hold(connection, run_id, number, reason)
+
+    async def settle(self, run_id: str, number: int, settlement: Settlement) -> None:
+        """Settle a held batch."""
+        await to_its_end(self._settle(run_id, number, settlement))
+
+    async def _settle(self, run_id: str, number: int, settlement: Settlement) -> None:
+        in_doubt = not isinstance(settlement, BatchOutcome)
+        async with self._transaction(durable=True) as connection:
+            await batches.touch(connection, run_id)
+            await batches.check_held(connection, run_id, number, in_doubt=in_doubt)
+            if isinstance(settlement, BatchOutcome):
+                await batches.finish(connection, run_id, {number: settlement})
+            elif settlement is not None:
+                await batches.accept(connection, run_id, number, settlement)
+                await connection.execute(_HEAR, settlement)
+            elif taken := await batches.take_out(connection, run_id, number):
+                await guests.wait_again(connection, run_id, *taken)
 
     async def fate(self, run_id: str, guest: bytes) -> Fate | None:
         """The fate of the guest with this id."""
