@@ -4,13 +4,14 @@ import asyncio
 import json
 from pathlib import Path
 
+import attrs
 import pytest
 
 from tests.batching.test_collector_failures import poison_is_refused
 from tests.helpers import HANGS, TARGET, guests, issuing, until
 from tests.outbox.conftest import Make
 from tests.outbox.test_conformance import Box, bodies, drain, draining, states
-from thanx_async import LedgerError, LocalRateLimiter, RateLimit, SQLiteOutbox, ThanxClient
+from thanx_async import AsyncBatcher, LedgerError, LocalRateLimiter, RateLimit, SQLiteOutbox, ThanxClient
 from thanx_async.cli import run
 from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.ledger import BatchOutcome, Settlement
@@ -144,6 +145,39 @@ async def test_a_guest_who_is_refused_after_a_doubt(make: Make) -> None:
         await drain(outbox, client)
         assert await states(outbox, *names) == ["issued"] * 5 + ["failed"]
         assert emulator.reward_counts() == dict.fromkeys([*guests(5), "later@example.com"], 1)
+
+
+async def test_revoking(outbox: Box, client: ThanxClient, emulator: Emulator) -> None:
+    """Whoever waits when an outbox is revoked is cancelled, with the reason; nobody can be put any more."""
+    await outbox.put("jane@example.com", id="1")
+    await drain(outbox, client)
+    await outbox.put("john@example.com", id="2")
+    batcher = AsyncBatcher(client, **TARGET, ledger=outbox.ledger)
+    run_id = outbox.lane.run.run_id
+    await (await batcher.resume(run_id, replay=False)).revoke()
+    outcome = await outbox.outcome("2")
+    assert (outcome.state, outcome.reason) == (GuestState.CANCELLED, "the outbox was revoked")
+    assert (await outbox.outcome("1")).reason == "reward revoked"
+    assert (await outbox.status()).waiting == 0
+    assert await outbox.ledger.rewards(run_id) == 0
+    for id in ("2", "3"):
+        with pytest.raises(LedgerError, match="revoked: nothing more of it is issued"):
+            await outbox.put("john@example.com", id=id)
+    assert len(issuing(emulator)) == 1
+
+
+async def test_settling_in_a_revoked_outbox(outbox: Box, client: ThanxClient, emulator: Emulator) -> None:
+    """Guests of a batch that was not issued do not wait again once the outbox is revoked."""
+    await outbox.put("jane@example.com", id="1")
+    emulator.faults = Faults(reset_before=1)
+    async with draining(outbox, client):
+        await until(lambda: emulator.requests)
+    run = await outbox.ledger.claim(outbox.lane.run)
+    await outbox.ledger.save_run(attrs.evolve(run, revoked_at=1.0))
+    assert await states(outbox, "1") == ["in_doubt"]
+    await outbox.ledger.withdraw(run.run_id, 0)
+    assert await states(outbox, "1") == ["cancelled"]
+    assert (await outbox.status()).waiting == 0
 
 
 async def test_the_commands(

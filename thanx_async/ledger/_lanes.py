@@ -28,6 +28,9 @@ LANES = "lane-"
 MOVED = "moved to PostgreSQL"
 """In the errors of all statements that would change a file whose outboxes were moved."""
 
+REVOKED = "the outbox was revoked"
+"""Why guests are cancelled who still waited when their lane was revoked."""
+
 Encode = Callable[[list[str]], bytes]
 Settlement = BatchOutcome | str | None
 """What became of a held batch: its outcome, or the id of its job; None if it was certainly not issued."""
@@ -89,7 +92,7 @@ class Fate:
 
     Attributes:
         state: the guest's state.
-        reason: why the guest failed, was rejected, or is held.
+        reason: why the guest failed, was rejected, is held, or was cancelled by nobody's call.
         batch: the guest's batch, None before the guest is in one.
     """
 
@@ -201,7 +204,8 @@ class Seqs:
 class LaneLedger(Ledger, Protocol):
     """A ledger with lanes. A lane is a run: it is claimed, and its batches are recorded, as for any run.
 
-    `withdraw` lets the guests of a lane's batch wait again.
+    `withdraw` lets the guests of a lane's batch wait again. Once a lane is revoked (`save_run`), all guests
+    who wait are cancelled.
     """
 
     async def __aenter__(self) -> Self:

@@ -19,6 +19,7 @@ from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._lane_settings import with_settings
 from thanx_async.ledger._lanes import (
     LANES,
+    REVOKED,
     TARGET,
     Cut,
     Encode,
@@ -48,9 +49,9 @@ _CONFIGURE = """
 """
 _FATE = f"""
     SELECT g.seq, w.seq IS NOT NULL AS waits, e.state AS ended, e.reason, b.seqs::text AS seqs,
-        (SELECT replay_within FROM thanx.runs WHERE run_id = $1) AS replay_within,
+        r.replay_within, r.revoked_at IS NOT NULL AS is_revoked,
         {", ".join(f"b.{column}" for column in BATCH_FIELDS)}
-    FROM thanx.guests AS g
+    FROM thanx.guests AS g JOIN thanx.runs AS r ON r.run_id = $1
     LEFT JOIN thanx.waiting AS w ON w.lane = g.lane AND w.seq = g.seq
     LEFT JOIN thanx.ended AS e ON e.seq = g.seq
     LEFT JOIN thanx.batches AS b ON b.run_id = $1 AND b.seqs @> g.seq
@@ -84,7 +85,7 @@ _REWARDS = """
 """
 _OWNER = """
     SELECT CASE WHEN owned_until > clock_timestamp() THEN owner END AS owner,
-        CASE WHEN noted_until > clock_timestamp() THEN note END AS note
+        CASE WHEN noted_until > clock_timestamp() THEN note END AS note, revoked_at IS NOT NULL AS is_revoked
     FROM thanx.runs JOIN thanx.lanes USING (run_id) WHERE run_id = $1
 """
 _FORGET = """
@@ -236,6 +237,8 @@ class PostgresLanes(PostgresLedger):
             return None
         if found["ended"] is not None:
             return Fate(GuestState(found["ended"]), found["reason"])
+        if found["waits"] and found["is_revoked"]:  # put in a transaction that was open meanwhile
+            return Fate(GuestState.CANCELLED, REVOKED)
         if found["number"] is None:  # otherwise the batch is forgotten
             return Fate(GuestState.WAITING) if found["waits"] else None
         index = batches.seqs_of(found["seqs"]).index(found["seq"])
@@ -263,8 +266,8 @@ class PostgresLanes(PostgresLedger):
             owner = await connection.fetchrow(_OWNER, run_id)
         assert counts is not None and owner is not None  # noqa: S101, PT018 - an aggregate, and a lane's run
         return LaneReport(
-            waiting=waiting,
-            waited=waited,
+            waiting=0 if owner["is_revoked"] else waiting,
+            waited=0.0 if owner["is_revoked"] else waited,
             in_doubt=counts["in_doubt"],
             held=counts["held"],
             accepted=counts["accepted"],

@@ -35,7 +35,7 @@ from thanx_async.ledger._lanes import (
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import BatchRecord, RunRecord
 from thanx_async.ledger._rows import RUN_FIELDS
-from thanx_async.ledger._sqlite_guests import GuestTable
+from thanx_async.ledger._sqlite_guests import GuestTable, cancel_if_revoked
 from thanx_async.ledger._sqlite_runs import RunTable, run_of
 from thanx_async.ledger._sqlite_schema import explained, readable
 
@@ -190,8 +190,9 @@ class LaneTable:
             return [self._record(run_id, part, encode(half)) for part, half in halves_of(*found)]
 
     def give_back(self, run_id: str, seqs: Seqs, body: bytes) -> None:
-        """Let the guests of a batch wait again. The caller holds a transaction."""
+        """Let guests of a batch wait again, unless the lane was revoked. The caller holds a transaction."""
         self._guests.wait_again(self._number(run_id), seqs, values_of(body))
+        cancel_if_revoked(self._db, run_id)
 
     def open_batches(self, run_id: str) -> list[BatchRecord]:
         return self._batches.batches(run_id, "AND state != 'finished'")

@@ -14,6 +14,7 @@ from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import RunRecord
 from thanx_async.ledger._rows import RUN_COLUMNS, RUN_FIELDS
+from thanx_async.ledger._sqlite_guests import cancel_if_revoked
 from thanx_async.ledger._sqlite_schema import explained, readable
 
 LEASE = 300.0
@@ -122,6 +123,7 @@ class RunTable:
                 " WHERE run_id = ?",
                 (run.total, run.batches, run.revoked_at, time(), run.run_id),
             )
+            cancel_if_revoked(self._db, run.run_id)
 
     def is_own(self, run_id: str) -> bool:
         """Whether this process still has the run's lease. The caller holds a transaction."""

@@ -22,7 +22,8 @@ class GuestOutcome:
     Attributes:
         id: the id under which the guest was put.
         state: see `GuestState`.
-        reason: why the guest failed, was rejected, or is held; None otherwise.
+        reason: why the guest failed, was rejected, is held, or was cancelled because the outbox was revoked;
+            None otherwise.
         job_id: the job of the guest's batch, None before Thanx has accepted the batch.
         idempotency_key: the key of the guest's batch, None before the guest is in one.
     """
