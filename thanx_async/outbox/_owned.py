@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from time import time
 
 import attrs
 
 from thanx_async._core.errors import ThanxError
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
-from thanx_async.batching import Batch, Chunk, Guard, min_interval, not_after
+from thanx_async.batching import Batch, Chunk, Guard, min_interval
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.jobs import JobHandle
 from thanx_async.ledger import TOO_OLD, BatchRecord, BatchState, Cut, LaneLedger, LaneView, RunRecord
@@ -99,7 +98,7 @@ class OwnedLane:
         if batch.handle is None:
             await self._sender.recorder.restore(batch)
             self._recalled.add(batch)
-        self._start(batch, record.recorded_at)
+        self._start(batch)
 
     async def _cut_batches(self) -> None:
         while self._error is None:
@@ -194,19 +193,21 @@ class OwnedLane:
     def _start_cut(self, cut: Cut) -> Batch:
         batch = self._batch(cut.batch)
         batch.replay(cut.body)
-        self._start(batch, cut.batch.recorded_at)
+        self._start(batch)
         return batch
 
     def _batch(self, record: BatchRecord) -> Batch:
         chunk = Chunk(record.number, record.positions, [])
-        return Batch(chunk, record.run_id, on_send=self._has_changed)
+        batch = Batch(chunk, record.run_id, on_send=self._has_changed)
+        batch.limit_age(record.recorded_at, self._replay_within)
+        return batch
 
-    def _start(self, batch: Batch, recorded_at: float) -> None:
+    def _start(self, batch: Batch) -> None:
         if batch.handle is None:
             self._delivering.add(batch)
         if len(batch.positions) > 1:
             batch.allow_split()
-        task = self._group.create_task(self._process(batch, recorded_at))
+        task = self._group.create_task(self._process(batch))
         self._open[batch] = task
         task.add_done_callback(lambda _: self._end(batch))
 
@@ -217,20 +218,20 @@ class OwnedLane:
         self._recalled.discard(batch)
         self._has_changed()
 
-    async def _process(self, batch: Batch, recorded_at: float) -> None:
+    async def _process(self, batch: Batch) -> None:
         try:
             if batch.handle is None:
-                await self._send(batch, recorded_at)
+                await self._send(batch)
             if batch.handle is not None:
                 await self._follow(batch, batch.handle)
         except Exception as error:  # noqa: BLE001 - any error stops the drain
             self._fail(error)
 
-    async def _send(self, batch: Batch, recorded_at: float) -> None:
+    async def _send(self, batch: Batch) -> None:
         """Send a batch, again and again while it is in doubt and not too old."""
         wait, hurried = _FIRST_WAIT, False
-        while not batch.is_in_doubt or time() - recorded_at <= self._replay_within:
-            if await self._is_sent(batch, recorded_at):
+        while not batch.delivery.is_too_old:
+            if await self._is_sent(batch):
                 self._answers.set()
                 return
             hurried = await self._waited(wait, hurried=hurried)
@@ -245,12 +246,11 @@ class OwnedLane:
         await self._ledger.hold(batch.run_id, batch.number, reason)
         _log.error("batch %d of %s is held, settle it: %s", batch.number, batch.run_id, reason)
 
-    async def _is_sent(self, batch: Batch, recorded_at: float) -> bool:
+    async def _is_sent(self, batch: Batch) -> bool:
         """Try to send a batch. Returns whether its guests are provided for."""
         self._delivering.add(batch)
         try:
-            with not_after(batch, recorded_at, self._replay_within):
-                error = await self._sender.attempt(batch)
+            error = await self._sender.attempt(batch)
         finally:
             self._delivering.discard(batch)
             self._has_changed()

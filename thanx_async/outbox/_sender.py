@@ -17,6 +17,7 @@ from thanx_async._core.errors import (
 from thanx_async.batching import Batch, BatchSender, Target
 from thanx_async.client import internals
 from thanx_async.ledger import LaneLedger, RunRecord
+from thanx_async.limiter import Lane
 from thanx_async.outbox._recorder import LaneRecorder
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class LaneSender:
             self.recorder,
             max_concurrency=None,
             keep_values=False,
+            lane=Lane.INTERACTIVE,
         )
 
     def check_loop(self) -> None:
