@@ -210,6 +210,11 @@ class Batch:
         return error is not None and not error.in_doubt and error.code in _ONE_GUEST
 
     @property
+    def is_refused_in_doubt(self) -> bool:
+        """Whether Thanx refused the batch because of one guest's value, after it may have issued it."""
+        return self.refused is not None and self.is_in_doubt and self.refused.code in _ONE_GUEST
+
+    @property
     def is_split(self) -> bool:
         """Whether Thanx refused the batch because of one guest's value, so that its halves are sent."""
         return self.may_split and self.blames_one_guest

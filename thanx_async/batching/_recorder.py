@@ -163,7 +163,7 @@ class Recorder:
             batch.set_fallback(record.outcome)
             if record.outcome.state in _REVOCABLE:
                 record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
-        held = record.state is BatchState.IN_DOUBT and record.is_older_than(within)
+        held = record.state is BatchState.IN_DOUBT and record.held_because(within) is not None
         batch.adopt(record, self._target.recorded(record), held=held, keep_values=self._keep_values)
 
     async def deliver(self, batch: Batch, body: bytes, send: Send) -> None:

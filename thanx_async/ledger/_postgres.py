@@ -20,7 +20,7 @@ from thanx_async._core.postgres_errors import Problem, Trouble
 from thanx_async._core.tasks import Home, to_its_end
 from thanx_async.ledger import _postgres_batches as batches
 from thanx_async.ledger._owner import Owner
-from thanx_async.ledger._postgres_guests import wait_again
+from thanx_async.ledger._postgres_guests import cancel_if_revoked, wait_again
 from thanx_async.ledger._postgres_history import forget
 from thanx_async.ledger._postgres_runs import LEASE, Runs
 from thanx_async.ledger._postgres_schema import LEDGER_TABLES
@@ -237,6 +237,7 @@ class PostgresLedger:
     async def _save_run(self, run: RunRecord) -> None:
         async with self._transaction(durable=True) as connection:
             await self._runs.save(connection, run)
+            await cancel_if_revoked(connection, run.run_id)
 
     async def batches(self, run_id: str) -> list[BatchRecord]:
         """The batches of a run, ordered by number."""
