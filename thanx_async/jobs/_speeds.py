@@ -127,7 +127,7 @@ class JobSpeeds:
     def is_scout(self, course: JobCourse) -> bool:
         """Whether other jobs are predicted from this job's progress, because none has finished yet."""
         pace = self._paces.get(course.total.bit_length())
-        return pace is not None and pace.source is course and pace.evidence < math.inf
+        return course.progress > 0 and pace is not None and pace.evidence < math.inf
 
     def _pace(self, total: int) -> float | None:
         """Seconds for each identifier of a job, learned from jobs of about the same size or larger."""
