@@ -160,6 +160,14 @@ class PollSchedule:
         """The first jobs in line that are watched."""
         return islice((course for course in self._line if course in self._watched), _SCOUTS)
 
+    def expected(self, course: JobCourse) -> float | None:
+        """When the job should finish; None until the speed is known."""
+        return self._speeds.expected(course)
+
+    def usual(self, total: int) -> float | None:
+        """Seconds from the acceptance of a job of this size to its end; None until the speed is known."""
+        return self._speeds.usual(total)
+
     def observe(self, course: JobCourse, job: IssuanceJob, now: float) -> None:
         """Learn from a snapshot of the job."""
         if job.state in {"revoking", "revoked"}:
