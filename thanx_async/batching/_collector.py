@@ -242,7 +242,7 @@ class Collector:
                 batch, guests = parts.pop()
                 self._in_flight[batch] = guests
                 if len(guests) > 1 and splits_left:
-                    batch.allow_split()
+                    batch.let_split(True)
                 reply = await self._deliver(batch, guests)
                 if batch.is_split:
                     splits_left -= 1
