@@ -66,15 +66,15 @@ class PostgresLedger:
     ) -> None:
         address = ServerAddress("dsn", dsn, SCHEMES)
         del dsn  # no traceback shows it
+        self.label: str = address.label
+        self._home = Home("the ledger", "async with PostgresLedger(...) as ledger")
         checks.number("replay_within", replay_within, 0, endless=True)
         seconds = keep_for.total_seconds() if isinstance(keep_for, timedelta) else keep_for
         checks.number("keep_for", seconds, 0, endless=True)
         self.replay_within = replay_within
         self.keep_for = seconds
-        self.label: str = address.label
         self._database = Database(address, LEDGER_TABLES, self._error, what="the ledger")
         self._runs = Runs()
-        self._home = Home("the ledger", "async with PostgresLedger(...) as ledger")
         self._ready = asyncio.Event()
         self._maintenance: asyncio.Task[None] | None = None
 
