@@ -40,7 +40,8 @@ class PostgresLedger:
             batcher = AsyncBatcher(client, ..., ledger=ledger)
 
     Create the tables once with `thanx_async.postgres.init`. A run that a dead process was working on can be
-    continued after 30 seconds, and at once on the machine where the process ran. The request bodies of
+    continued after 30 seconds, and at once on the machine where the process ran, as told by the host name:
+    give each container a name of its own, or processes take one another for dead. The request bodies of
     batches in doubt, which name guests, stay in the database until the batch is accepted; dead rows, the log,
     replicas and backups keep copies for a time.
 
