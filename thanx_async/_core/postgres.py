@@ -190,6 +190,18 @@ class Database:
                 self._check(version)
             await self._migrate(connection, version or 0)
 
+    async def vacuum(self, table: str) -> None:
+        """Vacuum a table of the schema ``thanx``, unless somebody else does. Nobody waits for it."""
+        pool = await self._own_pool()
+        raw = await self._connected(pool)
+        try:
+            await Connection(raw, self._explained).execute(
+                f"VACUUM (SKIP_LOCKED, TRUNCATE FALSE) thanx.{table}"
+            )
+        finally:
+            with suppress(*ERRORS):
+                await pool.release(raw)
+
     async def aclose(self) -> None:
         """Close all connections. The next transaction connects again."""
         pool, self._pool = self._pool, None

@@ -40,7 +40,8 @@ class PostgresLedger:
             batcher = AsyncBatcher(client, ..., ledger=ledger)
 
     Create the tables once with `thanx_async.postgres.init`. A run that a dead process was working on can be
-    continued after 30 seconds, and at once on the machine where the process ran. The request bodies of
+    continued after 30 seconds, and at once on the machine where the process ran, as told by the host name:
+    give each container a name of its own, or processes take one another for dead. The request bodies of
     batches in doubt, which name guests, stay in the database until the batch is accepted; dead rows, the log,
     replicas and backups keep copies for a time.
 
@@ -66,15 +67,15 @@ class PostgresLedger:
     ) -> None:
         address = ServerAddress("dsn", dsn, SCHEMES)
         del dsn  # no traceback shows it
+        self.label: str = address.label
+        self._home = Home("the ledger", "async with PostgresLedger(...) as ledger")
         checks.number("replay_within", replay_within, 0, endless=True)
         seconds = keep_for.total_seconds() if isinstance(keep_for, timedelta) else keep_for
         checks.number("keep_for", seconds, 0, endless=True)
         self.replay_within = replay_within
         self.keep_for = seconds
-        self.label: str = address.label
         self._database = Database(address, LEDGER_TABLES, self._error, what="the ledger")
         self._runs = Runs()
-        self._home = Home("the ledger", "async with PostgresLedger(...) as ledger")
         self._ready = asyncio.Event()
         self._maintenance: asyncio.Task[None] | None = None
 

@@ -11,6 +11,7 @@ import orjson
 
 from thanx_async._batches import BatchOutcome
 from thanx_async._core.errors import LedgerError
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.postgres import Connection
 from thanx_async._core.tasks import to_its_end
 from thanx_async.ledger import _postgres_batches as batches
@@ -40,6 +41,8 @@ from thanx_async.ledger._postgres import PostgresLedger
 from thanx_async.ledger._postgres_runs import run_in
 from thanx_async.ledger._records import BatchRecord, RunRecord
 from thanx_async.ledger._rows import BATCH_FIELDS
+
+_log = get_logger("thanx_async.ledger")
 
 _OPEN = "SELECT lane, runs.* FROM thanx.lanes JOIN thanx.runs USING (run_id) WHERE target = $1"
 _INSERT = "INSERT INTO thanx.lanes (run_id, target) VALUES ($1, $2) ON CONFLICT (target) DO NOTHING"
@@ -92,10 +95,14 @@ _FORGET = """
     DELETE FROM thanx.batches WHERE (run_id, number) IN (SELECT run_id, number FROM thanx.batches
         WHERE run_id = $1 AND state = 'finished' AND recorded_at < $2 LIMIT 100)
 """
+_VACUUMS_FROM = 50_000
+_ROW = 75  # bytes of a waiting guest, without the index
 
 
 class PostgresLanes(PostgresLedger):
     """A `PostgresLedger` that is a `LaneLedger` as well. Methods do what the protocol says."""
+
+    _taken = 0  # since the last vacuum
 
     async def open_lane(self, lane: RunRecord) -> tuple[RunRecord, int]:
         """The lane with this target, and its number."""
@@ -160,11 +167,30 @@ class PostgresLanes(PostgresLedger):
 
     async def cut(self, run_id: str, size: int, encode: Encode) -> Cut | None:
         """Cut and record a batch."""
+        await self._vacuum_if_due()
         while True:
             try:
-                return await to_its_end(self._cut(run_id, size, encode))
+                cut = await to_its_end(self._cut(run_id, size, encode))
             except guests.GuestsLeftError:
                 continue
+            self._taken += 0 if cut is None else len(cut.batch.positions)
+            return cut
+
+    async def _vacuum_if_due(self) -> None:
+        """Make the room of guests who were taken out usable again, once that is half of the table or more.
+
+        The server's own vacuum looks once a minute, in which a million guests may come and go.
+        """
+        if self._taken < _VACUUMS_FROM:
+            return
+        async with self._transaction() as connection:
+            size: int = await connection.fetchval("SELECT pg_relation_size('thanx.waiting')")
+        if 2 * _ROW * self._taken >= size:
+            self._taken = 0
+            try:
+                await self._database.vacuum("waiting")
+            except LedgerError as error:  # the table is larger than it needs to be
+                _log.warning("the table of waiting guests was not vacuumed: %s", error)
 
     async def _cut(self, run_id: str, size: int, encode: Encode) -> Cut | None:
         async with self._transaction(durable=True) as connection:

@@ -67,13 +67,13 @@ class SQLiteLedger:
         replay_within: float = KEYS_LAST,
         keep_for: float | timedelta = _KEPT_FOR,
     ) -> None:
+        self._store: LedgerFile | None = None
+        self.path: Path = checks.path("path", path)
         checks.number("replay_within", replay_within, 0, endless=True)
         seconds = keep_for.total_seconds() if isinstance(keep_for, timedelta) else keep_for
         checks.number("keep_for", seconds, 0, endless=True)
-        self.path: Path = checks.path("path", path)
         self.replay_within = replay_within
         self.keep_for = seconds
-        self._store: LedgerFile | None = None
         self._worker = Worker("thanx-ledger")
         self._maintenance: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
