@@ -22,6 +22,8 @@ _PROGRAMS = (
     "start",
     "growth",
     "limiter",
+    "budget",
+    "lanes",
     "guard",
 )
 _README = Path(__file__).parents[1] / "README.md"

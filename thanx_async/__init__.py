@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         BatchInDoubt,
         BatchRange,
         CloseReport,
+        Eta,
         Guard,
         GuestRow,
         IssuancePlan,
@@ -52,7 +53,8 @@ if TYPE_CHECKING:
         UnprocessableError,
         WebhookError,
     )
-    from thanx_async.identifiers import Identifier
+    from thanx_async.http import ReadinessCheck
+    from thanx_async.identifiers import Identifier, phone_normalizer
     from thanx_async.jobs import JobHandle
     from thanx_async.ledger import Ledger, SQLiteLedger
     from thanx_async.limiter import (
@@ -97,6 +99,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailedError",
     "Environment",
+    "Eta",
     "Guard",
     "GuardError",
     "GuestOutcome",
@@ -136,6 +139,7 @@ __all__ = [
     "RateLimit",
     "RateLimitedError",
     "RateLimiter",
+    "ReadinessCheck",
     "RequestTimeoutError",
     "RetryPolicy",
     "RevocationReport",
@@ -154,6 +158,7 @@ __all__ = [
     "WebhookError",
     "WindowStatus",
     "__version__",
+    "phone_normalizer",
 ]
 
 _HOMES = (

@@ -22,6 +22,7 @@ from thanx_async.batching import (
     Chunker,
     CloseReport,
     Collector,
+    Eta,
     Guard,
     GuestRow,
     IssuancePlan,
@@ -51,6 +52,7 @@ __all__ = [
     "BatchInDoubt",
     "BatchRange",
     "CloseReport",
+    "Eta",
     "Guard",
     "GuestRow",
     "IssuancePlan",
@@ -184,7 +186,7 @@ class AsyncBatcher:
         are sent, and requests in flight finish. ``handles.run`` is accurate at every moment.
         """
         _check_run_id(run_id)
-        account = RunAccount(run_id or uuid4().hex, self._chunker())
+        account = RunAccount(run_id or uuid4().hex, self._chunker(), self._client.limiter)
         if self.guard.canary is not None:
             account.chunker.cut_first_at(self.guard.canary)
         begin = self._recorder.begin if self._recorder else None
@@ -223,14 +225,14 @@ class AsyncBatcher:
             raise ConfigurationError(
                 "to resume a run, AsyncBatcher needs the ledger that it is recorded in", argument="ledger"
             )
-        account = RunAccount(run_id, self._chunker())
+        account = RunAccount(run_id, self._chunker(), self._client.limiter)
         recall = partial(self._recorder.recall, replay=replay, only_in_doubt=only_in_doubt)
         guard = Guard() if only_in_doubt else self.guard
         return await _run_to_end(self._stream(account, None, guard, recall))
 
     async def plan(self, identifiers: Identifiers) -> IssuancePlan:
         """Read and check the input without a request. Returns what a run would send."""
-        return await planned(Source(identifiers), self._chunker(), self._client.limiter.limits)
+        return await planned(Source(identifiers), self._chunker(), self._client.limiter)
 
     def _chunker(self) -> Chunker:
         return Chunker(self._batch_size, deduplicate=self._deduplicate, keep_values=self._keep_values)

@@ -14,12 +14,14 @@ from thanx_async._core import checks
 from thanx_async.http import (
     USER_AGENT,
     Delivery,
+    ReadinessCheck,
     Transport,
     catalogue,
     check_parts,
     checked_url,
     environment,
     header,
+    readiness,
     unpicklable,
     url_of,
     variable,
@@ -280,6 +282,29 @@ class ThanxClient:
     async def get_scopes(self) -> frozenset[str]:
         """Fetch the scopes of the credential. Issuing needs ``rewards.issue``."""
         return await self._get(catalogue.scopes(), catalogue.decode_scopes)
+
+    async def check(
+        self, *, campaign_id: str, merchant_id: str, variant_id: str
+    ) -> tuple[ReadinessCheck, ...]:
+        """Check whether this credential can issue these rewards now: three requests, and nothing is issued.
+
+        For a readiness probe: ``all(check.ok for check in await client.check(...))``. What cannot be checked,
+        since Thanx gives no answer, counts as not ok. Retries follow the client's `RetryPolicy`.
+
+        Returns:
+            The checks of the credential, its scope, the merchant, the campaign and the variant, in this
+            order. Those that depend on a failed one are left out.
+        """
+        check_target(campaign_id, merchant_id, variant_id)
+        checked = readiness(
+            campaign_id,
+            merchant_id,
+            variant_id,
+            get_scopes=self.get_scopes,
+            list_merchants=self.list_merchants,
+            get_campaign=self.get_campaign,
+        )
+        return tuple([check async for check in checked])
 
     async def _get(self, request: wire.Request, decoder: Callable[[object], T]) -> T:
         return await self._transport.call(request, decoder, lane=Lane.POLL)

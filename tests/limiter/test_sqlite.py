@@ -22,6 +22,7 @@ from tests.limiter.stores import SHORT, virtual
 from thanx_async import (
     THANX_RATE_LIMITS,
     ConfigurationError,
+    Lane,
     LocalRateLimiter,
     RateLimit,
     SQLiteRateLimiter,

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from time import time
 
 from thanx_async._core.errors import ThanxError
 from thanx_async.batching._batch import Batch
 from thanx_async.limiter import LimiterStatus, PacedLimiter, RateLimiter, trickle_interval
 
 _LONGEST_TURN = 1.0
-_LONGEST_TIMER = 30 * 86_400.0
 
 
 def min_interval(status: LimiterStatus) -> float:
@@ -42,22 +38,3 @@ def as_thanx_error(error: Exception, batch: Batch | None) -> ThanxError:
     if batch is not None:
         batch.mark_if_in_doubt(wrapped)
     return wrapped
-
-
-@contextmanager
-def not_after(batch: Batch, recorded_at: float, age: float) -> Iterator[None]:
-    """Begin no further attempt to send the batch within the block once its record is too old.
-
-    Thanx may have forgotten the key by then.
-
-    Args:
-        batch: the batch.
-        recorded_at: when it was recorded, in seconds since 1970.
-        age: the age of the record, in seconds.
-    """
-    left = min(max(age - (time() - recorded_at), 0.0), _LONGEST_TIMER)
-    stopping = asyncio.get_running_loop().call_later(left, batch.stop)
-    try:
-        yield
-    finally:
-        stopping.cancel()

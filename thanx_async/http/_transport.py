@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from time import time
 from typing import Generic, NoReturn, TypeVar
 
 import aiohttp
@@ -15,7 +14,6 @@ from thanx_async._core.errors import (
     APIError,
     ConfigurationError,
     RateLimitedError,
-    RequestTimeoutError,
     ThanxError,
     TransportError,
     without_frames,
@@ -27,10 +25,11 @@ from thanx_async.http._delivery import Delivery, Sending
 from thanx_async.http._session import HomeSession
 from thanx_async.http._settings import unpicklable
 from thanx_async.http._spending import SpendingWatch
+from thanx_async.http._turns import CutTurns
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
 from thanx_async.models import IssuanceJob
-from thanx_async.retry import KEYS_LAST, RetryPolicy
+from thanx_async.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -49,7 +48,6 @@ class _Call(Generic[T]):
     Attributes:
         attempt: the number of the current attempt, from 1.
         asked: when the call started to wait for the rate limits, on the loop's clock.
-        first_sent: when the attempt that is in doubt was first sent, on the wall clock.
         first_failed: when an attempt first failed, on the loop's clock.
         answered: Thanx has acted on the request, even if a later step fails.
         sent: how many attempts were made, including those that ended in a 429.
@@ -61,21 +59,10 @@ class _Call(Generic[T]):
     sending: Sending
     attempt: int = 1
     asked: float = attrs.field(factory=_now)
-    first_sent: float | None = None
     first_failed: float | None = None
     answered: bool = False
     sent: int = 0
     head: wire.Answer | None = None
-
-    def check_age(self) -> None:
-        """Check before an attempt that Thanx still knows the key; the wall clock counts a machine's sleep."""
-        if self.first_sent is None or not self.sending.in_doubt:
-            self.first_sent = time()
-        elif self.request.idempotency_key and time() - self.first_sent > KEYS_LAST:
-            raise RequestTimeoutError(
-                "no answer for a day: Thanx may have forgotten the idempotency key, and a repetition may be a"
-                " second reward"
-            )
 
     def record(self, url: URL, seconds: float, error: BaseException | None) -> RequestRecord:
         request, head = self.request, self.head
@@ -123,6 +110,9 @@ class Transport:
         retry: decides about repeating a request.
         limiter: gives each attempt its slot.
         hook: gets a record of each wait, attempt and retry.
+
+    Attributes:
+        turns: the turns of whoever cuts batches late and sends them here.
     """
 
     def __init__(
@@ -145,6 +135,7 @@ class Transport:
         self._limiter = limiter
         self._hook = hook
         self._spending = SpendingWatch(limiter, hook)
+        self.turns = CutTurns()
 
     def __reduce__(self) -> NoReturn:
         raise unpicklable()
@@ -189,7 +180,8 @@ class Transport:
                     session = self.session.usable()
                     self._emit_wait(call, lane)
                     self._spending.look()
-                    call.check_age()
+                    if call.request.idempotency_key:
+                        call.sending.check_age()
                     return await self._attempt(call, slot, session)
             except RateLimitedError as error:
                 if call.sending.closing:
@@ -206,7 +198,7 @@ class Transport:
             call.asked = _now()
 
     def _wait(self, call: _Call[T], error: APIError | TransportError) -> float | None:
-        if error.in_doubt and not call.request.repeatable:
+        if call.sending.is_too_old or (error.in_doubt and not call.request.repeatable):
             return None
         call.first_failed = _now() if call.first_failed is None else call.first_failed
         return self._retry.delay(call.attempt, error, since=_now() - call.first_failed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, ThanxError
@@ -148,6 +148,19 @@ def when_finished(handle: JobHandle, mark: Callable[[], object], act: Callable[[
     """Call ``mark`` once the handle's job has finished, whoever polled it, and ``act`` soon after that."""
     if poller := handle._poller:  # noqa: SLF001 - not a method, since users await the handle
         poller.when_finished(mark, act)
+
+
+def time_left(handle: JobHandle) -> float | None:
+    """Seconds until the handle's job should finish; None until the speed of jobs is known."""
+    poller = handle._poller  # noqa: SLF001 - as above
+    return poller.time_left() if poller else None
+
+
+def usual_time(handles: Iterable[JobHandle], total: int) -> float:
+    """Seconds that a job of ``total`` guests takes, as far as these handles know, otherwise 0."""
+    pollers = (handle._poller for handle in handles)  # noqa: SLF001 - as above
+    poller = next(filter(None, pollers), None)
+    return (poller and poller.usual_time(total)) or 0.0
 
 
 def _detached(job_id: str, merchant_id: str, start: int, total: int) -> JobHandle:

@@ -153,6 +153,15 @@ class JobPoller:
             self._schedule.hint(self._course, asyncio.get_running_loop().time())
         self._change.set()
 
+    def time_left(self) -> float | None:
+        """Seconds until the job should finish; None until the speed of jobs is known."""
+        expected = None if self._course is None else self._schedule.expected(self._course)
+        return None if expected is None else max(0.0, expected - asyncio.get_running_loop().time())
+
+    def usual_time(self, total: int) -> float | None:
+        """Seconds that a job of this size should take; None until the speed of jobs is known."""
+        return self._schedule.usual(total)
+
     async def refresh(self) -> IssuanceJob:
         """Poll the job now."""
         self._polls += 1

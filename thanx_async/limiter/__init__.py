@@ -7,6 +7,7 @@ it counts them. Source: docs.thanx.com, partner/overview.
 from typing import TYPE_CHECKING
 
 from thanx_async._core.lazy import lazily
+from thanx_async.limiter._forecast import Forecast, forecast
 from thanx_async.limiter._limits import (
     THANX_RATE_LIMITS,
     RateLimit,
@@ -34,6 +35,7 @@ else:
 
 __all__ = [
     "THANX_RATE_LIMITS",
+    "Forecast",
     "Lane",
     "LimiterStatus",
     "LocalRateLimiter",
@@ -44,6 +46,7 @@ __all__ = [
     "Slot",
     "StoreAwayError",
     "WindowStatus",
+    "forecast",
     "in_flight",
     "least_duration",
     "trickle_interval",

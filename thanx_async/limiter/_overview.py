@@ -42,9 +42,9 @@ def wall_time(wait: float) -> datetime:
 
 
 def _window(pacing: Pacing, limit: RateLimit, state: LimiterState, now: float) -> WindowStatus:
-    used = pacing.used(state, limit, now)
-    reserved = pacing.reserved(state, limit, now)
-    return WindowStatus(limit, used, limit.requests - used, reserved, *pacing.returns(state, limit, now))
+    returns = pacing.returns(state, limit, now)
+    used = min(limit.requests, sum(count for _, count in returns))
+    return WindowStatus(limit, used, limit.requests - used, pacing.reserved(state, limit, now), returns)
 
 
 def _held(decision: Decision, now: float, outage: Outage | None) -> tuple[float, str]:

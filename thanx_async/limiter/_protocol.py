@@ -45,16 +45,15 @@ class WindowStatus:
         used: the number of requests that Thanx may still count.
         free: the number of requests that may be sent.
         reserved: how many requests of the limit are kept for interactive requests.
-        next_free_in: seconds until one of the used requests is free again; 0 if none is used.
-        all_free_in: seconds until all are free again, if nothing is sent.
+        returns: when used requests come free again: seconds from now, and their number, soonest first; empty
+            from a limiter that does not tell.
     """
 
     limit: RateLimit
     used: int
     free: int
     reserved: int = 0
-    next_free_in: float = 0.0
-    all_free_in: float = 0.0
+    returns: tuple[tuple[float, int], ...] = attrs.field(default=(), repr=False)
 
     def __str__(self) -> str:
         reserved = f" ({self.reserved:,} reserved)" if self.reserved else ""

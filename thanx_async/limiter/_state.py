@@ -70,15 +70,6 @@ class Window:
                 return moment
         return None
 
-    def since(self, moment: float) -> int:
-        """The number of requests later than ``moment``."""
-        count = self.total
-        for end, ended in self.moments():
-            if end > moment:
-                break
-            count -= ended
-        return count
-
     def moments(self) -> Iterator[tuple[float, int]]:
         """The times in order, each with its number of requests."""
         return ((self._end(bucket), count) for bucket, count in self.buckets)

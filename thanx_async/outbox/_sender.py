@@ -33,6 +33,7 @@ class LaneSender:
     Attributes:
         target: what the lane issues.
         recorder: records what becomes of each batch.
+        turns: the turns in which the client's lanes cut batches.
     """
 
     def __init__(self, ledger: LaneLedger, lane: RunRecord, client: ThanxClient) -> None:
@@ -40,6 +41,7 @@ class LaneSender:
         self.target = Target(lane.campaign_id, lane.merchant_id, lane.variant_id, jobs)
         self.recorder = LaneRecorder(ledger, self.target)
         self.limiter = client.limiter
+        self.turns = transport.turns
         self._sender = BatchSender(
             self.target,
             transport,
