@@ -53,8 +53,9 @@ def _line(window: WindowStatus) -> str:
     text = f"{window.limit}: {window.used:,} used, {window.free:,} free"
     if window.reserved:
         text += f", {window.reserved:,} reserved"
-    if window.used:
-        text += f"; the next is back at {_clock(window.next_free_in)}, all at {_clock(window.all_free_in)}"
+    if window.returns:
+        (first, _), (last, _) = window.returns[0], window.returns[-1]
+        text += f"; the next is back at {_clock(first)}, all at {_clock(last)}"
     return text
 
 

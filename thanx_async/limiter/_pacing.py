@@ -82,45 +82,46 @@ class Pacing:
 
     def decide(self, state: LimiterState, now: float) -> dict[Lane, Decision]:
         """When the next request of each lane may be sent. The state is not changed."""
-        free = self._decide(state, now, {})
-        reserved = {limit: size for limit in self._kept if (size := self.reserved(state, limit, now))}
-        if not reserved:
-            return dict.fromkeys(Lane, free)
-        held = self._decide(state, now, reserved)
-        decisions = dict.fromkeys(Lane, held) | {Lane.INTERACTIVE: free}
-        if held.due > max(free.due, now):
-            for lane in (Lane.ISSUE, Lane.POLL):
-                gap = max(least_often(lane, limit, size) for limit, size in reserved.items())
-                due = max(free.due, state.sent.get(lane.value, -inf) + gap)
-                decisions[lane] = Decision(min(due, held.due), held.reason)
-        return decisions
-
-    def _decide(self, state: LimiterState, now: float, reserved: Mapping[RateLimit, int]) -> Decision:
         refusal = state.refusal
         probe = None if refusal.probe is None else state.flights.get(refusal.probe)
         if probe and now < probe.lease:
-            return Decision(min(probe.lease, now + _LOOK_AGAIN), _PROBE[refusal.outage])
+            due = min(probe.lease, now + _LOOK_AGAIN)
+            return dict.fromkeys(Lane, Decision(due, _PROBE[refusal.outage]))
         waits = [(-inf, "nothing")]
         if state.last is not None:
             waits.append((state.last + self._spacing(state), "even spacing"))
         if refusal.until is not None:
             waits.append((refusal.until, _PAUSE[refusal.outage]))
+        waits_of_bulk: list[tuple[float, str]] = []
+        reserved: dict[RateLimit, int] = {}
         for limit in self._kept:
-            trust = self._trust(limit.seconds, state)
-            flying = sorted(
-                self._bound(state, flight, min(now, flight.lease), trust) for flight in state.flights.values()
-            )
-            kept = reserved.get(limit, 0)
-            moment = state.window(limit.seconds).newest(limit.requests - kept, flying)
-            if moment is not None:
-                reason = f"the limit of {limit.requests:,} requests in {limit.seconds:g} s"
-                waits.append(
-                    (
-                        moment + self._length(limit.seconds, state),
-                        f"{reason}, of which {kept:,} are reserved" if kept else reason,
-                    )
-                )
-        return Decision(*max(waits))
+            flying = self._flying(state, limit, now)
+            waits += self._wait_for(state, limit, 0, flying)
+            if size := self.reserved(state, limit, now):
+                reserved[limit] = size
+                waits_of_bulk += self._wait_for(state, limit, size, flying)
+        free = Decision(*max(waits))
+        if not waits_of_bulk:
+            return dict.fromkeys(Lane, free)
+        held = Decision(*max(waits + waits_of_bulk))
+        return {Lane.INTERACTIVE: free, **_behind_reserve(state, now, free, held, reserved)}
+
+    def _flying(self, state: LimiterState, limit: RateLimit, now: float) -> list[float]:
+        trust = self._trust(limit.seconds, state)
+        return sorted(
+            self._bound(state, flight, min(now, flight.lease), trust) for flight in state.flights.values()
+        )
+
+    def _wait_for(
+        self, state: LimiterState, limit: RateLimit, reserved: int, flying: list[float]
+    ) -> list[tuple[float, str]]:
+        moment = state.window(limit.seconds).newest(limit.requests - reserved, flying)
+        if moment is None:
+            return []
+        reason = f"the limit of {limit.requests:,} requests in {limit.seconds:g} s"
+        if reserved:
+            reason += f", of which {reserved:,} are reserved"
+        return [(moment + self._length(limit.seconds, state), reason)]
 
     def admit(self, state: LimiterState, owner: str, now: float, lanes: Iterable[Lane]) -> Admission:
         """Give the owner a slot for one of its lanes, if it is that lane's turn and the limits allow a
@@ -292,3 +293,16 @@ class Pacing:
             state.margin = max(0.0, state.margin - _MARGIN_STEP / _MARGIN_AFTER)
         elif self._adaptive:
             state.trust = max(0.0, state.trust - _TRUST_STEP / _TRUST_AFTER)
+
+
+def _behind_reserve(
+    state: LimiterState, now: float, free: Decision, held: Decision, reserved: Mapping[RateLimit, int]
+) -> dict[Lane, Decision]:
+    """When the lanes may send that must leave the reserve, except for a few requests."""
+    decisions = {Lane.ISSUE: held, Lane.POLL: held}
+    if held.due > max(free.due, now):
+        for lane in decisions:
+            gap = max(least_often(lane, limit, size) for limit, size in reserved.items())
+            due = max(free.due, state.sent.get(lane.value, -inf) + gap)
+            decisions[lane] = Decision(min(due, held.due), held.reason)
+    return decisions

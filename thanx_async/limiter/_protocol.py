@@ -55,16 +55,6 @@ class WindowStatus:
     reserved: int = 0
     returns: tuple[tuple[float, int], ...] = attrs.field(default=(), repr=False)
 
-    @property
-    def next_free_in(self) -> float:
-        """Seconds until one of the used requests is free again; 0 if none is used."""
-        return self.returns[0][0] if self.returns else 0.0
-
-    @property
-    def all_free_in(self) -> float:
-        """Seconds until all are free again, if nothing is sent; 0 if none is used."""
-        return self.returns[-1][0] if self.returns else 0.0
-
     def __str__(self) -> str:
         reserved = f" ({self.reserved:,} reserved)" if self.reserved else ""
         return f"{self.used:,} of {self.limit}{reserved}"
