@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.helpers import SECRET, completed, guests, issue, now, polls, recording, sign
-from tests.jobs.spending import equal, spend
+from tests.jobs.spending import equal, lognormal, queued, spend, uniform
 from thanx_async import RateLimit, ThanxClient
 from thanx_async.emulator import Emulator, JobSpeed
 from thanx_async.webhooks import verify
@@ -31,6 +31,23 @@ async def test_a_job_takes_little_more_than_one_poll(seconds: float) -> None:
     spent = await spend(100, equal(seconds))
     assert spent.polls <= 1.2 * spent.requests
     assert spent.known <= 1.04 * spent.least
+
+
+VARIED = {
+    "uniform": uniform(10.0, 200.0),
+    "lognormal": lognormal(10.0),
+    "long tail": lognormal(100.0),
+    "one after another": queued(1.0),
+    "slowly one after another": queued(10.0),
+}
+
+
+@pytest.mark.parametrize("jobs", VARIED)
+async def test_jobs_that_vary_take_little_more_than_one_poll(jobs: str) -> None:
+    """However their durations are spread: few looks are too early, and the last is known in time."""
+    spent = await spend(100, VARIED[jobs])
+    assert spent.polls <= 1.25 * spent.requests
+    assert spent.known <= 1.25 * spent.least
 
 
 @pytest.mark.parametrize("batch", [10, 1000])

@@ -48,6 +48,7 @@ class PollSchedule:
         self._crowd = 0
         self._speeds = JobSpeeds(self._wake)
         self._next_scout = -math.inf
+        self._next_check = -math.inf
         self._webhooks_in_a_row = 0
         self._trusted_from = _TRUSTED
 
@@ -131,7 +132,7 @@ class PollSchedule:
             early = elapsed if gap > _DOUBT * elapsed else gap
         elif course in {first, second} and gap > 2 * _MAX_GAP:
             early = max(_MAX_GAP, gap / 2)
-        return min(gap, max(early, self._scout_back() - course.polled_at))
+        return min(gap, max(early, max(self._next_check, self._scout_back()) - course.polled_at))
 
     def _is_late(self, course: JobCourse, expected: float | None) -> bool:
         """Whether the job has stalled, or should be finished and is not, by a webhook or by its speed."""
@@ -186,6 +187,7 @@ class PollSchedule:
             if course.progress <= 0:
                 self._next_scout = now + min(_MAX_GAP, now - course.since)
             if course in self._line:
+                self._next_check = now + (now - course.since)
                 self._line.move_to_end(course)
                 self._wake_scouts()
 

@@ -113,6 +113,7 @@ class JobSpeeds:
         self._start_delays: deque[float] = deque(maxlen=8)
         self._clock_offset = math.inf
         self._latest_start = (-math.inf, -math.inf)
+        self._starts: deque[tuple[float, float]] = deque(maxlen=8)
 
     def follow(self, job: IssuanceJob, now: float, *, accepted: bool) -> JobCourse:
         """Start to follow a job, from the answer that accepted it or from a first poll."""
@@ -141,7 +142,7 @@ class JobSpeeds:
 
     def start(self, course: JobCourse) -> float:
         """When an accepted job should start if no poll has found it running."""
-        start = course.since + min(self._start_delays, default=0.0)
+        start = max(course.since + min(self._start_delays, default=0.0), self._backlog_start(course))
         if course.idle_polls:
             start = max(start, course.polled_at)
         ahead_accepted, started_at = self._latest_start
@@ -151,6 +152,21 @@ class JobSpeeds:
             if accepted_later > 0
             else start
         )
+
+    def _backlog_start(self, course: JobCourse) -> float:
+        """When the job should start if Thanx runs jobs one after another, as the latest starts may show.
+
+        It was accepted before the latest start, so it has been waiting behind that job. Far ahead nothing is
+        predicted beyond the time that the known starts took.
+        """
+        if len(self._starts) <= 1:
+            return -math.inf
+        (first_accepted, first), (accepted, latest) = min(self._starts), max(self._starts)
+        took = latest - first - 2 * _DATES
+        if not accepted < course.since < latest or took <= accepted - first_accepted:
+            return -math.inf
+        ahead = (course.since - accepted) * took / (accepted - first_accepted)
+        return latest + min(ahead, took) + _DATES
 
     def is_scout(self, course: JobCourse) -> bool:
         """Whether other jobs are predicted from this job's progress, because none has finished yet."""
@@ -200,6 +216,8 @@ class JobSpeeds:
             if course.accepted:
                 course.baseline = start, 0
                 self._start_delays.append(start - course.since)
+                if job.started_at and job.created_at:
+                    self._starts.append((course.since, start))
         if course.accepted and start > self._latest_start[1]:
             self._latest_start = course.since, start
 
