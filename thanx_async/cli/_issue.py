@@ -20,7 +20,7 @@ from thanx_async.cli._opening import HowToRead
 from thanx_async.cli._options import FileName, Flag, LedgerName, Whole
 from thanx_async.cli._output import Display, show_plan, write
 from thanx_async.cli._reading import reading
-from thanx_async.cli._recorded import before_sending, earlier, new_ledger, path_of, run_id_of
+from thanx_async.cli._recorded import before_sending, earlier, new_ledger, others, path_of, run_id_of
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import MAX_BATCH
@@ -108,16 +108,18 @@ async def issue(
             run_id = run_id or run_id_of(file, client, target)
             with before_sending():
                 before = await earlier(opened, run_id)
+                before = before or ("" if exclude else await others(opened, client, target))
         run_id = run_id or uuid4().hex
         async with failure_file(failures, source=file, ledger=path, exclude=exclude) as rows:
             display.say(guests.described())
             status = await drive(
                 batcher, display, guests, run_id=run_id, limit=limit, before=before, failures=rows
             )
-    for note in guests.notes():
-        write(note)
+    notes = guests.notes()
     if limit is not None and opened is not None and status != STOPPED:
-        write(f"--limit {limit}: the same command without it goes on with the rest, as run {quote(run_id)}")
+        notes.append(f"--limit {limit}: the same command without it goes on with the rest, in the same run")
+    for note in notes:
+        write(note)
     if status == STOPPED and (path or not emulator):
         warn(_how_to_continue(run_id, failures, is_recorded=is_recorded))
     return status
