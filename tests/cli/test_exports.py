@@ -560,7 +560,7 @@ def test_a_test_list_is_left_out_of_the_whole_list(
     assert "Guests of both get another one; --exclude FILE leaves them out" in message
 
 
-CELLS = st.text("aZ9é€中 '\",;|^\t\n\r", max_size=6).map(str.strip)
+CELLS = st.text("aZ9é€中 '\",;|^\t\n", max_size=6).map(str.strip)
 
 
 @given(

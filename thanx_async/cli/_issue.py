@@ -111,7 +111,8 @@ async def issue(
                 before = before or ("" if exclude else await others(opened, client, target))
         run_id = run_id or uuid4().hex
         async with failure_file(failures, source=file, ledger=path, exclude=exclude) as rows:
-            display.say(guests.described())
+            if what := guests.described():
+                display.say(what)
             status = await drive(
                 batcher, display, guests, run_id=run_id, limit=limit, before=before, failures=rows
             )
@@ -153,7 +154,7 @@ async def plan(
         )
         planned = await batcher.plan(guests, limit=limit)
     show_plan(planned)
-    for note in (guests.described(), *guests.notes()):
+    for note in filter(None, (guests.described(), *guests.notes())):
         write(note)
     return SOME_FAILED if planned.rejected else ISSUED
 

@@ -66,8 +66,8 @@ class GuestFile:
         self._is_ended = True
 
     def described(self) -> str:
-        """What is read, in words."""
-        return f"Reading {self._input.taken} of {self._name}"
+        """Which columns or keys are read, in words; "" for plain lines."""
+        return f"Reading {self._input.taken} of {self._name}" if self._input.taken else ""
 
     def notes(self) -> list[str]:
         """What to tell about the rows that were read."""
