@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         BatchInDoubt,
         BatchRange,
         CloseReport,
+        Eta,
         Guard,
         GuestRow,
         IssuancePlan,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         UnprocessableError,
         WebhookError,
     )
+    from thanx_async.http import ReadinessCheck
     from thanx_async.identifiers import Identifier, phone_normalizer
     from thanx_async.jobs import JobHandle
     from thanx_async.ledger import Ledger, SQLiteLedger
@@ -97,6 +99,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailedError",
     "Environment",
+    "Eta",
     "Guard",
     "GuardError",
     "GuestOutcome",
@@ -136,6 +139,7 @@ __all__ = [
     "RateLimit",
     "RateLimitedError",
     "RateLimiter",
+    "ReadinessCheck",
     "RequestTimeoutError",
     "RetryPolicy",
     "RevocationReport",

@@ -22,6 +22,7 @@ from thanx_async.batching import (
     Chunker,
     CloseReport,
     Collector,
+    Eta,
     Guard,
     GuestRow,
     IssuancePlan,
@@ -40,6 +41,7 @@ from thanx_async.batching import (
 from thanx_async.client import ThanxClient, internals
 from thanx_async.identifiers import MAX_BATCH, normalise
 from thanx_async.jobs import JobHandle
+from thanx_async.limiter import Lane
 from thanx_async.models import check_target
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ __all__ = [
     "BatchInDoubt",
     "BatchRange",
     "CloseReport",
+    "Eta",
     "Guard",
     "GuestRow",
     "IssuancePlan",
@@ -190,7 +193,7 @@ class AsyncBatcher:
         are sent, and requests in flight finish. ``handles.run`` is accurate at every moment.
         """
         _check_run_id(run_id)
-        account = RunAccount(run_id or uuid4().hex, self._chunker())
+        account = RunAccount(run_id or uuid4().hex, self._chunker(), self._client.limiter)
         if self.guard.canary is not None:
             account.chunker.cut_first_at(self.guard.canary)
         begin = self._recorder.begin if self._recorder else None
@@ -229,7 +232,7 @@ class AsyncBatcher:
             raise ConfigurationError(
                 "to resume a run, AsyncBatcher needs the ledger that it is recorded in", argument="ledger"
             )
-        account = RunAccount(run_id, self._chunker())
+        account = RunAccount(run_id, self._chunker(), self._client.limiter)
         recall = partial(self._recorder.recall, replay=replay, only_in_doubt=only_in_doubt)
         guard = Guard() if only_in_doubt else self.guard
         return await run_to_end(self._stream(account, None, guard, recall))
@@ -241,7 +244,7 @@ class AsyncBatcher:
             identifiers: as for `issue`.
             limit: read only this many items of the input.
         """
-        return await planned(Source(identifiers, limit=limit), self._chunker(), self._client.limiter.limits)
+        return await planned(Source(identifiers, limit=limit), self._chunker(), self._client.limiter)
 
     def _chunker(self) -> Chunker:
         return Chunker(self._batch_size, deduplicate=self._deduplicate, keep_values=self._keep_values)
@@ -269,7 +272,7 @@ class AsyncBatcher:
         self._home.end()
         self._home.enter()
         self._collector = Collector(
-            self._sender,
+            self._sender.in_lane(Lane.INTERACTIVE),
             self._recorder,
             size=self._batch_size,
             linger=self._linger,

@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from tests.batching.test_collector_failures import poison_is_refused
-from tests.helpers import HANGS, TARGET, UNAUTHORIZED, guests, issuing, until
-from tests.outbox.conftest import Make
+from tests.helpers import HANGS, TARGET, UNAUTHORIZED, Wall, guests, issuing, until
+from tests.outbox.conftest import Make, Sql
 from thanx_async import (
     AuthenticationError,
     BadRequestError,
@@ -30,6 +30,7 @@ from thanx_async import (
 from thanx_async._batches import batch_key
 from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.emulator.answers import Refused
+from thanx_async.ledger import BatchOutcome
 from thanx_async.outbox import GuestOutcome, GuestState, StoredOutbox
 from thanx_async.webhooks import RewardBatchCompleted
 
@@ -343,7 +344,8 @@ async def test_too_old_to_send_again(make: Make, client: ThanxClient, emulator: 
         async with draining(outbox, client):
             await until(lambda: issuing(emulator))
     emulator.faults = Faults()
-    async with make(replay_within=0) as outbox:
+    async with make() as outbox:
+        await outbox.configure(replay_within=0)
         await outbox.put("john@example.com", id="2")
         await drain(outbox, client)
         assert await states(outbox, "1", "2") == ["held", "issued"]
@@ -363,6 +365,22 @@ async def test_a_batch_grows_too_old_while_it_is_sent(make: Make, emulator: Emul
         await outbox.put("jane@example.com", id="1")
         await drain(outbox, client)
         assert await states(outbox, "1") == ["held"]
+
+
+async def test_a_machine_that_sleeps(make: Make, emulator: Emulator, wall: Wall) -> None:
+    """The sleep of the machine makes a batch older: it is held after a day by the wall clock."""
+    emulator.faults = Faults(reset_after=1)
+    wall.naps = [23 * 3600.0, 3 * 3600.0]
+    limiter = LocalRateLimiter([RateLimit(100_000, 1)])
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, limiter=limiter, hook=wall) as client,
+        make() as outbox,
+    ):
+        await outbox.put("jane@example.com", id="1")
+        await drain(outbox, client)
+        assert await states(outbox, "1") == ["held"]
+    assert len(issuing(emulator)) == 2
+    assert len(set(issuing(emulator))) == 1
 
 
 async def test_standing_by(outbox: Box, make: Make, client: ThanxClient, emulator: Emulator) -> None:
@@ -404,6 +422,50 @@ async def test_max_rewards(outbox: Box, client: ThanxClient, emulator: Emulator)
     assert (await outbox.status()).waiting == 3
     await drain(outbox, client, guard=Guard(max_rewards=10))
     assert emulator.reward_counts() == dict.fromkeys(guests(10), 1)
+
+
+async def test_max_rewards_counts_what_is_forgotten(make: Make, client: ThanxClient, sql: Sql) -> None:
+    """The guard counts rewards whose ids were forgotten, and reads no finished batch for that."""
+    async with make(keep_ids=timedelta(0)) as outbox:
+        await outbox.put_many([(guest, guest) for guest in [*guests(4), "unknown@example.com"]])
+        for _ in range(2):
+            await drain(outbox, client)
+        with pytest.raises(LedgerError, match="knows no outcome"):
+            await outbox.outcome(guests(1)[0])
+        await outbox.put_many((guest, guest) for guest in guests(4))
+        with pytest.raises(GuardError, match="max_rewards is 6: 6 guests may have a reward"):
+            await drain(outbox, client, guard=Guard(max_rewards=6))
+        await sql("DELETE FROM thanx.batches WHERE state = 'finished'")
+        with pytest.raises(GuardError, match="max_rewards is 6: 6 guests may have a reward"):
+            await drain(outbox, client, guard=Guard(max_rewards=6))
+        assert (await outbox.status()).waiting == 2
+
+
+async def test_max_rewards_counts_what_was_taken_back(outbox: Box, client: ThanxClient) -> None:
+    """Rewards that were revoked do not count any more, however often that is recorded."""
+    await outbox.put_many((guest, guest) for guest in guests(4))
+    await drain(outbox, client)
+    ledger, run_id = outbox.ledger, outbox.lane.run.run_id
+    assert await ledger.rewards(run_id) == 4
+    for outcome, rewards in ((BatchOutcome("revoked", 0), 0), (BatchOutcome("completed", 3), 3)):
+        for _ in range(2):
+            await ledger.finish(run_id, {0: outcome, 7: outcome})
+            assert await ledger.rewards(run_id) == rewards
+
+
+async def test_the_oldest_keeps_its_age(
+    outbox: Box, client: ThanxClient, emulator: Emulator, sql: Sql
+) -> None:
+    """A guest whose batch goes back to waiting has waited since it was put."""
+    await outbox.put_many((guest, guest) for guest in guests(3))
+    hour = "interval '1 hour'" if "Postgres" in repr(outbox) else "3600"
+    await sql(f"UPDATE thanx.guests SET put_at = put_at - {hour}")  # noqa: S608 - the test's own
+    emulator.script(UNAUTHORIZED)
+    with pytest.raises(AuthenticationError):
+        await drain(outbox, client)
+    status = await outbox.status()
+    assert status.waiting == 3
+    assert 3600 <= status.oldest < 3700
 
 
 async def test_a_bad_canary(outbox: Box, client: ThanxClient, emulator: Emulator) -> None:
@@ -482,6 +544,49 @@ async def test_ids_are_forgotten(make: Make, client: ThanxClient, emulator: Emul
             await outbox.outcome(guests(1)[0])
         assert await outbox.put(guests(1)[0], id=guests(1)[0])
         assert (await outbox.outcome(guests(1)[0], timeout=0)).state is GuestState.WAITING
+
+
+async def test_settings_are_the_outbox_s_own(make: Make) -> None:
+    """Whoever creates an outbox sets how long ids are kept; another setting is refused, none adopts it."""
+    async with make(keep_ids=timedelta(days=200), replay_within=100) as service:
+        async with make() as other:
+            assert (other.keep_ids, other.replay_within) == (timedelta(days=200), 100)
+        for setting, message in (
+            ({"keep_ids": None}, r"keep_ids=timedelta\(days=200\) for all processes, not None\."),
+            ({"replay_within": 1}, r"replay_within=100 for all processes, not 1\."),
+        ):
+            with pytest.raises(ConfigurationError, match=message):
+                await make(**setting).__aenter__()
+        await service.configure(keep_ids=None)
+        assert (service.keep_ids, service.replay_within) == (None, 100)
+    async with service, make(keep_ids=None, replay_within=100) as other:
+        await other.configure(replay_within=50)
+        assert (other.keep_ids, other.replay_within) == (None, 50)
+    async with make(variant_id="var_control") as another:
+        assert (another.keep_ids, another.replay_within) == (timedelta(days=90), 86_400)
+
+
+@pytest.mark.parametrize("setting", [{"keep_ids": 90}, {"replay_within": -1}, {"replay_within": "1"}])
+async def test_bad_settings(make: Make, outbox: Box, setting: dict[str, Any]) -> None:
+    """A setting of another kind is refused by its name, and changes nothing."""
+    (name,) = setting
+    with pytest.raises(ConfigurationError, match=f"{name} must be a "):
+        make(**setting)
+    with pytest.raises(ConfigurationError, match=f"{name} must be a "):
+        await outbox.configure(**setting)
+    assert (outbox.keep_ids, outbox.replay_within) == (timedelta(days=90), 86_400)
+
+
+async def test_a_drain_elsewhere_keeps_ids_as_the_outbox_says(make: Make, client: ThanxClient) -> None:
+    """A drain that was not told for how long ids are kept forgets those that are too old, and no others."""
+    async with make(keep_ids=None) as service, make() as drainer:
+        await service.put("jane@example.com", id="1")
+        for _ in range(2):
+            await drain(drainer, client)
+        assert not await service.put("jane@example.com", id="1")
+        await service.configure(keep_ids=timedelta(0))
+        await drain(drainer, client)
+        assert await service.put("jane@example.com", id="1")
 
 
 async def test_using_it_closed(make: Make) -> None:

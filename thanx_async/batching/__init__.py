@@ -7,6 +7,7 @@ from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk, Chunker
 from thanx_async.batching._collector import Collector
+from thanx_async.batching._eta import Eta
 from thanx_async.batching._guard import Guard, check_failures
 from thanx_async.batching._outcomes import Outcome
 from thanx_async.batching._plan import IssuancePlan, planned
@@ -19,7 +20,7 @@ from thanx_async.batching._report import (
     NotRevoked,
     RevocationReport,
 )
-from thanx_async.batching._rules import min_interval, not_after
+from thanx_async.batching._rules import min_interval
 from thanx_async.batching._run import BatchError, IssuanceRun
 from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
@@ -42,6 +43,7 @@ __all__ = [
     "Chunker",
     "CloseReport",
     "Collector",
+    "Eta",
     "Guard",
     "GuestRow",
     "IssuancePlan",
@@ -58,7 +60,6 @@ __all__ = [
     "Target",
     "check_failures",
     "min_interval",
-    "not_after",
     "planned",
     "run_to_end",
 ]

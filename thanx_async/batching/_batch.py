@@ -315,6 +315,10 @@ class Batch:
         """Something else has ended the delivery as well, so nothing more is sent."""
         self.may_split = False
 
+    def limit_age(self, recorded_at: float, replay_within: float) -> None:
+        """Don't send the batch again once its record is older than ``replay_within`` seconds."""
+        self.delivery.limit_age(recorded_at, replay_within)
+
     def stop(self) -> None:
         """Allow no further attempt to send the batch."""
         self.delivery.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from time import time
 
 import attrs
 
@@ -16,7 +17,6 @@ from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._recorded_input import RecordedInput
-from thanx_async.batching._rules import not_after
 from thanx_async.batching._sender import Send
 from thanx_async.batching._target import Target
 from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord
@@ -74,11 +74,6 @@ class Recorder:
     async def close(self, run_id: str) -> None:
         """Let other processes claim a run of `open`."""
         await self._ledger.release(run_id)
-
-    @property
-    def replay_within(self) -> float:
-        """Seconds after which a batch in doubt is not sent again by itself."""
-        return self._ledger.replay_within
 
     async def restore(self, batch: Batch) -> None:
         """Give a batch in doubt its recorded bytes, to be sent again."""
@@ -142,7 +137,7 @@ class Recorder:
 
     async def _recall_batch(self, record: BatchRecord, run: RunRecord, *, replay: bool) -> Batch:
         batch = Batch(Chunk(record.number, record.positions, []), run.run_id)
-        self._adopt(batch, record, revoked=run.revoked_at is not None)
+        self._adopt(batch, record, run)
         if replay and not batch.is_decided and run.revoked_at is None:
             batch.replay(await self._ledger.body(run.run_id, record.number))
         else:
@@ -154,18 +149,21 @@ class Recorder:
             return [record for record in await self._ledger.in_doubt() if record.run_id == run_id]
         return await self._ledger.batches(run_id)
 
-    def _adopt(self, batch: Batch, record: BatchRecord, *, revoked: bool = False) -> None:
+    def _adopt(self, batch: Batch, record: BatchRecord, run: RunRecord | None = None) -> None:
         """Give a batch its recorded fate.
 
-        In a ``revoked`` run the recorded outcome of a job may be out of date: a process may have revoked the
+        In a revoked ``run`` the recorded outcome of a job may be out of date: a process may have revoked the
         job and been killed before it could record that. So the job is polled again. An outcome that was
         settled by hand stands until the job is found revoked.
         """
+        within, revoked = self._ledger.replay_within, False
+        if run is not None:
+            within, revoked = run.replayed_within(within), run.revoked_at is not None
         if revoked and record.job_id is not None and record.outcome and record.outcome.state != "revoked":
             batch.set_fallback(record.outcome)
             if record.outcome.state in _REVOCABLE:
                 record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
-        held = record.state is BatchState.IN_DOUBT and record.is_older_than(self._ledger.replay_within)
+        held = record.state is BatchState.IN_DOUBT and record.is_older_than(within)
         batch.adopt(record, self._target.recorded(record), held=held, keep_values=self._keep_values)
 
     async def deliver(self, batch: Batch, body: bytes, send: Send) -> None:
@@ -181,15 +179,14 @@ class Recorder:
             ThanxError: from ``send``.
         """
         try:
-            record = await self._record_batch(batch, body)
+            is_to_send = await self._record_batch(batch, body)
         except asyncio.CancelledError as error:
             await self._record_fate_despite(batch, error)
             raise
-        if record is None:
+        if not is_to_send:
             return
         try:
-            with not_after(batch, record.recorded_at, self._ledger.replay_within):
-                await send(batch, body)
+            await send(batch, body)
         except BaseException as error:
             await self._record_fate_despite(batch, error)
             raise
@@ -204,14 +201,15 @@ class Recorder:
             if isinstance(error, ThanxError):
                 batch.mark_if_in_doubt(error)
 
-    async def _record_batch(self, batch: Batch, body: bytes) -> BatchRecord | None:
-        """Record a batch before it is sent. Returns None if its fate is known by now, so it isn't sent.
+    async def _record_batch(self, batch: Batch, body: bytes) -> bool:
+        """Record a batch before it is sent. Returns whether to send it: its fate may be known by now.
 
         Raises:
             LedgerError: the batch could not be recorded, so it must not be sent.
         """
         digest = digest_of(body)
         wanted = BatchRecord(batch.run_id, batch.number, batch.key, batch.positions, digest)
+        batch.limit_age(time(), self._ledger.replay_within)
         try:
             recorded = await self._ledger.record(wanted, body)
         except Exception as error:
@@ -225,9 +223,10 @@ class Recorder:
                 first=recorded.positions.first,
                 last=recorded.positions.last,
             )
+        batch.limit_age(recorded.recorded_at, self._ledger.replay_within)
         if recorded.state is not BatchState.IN_DOUBT:
             self._adopt(batch, recorded)
-        return None if batch.is_decided else recorded
+        return not batch.is_decided
 
     async def _record_fate(self, batch: Batch) -> None:
         """Record the fate of a batch after a delivery."""

@@ -1,7 +1,23 @@
 """Job handles, which callers await, and the shared schedule that polls all jobs of a client."""
 
-from thanx_async.jobs._handle import JobHandle, JobTimeoutError, when_finished
+from thanx_async.jobs._handle import (
+    JobHandle,
+    JobTimeoutError,
+    revoke_in_bulk,
+    time_left,
+    usual_time,
+    when_finished,
+)
 from thanx_async.jobs._poller import JobService
 from thanx_async.jobs._registry import JobRegistry
 
-__all__ = ["JobHandle", "JobRegistry", "JobService", "JobTimeoutError", "when_finished"]
+__all__ = [
+    "JobHandle",
+    "JobRegistry",
+    "JobService",
+    "JobTimeoutError",
+    "revoke_in_bulk",
+    "time_left",
+    "usual_time",
+    "when_finished",
+]

@@ -48,10 +48,10 @@ class JobService:
         request = wire.get_issuance_job(job_id, merchant_id)
         return await self._transport.call(request, wire.decoder_of_job(job_id), lane=Lane.POLL)
 
-    async def revoke(self, job_id: str, merchant_id: str) -> IssuanceJob:
+    async def revoke(self, job_id: str, merchant_id: str, lane: Lane) -> IssuanceJob:
         """Request the revocation of a job's rewards."""
         request = wire.revoke_issuance_job(job_id, merchant_id)
-        return await self._transport.call(request, wire.decoder_of_job(job_id))
+        return await self._transport.call(request, wire.decoder_of_job(job_id), lane=lane)
 
 
 class WebhookSigns:
@@ -153,6 +153,15 @@ class JobPoller:
             self._schedule.hint(self._course, asyncio.get_running_loop().time())
         self._change.set()
 
+    def time_left(self) -> float | None:
+        """Seconds until the job should finish; None until the speed of jobs is known."""
+        expected = None if self._course is None else self._schedule.expected(self._course)
+        return None if expected is None else max(0.0, expected - asyncio.get_running_loop().time())
+
+    def usual_time(self, total: int) -> float | None:
+        """Seconds that a job of this size should take; None until the speed of jobs is known."""
+        return self._schedule.usual(total)
+
     async def refresh(self) -> IssuanceJob:
         """Poll the job now."""
         self._polls += 1
@@ -160,9 +169,9 @@ class JobPoller:
         self.update(job)
         return job
 
-    async def revoke(self) -> IssuanceJob:
+    async def revoke(self, lane: Lane) -> IssuanceJob:
         """Revoke the job's rewards, and take in the snapshot of Thanx's answer."""
-        job = await self._service.revoke(self.job_id, self.merchant_id)
+        job = await self._service.revoke(self.job_id, self.merchant_id, lane)
         self.update(job)
         return job
 

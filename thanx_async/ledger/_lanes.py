@@ -117,7 +117,6 @@ class LaneReport:
     Attributes:
         waiting, waited: the number of waiting guests, and for how long the oldest has waited.
         in_doubt, held, accepted: the numbers of batches. Held ones are too old to be sent again.
-        rewards: the number of guests who may have a reward.
         owner: who drains the lane, None if nobody does.
         note: why nothing is sent at the moment, as the owner has written it down.
     """
@@ -127,7 +126,6 @@ class LaneReport:
     in_doubt: int
     held: int
     accepted: int
-    rewards: int
     owner: str | None
     note: str | None
 
@@ -218,8 +216,14 @@ class LaneLedger(Ledger, Protocol):
         """The lane with this target and its number. It is recorded if there is none.
 
         Args:
-            lane: the target; ``run_id`` is not looked at.
+            lane: the target, and the settings as far as they are given; ``run_id`` is not looked at.
+
+        Raises:
+            ConfigurationError: the lane has another setting.
         """
+
+    async def configure(self, run_id: str, *, keep_ids: float | None, replay_within: float | None) -> None:
+        """Change settings of a lane, in seconds; None leaves one as it is."""
 
     async def put(self, run_id: str, guests: Sequence[NewGuest]) -> list[Put]:
         """Put guests into a lane, in one transaction. Returns for each guest what became of it.
@@ -266,6 +270,9 @@ class LaneLedger(Ledger, Protocol):
 
     async def report(self, run_id: str) -> LaneReport:
         """The numbers of the lane."""
+
+    async def rewards(self, run_id: str) -> int:
+        """The number of guests who have or may have a reward, also in batches that were deleted since."""
 
     async def note(self, run_id: str, text: str | None, seconds: float) -> None:
         """Write down for `report` why nothing is sent for so many seconds."""

@@ -14,6 +14,7 @@ import attrs
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger import _refusals as refusals
+from thanx_async.ledger._lane_settings import with_settings
 from thanx_async.ledger._lanes import (
     LANES,
     TARGET,
@@ -42,19 +43,33 @@ _OPEN = f"""
     SELECT lane, {", ".join(f"r.{column}" for column in RUN_FIELDS)}
     FROM runs AS r JOIN lanes USING (run_id) WHERE {" AND ".join(f"{column} = ?" for column in TARGET)}
 """  # noqa: S608 - fixed columns
+_CONFIGURE = """
+    UPDATE runs SET keep_ids = coalesce(?, keep_ids), replay_within = coalesce(?, replay_within)
+    WHERE run_id = ?
+"""
 _COUNTS = """
     SELECT coalesce(sum(state = 'in_doubt'), 0),
-        coalesce(sum(state = 'in_doubt' AND recorded_at < ?), 0),
-        coalesce(sum(state = 'accepted'), 0),
-        coalesce(sum(CASE WHEN state != 'finished' THEN count
-            ELSE json_extract(CAST(outcome AS TEXT), '$.issued') END), 0)
-    FROM batches WHERE run_id = ?
+        coalesce(sum(state = 'in_doubt' AND recorded_at < :now - replay_within), 0),
+        coalesce(sum(state = 'accepted'), 0)
+    FROM batches JOIN runs USING (run_id) WHERE run_id = :run_id AND state != 'finished'
+"""
+_REWARDS = """
+    SELECT issued + (SELECT coalesce(sum(count), 0) FROM batches AS b
+        WHERE b.run_id = lanes.run_id AND state != 'finished')
+    FROM lanes WHERE run_id = ?
+"""
+_ISSUED = """
+    UPDATE lanes SET issued = issued + :issued - coalesce(
+        (SELECT coalesce(json_extract(CAST(outcome AS TEXT), '$.issued'), 0) FROM batches AS b
+        WHERE b.run_id = lanes.run_id AND number = :number), :issued)
+    WHERE run_id = :run_id
 """
 _OWNER = """
     SELECT owner, owned_until, note, noted_until FROM runs JOIN lanes USING (run_id) WHERE run_id = ?
 """
 _HEARD = """
-    DELETE FROM heard WHERE job_id IN (SELECT job_id FROM batches WHERE run_id = ?) RETURNING job_id
+    DELETE FROM heard WHERE (SELECT run_id FROM batches AS b WHERE b.job_id = heard.job_id) = ?
+    RETURNING job_id
 """
 _FORGET = """
     DELETE FROM batches WHERE run_id = ? AND number IN (SELECT number FROM batches
@@ -94,12 +109,25 @@ class LaneTable:
         with explained(self._path), transaction(self._db):
             row = self._db.execute(_OPEN, [getattr(lane, column) for column in TARGET]).fetchone()
             if row is not None:
-                return run_of(row[1:], self._path), row[0]
+                found = run_of(row[1:], self._path)
+                known = with_settings(found, lane)
+                if known != found:
+                    self._configure(known.run_id, known.keep_ids, known.replay_within)
+                return known, row[0]
             now = time()
             created = attrs.evolve(lane, run_id=f"{LANES}{uuid4().hex}", created_at=now, changed_at=now)
+            created = with_settings(created, lane)
             self._runs.insert(created)
             self._db.execute("INSERT INTO lanes (run_id) VALUES (?)", (created.run_id,))
             return created, self._number(created.run_id)
+
+    def configure(self, run_id: str, keep_ids: float | None, replay_within: float | None) -> None:
+        """See `LaneLedger.configure`."""
+        with explained(self._path), transaction(self._db):
+            self._configure(run_id, keep_ids, replay_within)
+
+    def _configure(self, run_id: str, keep_ids: float | None, replay_within: float | None) -> None:
+        self._db.execute(_CONFIGURE, (keep_ids, replay_within, run_id))
 
     def _number(self, run_id: str) -> int:
         """The number of a lane in the tables of guests. The caller holds a transaction."""
@@ -167,7 +195,7 @@ class LaneTable:
     def open_batches(self, run_id: str) -> list[BatchRecord]:
         return self._batches.batches(run_id, "AND state != 'finished'")
 
-    def fate(self, run_id: str, guest: bytes, replay_within: float) -> Fate | None:
+    def fate(self, run_id: str, guest: bytes) -> Fate | None:
         with explained(self._path), transaction(self._db, "DEFERRED"):
             found = self._guests.find(guest)
             if found is None:
@@ -177,6 +205,8 @@ class LaneTable:
                 with readable(self._path, f"guest {seq!r}"):
                     return Fate(GuestState(ended), reason)
             placed = None if waits else self._batches.placed(run_id, seq)
+            query = "SELECT replay_within FROM runs WHERE run_id = ?"
+            (replay_within,) = self._db.execute(query, (run_id,)).fetchone()
         if placed is None:  # otherwise the batch is forgotten
             return Fate(GuestState.WAITING) if waits else None
         batch, seqs = placed
@@ -189,24 +219,35 @@ class LaneTable:
                 return False
             return self._guests.end(self._number(run_id), found[0], GuestState.CANCELLED, None)
 
-    def report(self, run_id: str, replay_within: float) -> LaneReport:
+    def report(self, run_id: str) -> LaneReport:
         now = time()
         with explained(self._path), transaction(self._db, "DEFERRED"):
             lane = self._number(run_id)
             waiting, waited = self._guests.waiting(lane), self._guests.waited(lane)
-            counts = self._db.execute(_COUNTS, (now - replay_within, run_id)).fetchone()
+            counts = self._db.execute(_COUNTS, {"now": now, "run_id": run_id}).fetchone()
             owner, until, note, noted_until = self._db.execute(_OWNER, (run_id,)).fetchone()
-        in_doubt, held, accepted, rewards = counts
+        in_doubt, held, accepted = counts
         return LaneReport(
             waiting=waiting,
             waited=waited,
             in_doubt=in_doubt - held,
             held=held,
             accepted=accepted,
-            rewards=rewards,
             owner=Owner.living(owner if until > now else None),
             note=note if noted_until > now else None,
         )
+
+    def rewards(self, run_id: str) -> int:
+        with explained(self._path):
+            count: int = self._db.execute(_REWARDS, (run_id,)).fetchone()[0]
+        return count
+
+    def count_issued(self, run_id: str, number: int, issued: int) -> None:
+        """Count the rewards of a batch that is about to be finished, or finished anew.
+
+        Nothing is counted for a run that is no lane. The caller holds a transaction.
+        """
+        self._db.execute(_ISSUED, {"run_id": run_id, "number": number, "issued": issued})
 
     def note(self, run_id: str, text: str | None, seconds: float) -> None:
         with explained(self._path), transaction(self._db):
@@ -226,6 +267,6 @@ class LaneTable:
     def forget_guests(self, run_id: str, before: float) -> int:
         with explained(self._path), transaction(self._db):
             self._db.execute(_FORGET, (run_id, run_id, before))
-            query = "SELECT min(first) FROM batches WHERE run_id = ?"
+            query = "SELECT min(first) FROM batches WHERE run_id = ? AND seqs IS NOT NULL"
             first_open = self._db.execute(query, (run_id,)).fetchone()[0]
             return self._guests.forget(self._number(run_id), before, first_open)

@@ -93,6 +93,15 @@ MIGRATIONS: list[str] = [
         SELECT lane, seq, NEW.value FROM guests WHERE id = NEW.id AND changes() > 0;
     END;
     """,
+    """
+    ALTER TABLE runs ADD COLUMN keep_ids REAL;
+    ALTER TABLE runs ADD COLUMN replay_within REAL;
+    ALTER TABLE lanes ADD COLUMN issued INTEGER NOT NULL DEFAULT 0;
+    UPDATE lanes SET issued = (
+        SELECT coalesce(sum(json_extract(CAST(outcome AS TEXT), '$.issued')), 0) FROM batches AS b
+        WHERE b.run_id = lanes.run_id AND state = 'finished'
+    ) WHERE NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'moved');
+    """,
 ]
 
 _PASSING = {Problem.LOCKED, Problem.FULL}

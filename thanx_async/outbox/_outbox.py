@@ -6,6 +6,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import count
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
 
@@ -27,6 +29,7 @@ from thanx_async.outbox._owned import DrainSettings
 from thanx_async.outbox._protocol import Pairs
 from thanx_async.outbox._records import GuestOutcome, OutboxStatus
 from thanx_async.outbox._sender import LaneSender
+from thanx_async.outbox._settings import KeepIds, Unset, checked_replay, seconds_to_keep
 
 if TYPE_CHECKING:
     from thanx_async.client import ThanxClient
@@ -61,11 +64,10 @@ class StoredOutbox(ABC, Generic[L_co]):
         client_id: str,
         environment: Environment,
         base_url: str | None,
-        keep_ids: timedelta | None,
+        keep_ids: KeepIds,
+        replay_within: float | None,
     ) -> None:
         check_target(campaign_id, merchant_id, variant_id)
-        if keep_ids is not None:
-            checks.kind("keep_ids", isinstance(keep_ids, timedelta), "a timedelta(days=90)", keep_ids)
         self._target = RunRecord(
             run_id="",
             base_url=checked_url(url_of(environment) if base_url is None else base_url),
@@ -75,15 +77,17 @@ class StoredOutbox(ABC, Generic[L_co]):
             variant_id=variant_id,
             batch_size=MAX_BATCH,
             deduplicate=False,
+            keep_ids=seconds_to_keep(keep_ids),
+            replay_within=checked_replay(replay_within),
         )
-        self.keep_ids = keep_ids
         self._ledger = ledger
         self._lane: Lane | None = None
 
     def __repr__(self) -> str:
-        opened = "" if self._lane else " (not open)"
-        target = printable("/".join(self._target.target))
-        return f"<{type(self).__name__} {target} in {self._ledger!r}{opened}>"
+        target: RunRecord | None = getattr(self, "_target", None)
+        if target is None:
+            return f"<{type(self).__name__} (not valid)>"
+        return f"<{type(self).__name__} {printable('/'.join(target.target))} in {self._ledger!r}>"
 
     def __reduce__(self) -> NoReturn:
         raise checks.unpicklable("an outbox", "make another one in each process")
@@ -124,10 +128,30 @@ class StoredOutbox(ABC, Generic[L_co]):
             raise ConfigurationError(f"the outbox is not open: use it as `async with {name}(...) as outbox`")
         return self._lane
 
+    @property
+    def keep_ids(self) -> timedelta | None:
+        """For how long ids are remembered at least, None for ever; see `Outbox.configure`."""
+        seconds = self.lane.run.keep_ids
+        return None if seconds is None or seconds == inf else timedelta(seconds=seconds)
+
+    @property
+    def replay_within(self) -> float:
+        """Seconds after which a batch in doubt is not sent again by itself; see `Outbox.configure`."""
+        return self.lane.run.replayed_within(self._ledger.replay_within)
+
+    async def configure(self, *, keep_ids: KeepIds = Unset.UNSET, replay_within: float | None = None) -> None:
+        """Change the settings of the outbox; see `Outbox.configure`."""
+        kept, replay, lane = seconds_to_keep(keep_ids), checked_replay(replay_within), self.lane
+        await self._ledger.configure(lane.run.run_id, keep_ids=kept, replay_within=replay)
+        self._target = attrs.evolve(self._target, keep_ids=None, replay_within=None)  # to open it again
+        self._lane = attrs.evolve(lane, run=await self._ledger.run(lane.run.run_id) or lane.run)
+
     async def put(self, identifier: object, *, id: str, using: object | None = None) -> bool:
         """Put a guest; see `Outbox.put`."""
-        guest = self.lane.guests.make(identifier, id)
-        del identifier  # tools that record the local variables of errors would record the guest
+        try:
+            guest = self.lane.guests.make(identifier, id)
+        finally:
+            del identifier  # tools that record the local variables of errors would record the guest
         put = await self._put(guest) if using is None else (await self._put_using(using, [guest]))[0]
         return check_put(put, id)
 
@@ -150,13 +174,18 @@ class StoredOutbox(ABC, Generic[L_co]):
 
     async def put_many(self, pairs: Pairs, *, using: object | None = None) -> int:
         """Put many guests; see `Outbox.put_many`."""
-        lane, new = self.lane, 0
-        async for ids, guests in slices(pairs, lane.guests):
+        try:
+            rows = slices(pairs, self.lane.guests)
+        finally:
+            del pairs  # see `put`
+        new = place = 0
+        async for ids, guests in rows:
             if using is None:
-                puts = await self._ledger.put(lane.run.run_id, guests)
+                puts = await self._ledger.put(self.lane.run.run_id, guests)
             else:
                 puts = await self._put_using(using, guests)
-            new += sum(check_put(put, id) for put, id in zip(puts, ids, strict=True))
+            new += sum(map(check_put, puts, ids, count(place)))
+            place += len(ids)
         return new
 
     async def outcome(self, id: str, *, timeout: float | None = None) -> GuestOutcome:
@@ -212,5 +241,15 @@ class StoredOutbox(ABC, Generic[L_co]):
                 raise ConfigurationError(
                     f"the client's {name} is {theirs!r}, and the outbox's {ours!r}", argument="client"
                 )
-        settings = DrainSettings(guard, linger, until_empty, self.keep_ids)
+        settings = DrainSettings(guard, linger, until_empty)
         await drained(self._ledger, lane, LaneSender(self._ledger, lane, client), settings)
+
+
+def wrong_kind(using: object, kinds: str) -> ConfigurationError:
+    """The error for an object that is not a connection of these kinds."""
+    name = f"{type(using).__module__}.{type(using).__qualname__}"
+    return checks.wrong(
+        "using",
+        f"must be {kinds}, not {name}. With any other connection, execute the SQL and parameters that"
+        " statement() returns",
+    )
