@@ -166,6 +166,8 @@ def test_a_spreadsheets_mark_of_text_is_no_part_of_the_guest(text: str, value: s
         ("<mailto:jane%2Btag@example.com?subject=Hi>", "jane+tag@example.com"),
         ("MAILTO:jane@example.com", "jane@example.com"),
         ("tel:+1-415-555-1234", "+14155551234"),
+        ('="+14155551234"', "+14155551234"),
+        ('="jane@example.com"', "jane@example.com"),
         ("+14155551234\n\u200e", "+14155551234"),
     ],
 )
@@ -202,6 +204,7 @@ def test_what_may_be_somebody_else_stays_refused(text: str) -> None:
         ("US", "4155551234", "+14155551234"),
         ("us", "14155551234.0", "+14155551234"),
         ("US", "'415.555.1234 ", "+14155551234"),
+        ("US", '="4155551234"', "+14155551234"),
         ("US", "\u202a(415) 555-1234\u202c", "+14155551234"),
         ("GB", "020 7946 0958", "+442079460958"),
         ("DE", "030 901820", "+4930901820"),

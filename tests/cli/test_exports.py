@@ -131,6 +131,8 @@ def test_a_declared_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert plan(file, "--encoding", "utf-x") == 2
     assert "there is no encoding 'utf-x'" in capsys.readouterr().err
     assert plan(file, "--encoding", "base64") == 2
+    file.write_bytes(b"%PDF-1.7")
+    assert plan(file, "--encoding", "cp1252") == 2
 
 
 def test_a_declared_delimiter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,6 +227,8 @@ def test_rows_are_counted_like_a_spreadsheet(tmp_path: Path) -> None:
         (b"\x1f\x8b\x08\0\0\0\0\0", "is compressed by gzip"),
         (b"SQLite format 3\0", "is a SQLite database"),
         (b"PAR1\x15\x04\x15", "is a Parquet file"),
+        (b"BZh91AY&SY", "is compressed by bzip2"),
+        (b"{\\rtf1", "is a document in RTF"),
         (b"<!DOCTYPE html>\n<html>", "is a web page (HTML)"),
         (b"  <table><tr><td>a@x.com", "is a web page (HTML)"),
         (b'<?xml version="1.0"?><Workbook>', "is XML"),
@@ -248,6 +252,15 @@ def test_other_kinds_of_files(
     (tmp_path / name).write_bytes(content)
     assert plan(tmp_path / name) == 2
     assert f"{name} {phrase}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("header", ["ORCID,email", "PAR1,email", "<header@x.com>,email", "BZh1,email"])
+def test_text_that_begins_like_another_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], header: str
+) -> None:
+    """It is read as text."""
+    assert run(["plan", written(tmp_path / "a.csv", header, f"1,{JANE}"), "--column", "email"]) in {0, 2}
+    assert "a.csv is " not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -462,6 +475,7 @@ def test_columns_by_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert run(["plan", file, "--column", "EMAIL"]) == 2
     assert "more than one column 'EMAIL'" in capsys.readouterr().err
     assert run(["plan", file, "--column", "4"]) == 2
+    assert run(["plan", file, "--column", " "]) == 2
 
 
 def test_first_a_few_then_all(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

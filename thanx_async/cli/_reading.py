@@ -97,16 +97,24 @@ class GuestFile:
         kept: list[object] = []
         try:
             while not kept and (items := list(islice(self._input.items, most))):
-                guests = self._exclusion.kept(items) if self._exclusion else None
-                for index, item in enumerate(items):
-                    if item is BLANK or (guests and not guests[index]):
-                        self._blank += item is BLANK
-                        self._gaps.append(self._count)
-                    else:
-                        kept.append(item)
-                        self._count += 1
+                kept = self._kept(items)
+                self._count += len(kept)
         except UnicodeError as error:
             raise ConfigurationError(f"{self._name} is in another encoding: {error}") from None
+        return kept
+
+    def _kept(self, items: list[object]) -> list[object]:
+        """The items without blank rows and those who are left out."""
+        stays = self._exclusion.kept(items) if self._exclusion else None
+        if stays is None and BLANK not in items:
+            return items
+        kept: list[object] = []
+        for index, item in enumerate(items):
+            if item is BLANK or (stays and not stays[index]):
+                self._blank += item is BLANK
+                self._gaps.append(self._count + len(kept))
+            else:
+                kept.append(item)
         return kept
 
 
