@@ -515,6 +515,17 @@ def test_a_limit_in_the_middle_of_a_run(
     assert served.reward_counts() == dict.fromkeys(names, 1)
 
 
+def test_rows_after_the_limit_are_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is told of skipped rows and guests left out ends at the limit."""
+    file = written(tmp_path / "a.txt", JANE, "", JOE, "", "al@example.com", "", "x@example.com", JANE, "")
+    out = written(tmp_path / "b.txt", JANE)
+    assert run(["plan", file, "--limit", "2", "--exclude", out]) == 0
+    printed = capsys.readouterr().out
+    assert "2 read, 2 guests" in printed
+    assert "1 left out" in printed
+    assert "2 blank rows were skipped" in printed
+
+
 def test_a_limit_that_would_issue_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What can't be continued takes no limit."""
     file = written(tmp_path / "a.txt", JANE)

@@ -96,7 +96,7 @@ async def issue(
     is_recorded = ledger is not None or not (emulator or no_ledger)
     display = Display()
     async with (
-        reading(file, how, exclude=exclude) as guests,
+        reading(file, how, exclude=exclude, limit=limit) as guests,
         connect(emulator=emulator, retry=PATIENT, store=ledger) as client,
         new_ledger(ledger) if is_recorded else nullcontext() as opened,
     ):
@@ -147,7 +147,7 @@ async def plan(
     batch_size:
         Guests in one request, 1 to 10,000.
     """
-    async with reading(file, how, exclude=exclude) as guests:
+    async with reading(file, how, exclude=exclude, limit=limit) as guests:
         client = ThanxClient("plan", "plan")
         batcher = AsyncBatcher(
             client, campaign_id="plan", merchant_id="plan", variant_id="plan", batch_size=batch_size
