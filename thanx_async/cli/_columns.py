@@ -49,6 +49,8 @@ def columns_of(header: list[str], wanted: Sequence[str]) -> list[int]:
 
 def index_of(header: list[str], wanted: str) -> int:
     """The column of this name; of a name that differs in blanks and case only; or of this number, from 1."""
+    if not wanted.strip():
+        raise ConfigurationError(f"the name of a column is empty; the header names: {names(header)}")
     exact = [index for index, name in enumerate(header) if name == wanted.strip()]
     alike = exact or [index for index, name in enumerate(header) if _key(name) == _key(wanted)]
     if len(alike) == 1:

@@ -20,7 +20,7 @@ from thanx_async.cli._opening import HowToRead
 from thanx_async.cli._options import FileName, Flag, LedgerName, Whole
 from thanx_async.cli._output import Display, show_plan, write
 from thanx_async.cli._reading import reading
-from thanx_async.cli._recorded import before_sending, earlier, new_ledger, path_of, run_id_of
+from thanx_async.cli._recorded import before_sending, earlier, new_ledger, others, path_of, run_id_of
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import MAX_BATCH
@@ -96,7 +96,7 @@ async def issue(
     is_recorded = ledger is not None or not (emulator or no_ledger)
     display = Display()
     async with (
-        reading(file, how, exclude=exclude) as guests,
+        reading(file, how, exclude=exclude, limit=limit) as guests,
         connect(emulator=emulator, retry=PATIENT, store=ledger) as client,
         new_ledger(ledger) if is_recorded else nullcontext() as opened,
     ):
@@ -108,16 +108,19 @@ async def issue(
             run_id = run_id or run_id_of(file, client, target)
             with before_sending():
                 before = await earlier(opened, run_id)
+                before = before or ("" if exclude else await others(opened, client, target))
         run_id = run_id or uuid4().hex
         async with failure_file(failures, source=file, ledger=path, exclude=exclude) as rows:
-            display.say(guests.described())
+            if what := guests.described():
+                display.say(what)
             status = await drive(
                 batcher, display, guests, run_id=run_id, limit=limit, before=before, failures=rows
             )
-    for note in guests.notes():
-        write(note)
+    notes = guests.notes()
     if limit is not None and opened is not None and status != STOPPED:
-        write(f"--limit {limit}: the same command without it goes on with the rest, as run {quote(run_id)}")
+        notes.append(f"--limit {limit}: the same command without it goes on with the rest, in the same run")
+    for note in notes:
+        write(note)
     if status == STOPPED and (path or not emulator):
         warn(_how_to_continue(run_id, failures, is_recorded=is_recorded))
     return status
@@ -144,14 +147,14 @@ async def plan(
     batch_size:
         Guests in one request, 1 to 10,000.
     """
-    async with reading(file, how, exclude=exclude) as guests:
+    async with reading(file, how, exclude=exclude, limit=limit) as guests:
         client = ThanxClient("plan", "plan")
         batcher = AsyncBatcher(
             client, campaign_id="plan", merchant_id="plan", variant_id="plan", batch_size=batch_size
         )
         planned = await batcher.plan(guests, limit=limit)
     show_plan(planned)
-    for note in (guests.described(), *guests.notes()):
+    for note in filter(None, (guests.described(), *guests.notes())):
         write(note)
     return SOME_FAILED if planned.rejected else ISSUED
 

@@ -65,14 +65,14 @@ class Input:
 
     Attributes:
         items: the guests, `BLANK` for blank rows; pairs of a guest and an id if there is an id column.
-        taken: what is read of it, in words.
+        taken: which columns or keys are read, in words.
         first_row: the row of the first item, counted like a spreadsheet.
         has_header: whether the first row names the columns.
         note: what to tell about the rows at the end.
     """
 
     items: Iterator[object]
-    taken: str = "each line"
+    taken: str = ""
     first_row: int = 1
     has_header: bool = False
     note: Callable[[], str] = attrs.field(default=str)
@@ -173,7 +173,7 @@ def _line(line: str, fix: Fix | None) -> object:
 
 def _of_json(lines: Iterator[str], how: HowToRead, id_column: str | None) -> Input:
     columns, fix = how.column, _fix(how)
-    taken = f"key {' or '.join(map(repr, columns))}" if columns else "each line"
+    taken = f"key {' or '.join(map(repr, columns))}" if columns else ""
     if id_column is None:
         return Input(json_items(lines, columns, fix), taken)
     pairs = ((json_item(line, columns or ["value"], fix), json_id(line, id_column)) for line in lines)

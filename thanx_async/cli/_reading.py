@@ -28,6 +28,7 @@ class GuestFile:
         how: how it is read.
         id_column: with it, items are pairs of a guest and an id; the id is "" where there is none.
         exclude: the name of a file with guests who are left out.
+        limit: how many guests are read at most; rows after them are not looked at.
 
     Raises:
         ConfigurationError: the file can't be read, holds nothing, or lacks the column; the message lists the
@@ -35,9 +36,16 @@ class GuestFile:
     """
 
     def __init__(
-        self, name: str, how: HowToRead, *, id_column: str | None = None, exclude: str | None = None
+        self,
+        name: str,
+        how: HowToRead,
+        *,
+        id_column: str | None = None,
+        exclude: str | None = None,
+        limit: int | None = None,
     ) -> None:
         self._name = "standard input" if name == "-" else name
+        self._limit = limit
         self._is_ended = False
         self._count = 0
         self._blank = 0
@@ -66,8 +74,8 @@ class GuestFile:
         self._is_ended = True
 
     def described(self) -> str:
-        """What is read, in words."""
-        return f"Reading {self._input.taken} of {self._name}"
+        """Which columns or keys are read, in words; "" for plain lines."""
+        return f"Reading {self._input.taken} of {self._name}" if self._input.taken else ""
 
     def notes(self) -> list[str]:
         """What to tell about the rows that were read."""
@@ -96,27 +104,42 @@ class GuestFile:
         """The next guests; none at the end."""
         kept: list[object] = []
         try:
+            if self._limit is not None:
+                most = max(1, min(most, self._limit - self._count))
             while not kept and (items := list(islice(self._input.items, most))):
-                guests = self._exclusion.kept(items) if self._exclusion else None
-                for index, item in enumerate(items):
-                    if item is BLANK or (guests and not guests[index]):
-                        self._blank += item is BLANK
-                        self._gaps.append(self._count)
-                    else:
-                        kept.append(item)
-                        self._count += 1
+                kept = self._kept(items)
+                self._count += len(kept)
         except UnicodeError as error:
             raise ConfigurationError(f"{self._name} is in another encoding: {error}") from None
+        return kept
+
+    def _kept(self, items: list[object]) -> list[object]:
+        """The items without blank rows and those who are left out."""
+        stays = self._exclusion.kept(items) if self._exclusion else None
+        if stays is None and BLANK not in items:
+            return items
+        kept: list[object] = []
+        for index, item in enumerate(items):
+            if item is BLANK or (stays and not stays[index]):
+                self._blank += item is BLANK
+                self._gaps.append(self._count + len(kept))
+            else:
+                kept.append(item)
         return kept
 
 
 @asynccontextmanager
 async def reading(
-    name: str, how: HowToRead, *, id_column: str | None = None, exclude: Path | None = None
+    name: str,
+    how: HowToRead,
+    *,
+    id_column: str | None = None,
+    exclude: Path | None = None,
+    limit: int | None = None,
 ) -> AsyncIterator[GuestFile]:
     """The file, opened in a thread because opening a pipe waits for its writer."""
     others = None if exclude is None else str(exclude)
-    opening = partial(GuestFile, name, how, id_column=id_column, exclude=others)
+    opening = partial(GuestFile, name, how, id_column=id_column, exclude=others, limit=limit)
     file = await anyio.to_thread.run_sync(opening, abandon_on_cancel=True)
     try:
         yield file
