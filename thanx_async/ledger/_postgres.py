@@ -15,7 +15,8 @@ from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import LedgerError, LedgerUnavailableError
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.messages import Message
-from thanx_async._core.postgres import SCHEMES, Connection, Database
+from thanx_async._core.postgres import SCHEMES, Database
+from thanx_async._core.postgres_connection import Connection
 from thanx_async._core.postgres_errors import Problem, Trouble
 from thanx_async._core.tasks import Home, to_its_end
 from thanx_async.ledger import _postgres_batches as batches
