@@ -16,6 +16,7 @@ from thanx_async.batcher import AsyncBatcher, Guard
 from thanx_async.cli._client import PATIENT, connect
 from thanx_async.cli._driving import drive
 from thanx_async.cli._failures import failure_file
+from thanx_async.cli._hours import Hours, local_now, sleep_until
 from thanx_async.cli._opening import HowToRead
 from thanx_async.cli._options import FileName, Flag, LedgerName, Whole
 from thanx_async.cli._output import Display, show_plan, write
@@ -41,6 +42,7 @@ async def issue(
     limit: Whole | None = None,
     exclude: FileName | None = None,
     failures: FileName | None = None,
+    hours: Hours = Hours(),  # noqa: B008 - frozen
     run_id: str | None = None,
     batch_size: Whole = 10_000,
     ledger: LedgerName | None = None,
@@ -92,6 +94,7 @@ async def issue(
     if limit is not None and not emulator:
         _check_limit(file, run_id, no_ledger=no_ledger)
     target = _target(campaign, merchant, variant, emulator=emulator)
+    begin, until = hours.window(local_now())
     guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
     is_recorded = ledger is not None or not (emulator or no_ledger)
     display = Display()
@@ -113,8 +116,18 @@ async def issue(
         async with failure_file(failures, source=file, ledger=path, exclude=exclude) as rows:
             if what := guests.described():
                 display.say(what)
+            if begin > local_now():
+                display.say(f"Waiting until {begin:%Y-%m-%d %H:%M}; nothing is sent before")
+                await sleep_until(begin)
             status = await drive(
-                batcher, display, guests, run_id=run_id, limit=limit, before=before, failures=rows
+                batcher,
+                display,
+                guests,
+                run_id=run_id,
+                limit=limit,
+                before=before,
+                failures=rows,
+                until=until,
             )
     notes = guests.notes()
     if limit is not None and opened is not None and status != STOPPED:
