@@ -24,6 +24,7 @@ from thanx_async.batcher import (
 )
 from thanx_async.cli._items import advised
 from thanx_async.cli._status import discard_output
+from thanx_async.cli._words import amount
 from thanx_async.client import ThanxClient
 from thanx_async.limiter import LimiterStatus
 
@@ -153,9 +154,11 @@ def show_report(report: IssuanceReport, *, of: str) -> None:
 
 def show_revocation(report: RevocationReport) -> None:
     """Show what was taken back, and what was not."""
-    what = f"{report.rewards:,} rewards of {len(report.revoked):,} jobs taken back"
+    what = f"{amount(report.rewards, 'reward')} of {amount(len(report.revoked), 'job')} taken back"
     if report.revoked and not report.rewards:
         what = f"none of its {len(report.revoked):,} jobs has rewards left to take back"
+        if len(report.revoked) == 1:
+            what = "its job has no rewards left to take back"
     write(f"Run {report.run_id}: {what}")
     for left in report.not_revoked:
         _show_batches(f"not taken back: {left.reason}", [left.batch])
@@ -163,8 +166,11 @@ def show_revocation(report: RevocationReport) -> None:
 
 def show_plan(plan: IssuancePlan) -> None:
     """Show what a run would do."""
-    write(f"{plan.total:,} read, {plan.identifiers:,} guests to reward, in {plan.requests:,} requests")
-    write(f"{len(plan.rejected):,} rejected, {len(plan.duplicates):,} duplicates")
+    write(
+        f"{plan.total:,} read, {amount(plan.identifiers, 'guest')} to reward,"
+        f" in {amount(plan.requests, 'request')}"
+    )
+    write(f"{len(plan.rejected):,} rejected, {amount(len(plan.duplicates), 'duplicate')}")
     _show_reasons("rejected", plan.rejected)
     write(f"at least {plan.least_duration:,.0f} s under the rate limits, including one poll for each job")
 
@@ -177,7 +183,7 @@ def _show_reasons(fate: str, rows: Sequence[GuestRow]) -> None:
     for reason, same in by_size[:_REASONS]:
         write(f"{len(same):,} {fate}: {reason} ({_places(same)})")
     if rest := by_size[_REASONS:]:
-        write(f"{sum(len(same) for _, same in rest):,} {fate}: {len(rest):,} more reasons")
+        write(f"{sum(len(same) for _, same in rest):,} {fate}: {amount(len(rest), 'more reason')}")
 
 
 def _places(rows: list[GuestRow]) -> str:
@@ -190,7 +196,10 @@ def _show_batches(what: str, batches: list[BatchRange], *, all_of_them: bool = F
     for batch in shown:
         key = f", key {batch.key}" if batch.key else ""
         job = f", job {batch.job_id}" if batch.job_id else ""
-        write(f"{what}: positions {batch.first} to {batch.last}, {batch.count:,} guests{key}{job}")
+        write(f"{what}: positions {batch.first} to {batch.last}, {amount(batch.count, 'guest')}{key}{job}")
     if rest := batches[len(shown) :]:
         count = sum(batch.count for batch in rest)
-        write(f"{what}: {len(rest):,} more batches, to position {rest[-1].last}, {count:,} guests")
+        write(
+            f"{what}: {amount(len(rest), 'more batch')}, to position {rest[-1].last},"
+            f" {amount(count, 'guest')}"
+        )

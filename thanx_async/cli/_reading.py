@@ -16,6 +16,7 @@ from thanx_async._core.errors import ConfigurationError
 from thanx_async.cli._exclusion import Exclusion, exclusion
 from thanx_async.cli._items import BLANK
 from thanx_async.cli._opening import HowToRead, opened
+from thanx_async.cli._words import amount
 
 _SLICE = 2_000
 
@@ -80,7 +81,7 @@ class GuestFile:
     def notes(self) -> list[str]:
         """What to tell about the rows that were read."""
         blank = self._blank
-        skipped = f"{blank:,} blank row{'s were' if blank > 1 else ' was'} skipped" if blank else ""
+        skipped = f"{amount(blank, 'blank row')} {'was' if blank == 1 else 'were'} skipped" if blank else ""
         left_out = self._exclusion.note() if self._exclusion else ""
         return list(filter(None, (left_out, skipped, self._input.note())))
 

@@ -25,6 +25,7 @@ from thanx_async.cli._recorded import (
     path_of,
 )
 from thanx_async.cli._status import ISSUED, STOPPED
+from thanx_async.cli._words import amount
 from thanx_async.ledger import LANES, RunRecord
 
 
@@ -101,9 +102,9 @@ async def revoke(run: str, /, *, yes: Flag = False, ledger: LedgerName | None = 
 def _about_to_revoke(run: IssuanceRun, record: RunRecord) -> str:
     """What is about to be taken back, as far as it is known."""
     counts, jobs = run.report().counts, len(run.handles)
-    what = f"{counts['issued']:,} rewards of {jobs:,} {'job' if jobs == 1 else 'jobs'}"
+    what = f"{amount(counts['issued'], 'reward')} of {amount(jobs, 'job')}"
     if unfinished := counts["unfinished"]:
-        what += f", and those of {unfinished:,} guests whose jobs still run,"
+        what += f", and those of {amount(unfinished, 'guest')} whose jobs still run,"
     return (
         f"Run {record.run_id} of {date(record.created_at)}, campaign {record.campaign_id}, variant"
         f" {record.variant_id}: {what} will be taken back from their guests"
@@ -122,8 +123,9 @@ async def _check_doubts(ledger: AnyLedger, run: str) -> None:
     young = [batch for batch in doubts if not batch.is_older_than(within)]
     if young and record.revoked_at is None:
         raise ConfigurationError(
-            f"{len(young):,} batches of run {run} are in doubt, and cannot be taken back before their jobs"
-            f" are known: give {command('resume', ledger, run)} first, or settle them"
+            f"{amount(len(young), 'batch')} of run {run} {'is' if len(young) == 1 else 'are'} in doubt, and"
+            f" cannot be taken back before the jobs are known: give {command('resume', ledger, run)} first,"
+            " or settle them"
         )
 
 
