@@ -11,10 +11,11 @@ from thanx_async.batcher import AsyncBatcher, IssuanceRun
 from thanx_async.batching import BatchError
 from thanx_async.cli._asking import confirm
 from thanx_async.cli._client import PATIENT, connect
+from thanx_async.cli._display import Display
 from thanx_async.cli._driving import conclude
 from thanx_async.cli._failures import failure_file
 from thanx_async.cli._options import Dsn, FileName, Flag, LedgerName
-from thanx_async.cli._output import Display, show_revocation, write
+from thanx_async.cli._output import show_revocation, write
 from thanx_async.cli._recorded import (
     AnyLedger,
     before_sending,
@@ -52,6 +53,7 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: Ledge
                         resumed = await batcher.resume(run)
                 except BatchError as error:
                     resumed, problem = error.run, error
+                display.follow(resumed)
                 try:
                     report = resumed.report() if problem else await resumed.wait()
                 except ThanxError as error:
@@ -136,6 +138,7 @@ async def _recorded(
     """The ledger, and a batcher for a run that it has recorded."""
     async with open_ledger(place) as ledger, connect(retry=PATIENT, store=place) as client:
         display.watch(client)
+        display.expect(lambda run: run.total)  # all that was recorded is read at once
         with before_sending():
             record = await known_run(ledger, run_id)
         batcher = AsyncBatcher(
@@ -144,6 +147,6 @@ async def _recorded(
             merchant_id=record.merchant_id,
             variant_id=record.variant_id,
             ledger=ledger,
-            on_progress=display.progress,
+            on_progress=display.follow,
         )
         yield ledger, batcher
