@@ -120,8 +120,8 @@ def test_a_csv_file(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "(positions 100, 599, 1098, 1597, 2096, ...)" in printed.out
     assert "not a guest" not in printed.out + printed.err
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
-    rows = list(csv.reader(out.read_text().splitlines()))
-    assert rows[0] == ["position", "value", "reason"]
+    rows = list(csv.reader(out.read_text(encoding="utf-8-sig").splitlines()))
+    assert rows[0] == ["row", "id", "email", "fate", "reason"]
     expected = {100 + 499 * place: "not a guest" for place in range(50)}
     expected |= {300 + 499 * place: f"unknown{place}@example.com" for place in range(50)}
     assert {int(position): value for position, value, _ in rows[1:]} == expected

@@ -139,7 +139,7 @@ def conclude(
     """Show the report, what was not read, and the error that stopped the run; returns the exit status."""
     listed, unlisted = "", None
     try:  # first, because standard output may be closed
-        listed = failures.write(report, run.unsent_guests()) if failures else ""
+        listed = failures.write(report, run.unsent_guests) if failures else ""
     except OSError as error:
         unlisted = error
     show_report(report, of=of)
