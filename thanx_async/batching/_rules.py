@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from thanx_async._core.errors import ThanxError
 from thanx_async.batching._batch import Batch
-from thanx_async.limiter import LimiterStatus, PacedLimiter, RateLimiter, trickle_interval
-
-_LONGEST_TURN = 1.0
+from thanx_async.limiter import LimiterStatus, trickle_interval
 
 
 def min_interval(status: LimiterStatus) -> float:
     """Seconds from one batch to the next, while guests arrive steadily."""
     return trickle_interval((window.limit, window.free) for window in status.windows)
-
-
-async def turn_in(limiter: RateLimiter, oldest: float) -> float:
-    """Seconds until the next batch should be cut, as far as other processes are concerned.
-
-    Args:
-        limiter: the rate limiter.
-        oldest: when the oldest guest came, on the loop's clock.
-    """
-    if not isinstance(limiter, PacedLimiter):
-        return 0.0
-    return min(await limiter.turn_in(asyncio.get_running_loop().time() - oldest), _LONGEST_TURN)
 
 
 def as_thanx_error(error: Exception, batch: Batch | None) -> ThanxError:

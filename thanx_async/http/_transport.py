@@ -134,8 +134,8 @@ class Transport:
         self._retry = retry
         self._limiter = limiter
         self._hook = hook
-        self._spending = SpendingWatch(limiter, hook)
         self.turns = CutTurns()
+        self._spending = SpendingWatch(limiter, hook)
 
     def __reduce__(self) -> NoReturn:
         raise unpicklable()

@@ -42,9 +42,9 @@ class WindowStatus:
 
     Attributes:
         limit: the limit.
-        used: the number of requests that Thanx may still count.
-        free: the number of requests that may be sent.
-        reserved: how many requests of the limit are kept for interactive requests.
+        used: the requests that Thanx may still count.
+        free: how many more may be sent now.
+        reserved: the number of requests, used or free, that are kept from bulk requests.
         returns: when used requests come free again: seconds from now, and their number, soonest first; empty
             from a limiter that does not tell.
     """
