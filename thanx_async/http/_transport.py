@@ -133,7 +133,7 @@ class Transport:
         self._retry = retry
         self._limiter = limiter
         self._hook = hook
-        self.turns = CutTurns()
+        self.turns: CutTurns = CutTurns()
 
     def __reduce__(self) -> NoReturn:
         raise unpicklable()
