@@ -23,6 +23,7 @@ from thanx_async._core.postgres_errors import (
     asyncpg,
     trouble,
     trouble_of,
+    without_row,
 )
 from thanx_async._core.tasks import Home, to_its_end
 
@@ -94,10 +95,9 @@ class Connection:
         except ERRORS as error:
             if not isinstance(error, asyncpg.PostgresError):  # a timeout, for example: the server may be busy
                 _terminate(self._raw)
-            raise self._explain(_without_row(error)) from error
+            raise self._explain(without_row(error)) from error
         except asyncio.CancelledError as error:
-            without_frames(error)
-            raise
+            raise without_frames(error) from None
 
 
 _INHERITED: list[object] = []
@@ -195,9 +195,8 @@ class Database:
         pool = await self._own_pool()
         raw = await self._connected(pool)
         try:
-            await Connection(raw, self._explained).execute(
-                f"VACUUM (SKIP_LOCKED, TRUNCATE FALSE) thanx.{table}"
-            )
+            connection = Connection(raw, self._explained)
+            await connection.execute(f"VACUUM (SKIP_LOCKED, TRUNCATE FALSE) thanx.{table}")
         finally:
             with suppress(*ERRORS):
                 await pool.release(raw)
@@ -293,7 +292,7 @@ class Database:
             status = await raw.execute("COMMIT")
         except ERRORS as error:
             _terminate(raw)
-            found = self._trouble(_without_row(error))
+            found = self._trouble(without_row(error))
             unsure = found.problem is Problem.AWAY
             raise self._make_error(attrs.evolve(found, unsure=unsure)) from error
         if status != "COMMIT":  # an error within the transaction was ignored
@@ -334,13 +333,6 @@ class Database:
 
     def _error(self, problem: Problem, detail: str) -> Exception:
         return self._make_error(trouble(problem, detail))
-
-
-def _without_row(error: Exception) -> Exception:
-    """The error without frames, and without the row that the server may show with it."""
-    if isinstance(error, asyncpg.PostgresError):
-        error.detail = None
-    return without_frames(error)
 
 
 async def _roll_back(raw: Any) -> None:
