@@ -7,14 +7,22 @@ between, also in transaction mode. Source: pgbouncer.org/features.html.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
 from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import without_frames
+from thanx_async._core.postgres_connection import (
+    Connection,
+    PooledConnection,
+    in_transaction,
+    roll_back,
+    terminate,
+    without_row,
+)
 from thanx_async._core.postgres_errors import (
     ERRORS,
     ErrorFactory,
@@ -23,12 +31,8 @@ from thanx_async._core.postgres_errors import (
     asyncpg,
     trouble,
     trouble_of,
-    without_row,
 )
 from thanx_async._core.tasks import Home, to_its_end
-
-T = TypeVar("T")
-Row = Mapping[str, Any]
 
 SCHEMES = ("postgresql", "postgres")
 """The schemes of a DSN."""
@@ -52,62 +56,8 @@ class Tables:
     migrations: Sequence[str] = attrs.field(repr=False)
 
 
-class Connection:
-    """A connection within a transaction. Its errors are those that the database's ``make_error`` makes."""
-
-    __slots__ = ("_explain", "_raw")
-
-    def __init__(self, raw: Any, explain: Callable[[Exception], Exception]) -> None:
-        self._raw = raw
-        self._explain = explain
-
-    # Plain functions, since the frame of a coroutine would show the arguments in the tracebacks of errors.
-
-    def execute(self, sql: str, *arguments: object) -> Awaitable[str]:
-        """Run a statement, or several without arguments. Returns the status, such as ``UPDATE 1``."""
-        return self._run(self._raw.execute(sql, *arguments))
-
-    def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> Awaitable[None]:
-        """Run a statement for each row of arguments."""
-        return self._run(self._raw.executemany(sql, rows))
-
-    def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Awaitable[object]:
-        """Append rows to a table of the schema ``thanx``, with COPY."""
-        return self._run(
-            self._raw.copy_records_to_table(table, schema_name="thanx", columns=columns, records=rows)
-        )
-
-    def fetch(self, sql: str, *arguments: object) -> Awaitable[Sequence[Row]]:
-        """All rows of a query."""
-        return self._run(self._raw.fetch(sql, *arguments))
-
-    def fetchrow(self, sql: str, *arguments: object) -> Awaitable[Row | None]:
-        """The first row of a query; None without rows."""
-        return self._run(self._raw.fetchrow(sql, *arguments))
-
-    def fetchval(self, sql: str, *arguments: object) -> Awaitable[Any]:
-        """The first column of the first row of a query; None without rows."""
-        return self._run(self._raw.fetchval(sql, *arguments))
-
-    async def _run(self, work: Awaitable[T]) -> T:
-        try:
-            return await work
-        except ERRORS as error:
-            if not isinstance(error, asyncpg.PostgresError):  # a timeout, for example: the server may be busy
-                _terminate(self._raw)
-            raise self._explain(without_row(error)) from error
-        except asyncio.CancelledError as error:
-            raise without_frames(error) from None
-
-
 _INHERITED: list[object] = []
 """Pools of a parent process. A forked child must not close them, not even by garbage collection."""
-
-
-class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    def get_reset_query(self) -> str:
-        """Nothing: transactions leave nothing behind, and this saves a round trip."""
-        return ""
 
 
 class Database:
@@ -195,8 +145,9 @@ class Database:
         pool = await self._own_pool()
         raw = await self._connected(pool)
         try:
-            connection = Connection(raw, self._explained)
-            await connection.execute(f"VACUUM (SKIP_LOCKED, TRUNCATE FALSE) thanx.{table}")
+            await Connection(raw, self._explained).execute(
+                f"VACUUM (SKIP_LOCKED, TRUNCATE FALSE) thanx.{table}"
+            )
         finally:
             with suppress(*ERRORS):
                 await pool.release(raw)
@@ -225,11 +176,11 @@ class Database:
             yield Connection(raw, self._explained)
             await to_its_end(self._commit(raw))
         except Exception:
-            await _roll_back(raw)
+            await roll_back(raw)
             raise
         except BaseException:
-            if _in_transaction(raw):
-                _terminate(raw)
+            if in_transaction(raw):
+                terminate(raw)
             raise
         finally:
             with suppress(*ERRORS):  # the transaction has ended, whatever becomes of its connection
@@ -254,7 +205,7 @@ class Database:
                     timeout=self._timeout,
                     command_timeout=self._timeout,
                     statement_cache_size=0,  # pgbouncer may give each transaction another connection
-                    connection_class=_Connection,
+                    connection_class=PooledConnection,
                 )
             return self._pool
 
@@ -268,7 +219,7 @@ class Database:
             try:
                 await raw.execute(begin)
             except BaseException as error:
-                _terminate(raw)
+                terminate(raw)
                 if not isinstance(error, ERRORS):
                     raise
                 found = self._trouble(without_frames(error))
@@ -291,7 +242,7 @@ class Database:
         try:
             status = await raw.execute("COMMIT")
         except ERRORS as error:
-            _terminate(raw)
+            terminate(raw)
             found = self._trouble(without_row(error))
             unsure = found.problem is Problem.AWAY
             raise self._make_error(attrs.evolve(found, unsure=unsure)) from error
@@ -333,25 +284,3 @@ class Database:
 
     def _error(self, problem: Problem, detail: str) -> Exception:
         return self._make_error(trouble(problem, detail))
-
-
-async def _roll_back(raw: Any) -> None:
-    try:
-        if _in_transaction(raw):
-            await raw.execute("ROLLBACK")
-    except BaseException as error:
-        _terminate(raw)
-        if not isinstance(error, ERRORS):
-            raise
-
-
-def _terminate(raw: Any) -> None:
-    with suppress(asyncpg.InterfaceError):  # it is closed already
-        raw.terminate()
-
-
-def _in_transaction(raw: Any) -> bool:
-    try:
-        return bool(raw.is_in_transaction())
-    except asyncpg.InterfaceError:  # the connection is closed
-        return False

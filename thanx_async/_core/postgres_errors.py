@@ -9,7 +9,6 @@ from enum import Enum, auto
 import attrs
 
 from thanx_async._core.addresses import ServerAddress
-from thanx_async._core.errors import without_frames
 from thanx_async._core.extras import missing
 from thanx_async._core.messages import Message, Name
 
@@ -113,10 +112,3 @@ def _problem_without_code(error: Exception) -> Problem:
         case OSError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():
             return Problem.AWAY
     return Problem.OTHER
-
-
-def without_row(error: Exception) -> Exception:
-    """The error without frames, and without the row that the server may show with it."""
-    if isinstance(error, asyncpg.PostgresError):
-        error.detail = None
-    return without_frames(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -15,12 +15,13 @@ from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import LedgerError, LedgerUnavailableError
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.messages import Message
-from thanx_async._core.postgres import SCHEMES, Connection, Database
+from thanx_async._core.postgres import SCHEMES, Database
+from thanx_async._core.postgres_connection import Connection
 from thanx_async._core.postgres_errors import Problem, Trouble
 from thanx_async._core.tasks import Home, to_its_end
 from thanx_async.ledger import _postgres_batches as batches
 from thanx_async.ledger._owner import Owner
-from thanx_async.ledger._postgres_guests import wait_again
+from thanx_async.ledger._postgres_guests import cancel_if_revoked, wait_again
 from thanx_async.ledger._postgres_history import forget
 from thanx_async.ledger._postgres_runs import LEASE, Runs
 from thanx_async.ledger._postgres_schema import LEDGER_TABLES
@@ -238,6 +239,7 @@ class PostgresLedger:
     async def _save_run(self, run: RunRecord) -> None:
         async with self._transaction(durable=True) as connection:
             await self._runs.save(connection, run)
+            await cancel_if_revoked(connection, run.run_id)
 
     async def batches(self, run_id: str) -> list[BatchRecord]:
         """The batches of a run, ordered by number."""
@@ -256,17 +258,22 @@ class PostgresLedger:
 
     async def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
         """Record a batch before it is sent; see `Ledger.record`."""
+        return (await self.record_all([(batch, body)]))[0]
+
+    async def record_all(self, batches: Sequence[tuple[BatchRecord, bytes]]) -> list[BatchRecord]:
+        """Record several batches in one transaction; see `Ledger.record_all`."""
         try:
-            return await to_its_end(self._record(batch, body))
+            return await to_its_end(self._record_all(batches))
         except LedgerError as error:
             if error.in_doubt:
-                error.idempotency_key = batch.key
+                error.idempotency_key = batches[0][0].key
             raise
 
-    async def _record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
+    async def _record_all(self, new: Sequence[tuple[BatchRecord, bytes]]) -> list[BatchRecord]:
         async with self._transaction(durable=True) as connection:
-            await self._runs.check_own(connection, batch.run_id)
-            return await batches.record(connection, batch, body)
+            for run_id in dict.fromkeys(batch.run_id for batch, _ in new):
+                await self._runs.check_own(connection, run_id)
+            return [await batches.record(connection, batch, body) for batch, body in new]
 
     async def accept(self, run_id: str, number: int, job_id: str) -> None:
         """Record that Thanx accepted a batch in doubt as a job."""
