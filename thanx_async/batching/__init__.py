@@ -24,7 +24,7 @@ from thanx_async.batching._rules import min_interval
 from thanx_async.batching._run import BatchError, IssuanceRun
 from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
-from thanx_async.batching._stream import Begin, IssuanceStream
+from thanx_async.batching._stream import Begin, IssuanceStream, run_to_end
 from thanx_async.batching._target import Target
 
 if TYPE_CHECKING:
@@ -61,4 +61,5 @@ __all__ = [
     "check_failures",
     "min_interval",
     "planned",
+    "run_to_end",
 ]

@@ -210,6 +210,11 @@ class Batch:
         return error is not None and not error.in_doubt and error.code in _ONE_GUEST
 
     @property
+    def is_refused_in_doubt(self) -> bool:
+        """Whether Thanx refused the batch because of one guest's value, after it may have issued it."""
+        return self.refused is not None and self.is_in_doubt and self.refused.code in _ONE_GUEST
+
+    @property
     def is_split(self) -> bool:
         """Whether Thanx refused the batch because of one guest's value, so that its halves are sent."""
         return self.may_split and self.blames_one_guest
@@ -307,13 +312,9 @@ class Batch:
         self.count()
         self._count_job()
 
-    def allow_split(self) -> None:
-        """If Thanx refuses the batch because of one guest's value, its halves will be sent instead."""
-        self.may_split = True
-
-    def forbid_split(self) -> None:
-        """Something else has ended the delivery as well, so nothing more is sent."""
-        self.may_split = False
+    def let_split(self, allowed: bool) -> None:
+        """If Thanx refuses the batch because of one guest's value, its halves are sent, or not any more."""
+        self.may_split = allowed
 
     def limit_age(self, recorded_at: float, replay_within: float) -> None:
         """Don't send the batch again once its record is older than ``replay_within`` seconds."""

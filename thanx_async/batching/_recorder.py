@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from time import time
 
@@ -63,6 +63,7 @@ class Recorder:
             account.attach_ledger(self._ledger, run)
             account.chunker.cut_first_at(run.canary or run.batch_size)
             recorded = {record.number: record for record in await self._ledger.batches(account.run_id)}
+            account.chunker.cut_as_before(_sizes(recorded, run))
             account.expect_recorded(recorded)
             return RecordedInput(recorded, self._target.encode, self._adopt)
 
@@ -162,7 +163,7 @@ class Recorder:
             batch.set_fallback(record.outcome)
             if record.outcome.state in _REVOCABLE:
                 record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
-        held = record.state is BatchState.IN_DOUBT and record.is_older_than(within)
+        held = record.state is BatchState.IN_DOUBT and record.held_because(within) is not None
         batch.adopt(record, self._target.recorded(record), held=held, keep_values=self._keep_values)
 
     async def deliver(self, batch: Batch, body: bytes, send: Send) -> None:
@@ -191,6 +192,12 @@ class Recorder:
             raise
         await self._record_fate(batch)
 
+    async def record_together(self, batches: list[Batch]) -> None:
+        """Record batches in one transaction, before any of them is delivered."""
+        bodies = [batch.body(self._target.encode) for batch in batches]
+        pairs = zip(batches, bodies, strict=True)
+        await self._ledger.record_all([(_record_of(batch, body), body) for batch, body in pairs])
+
     async def _record_fate_despite(self, batch: Batch, error: BaseException) -> None:
         """Record the fate while ``error`` is being raised; a failure of the ledger becomes a note on it."""
         try:
@@ -206,8 +213,7 @@ class Recorder:
         Raises:
             LedgerError: the batch could not be recorded, so it must not be sent.
         """
-        digest = digest_of(body)
-        wanted = BatchRecord(batch.run_id, batch.number, batch.key, batch.positions, digest)
+        wanted = _record_of(batch, body)
         batch.limit_age(time(), self._ledger.replay_within)
         try:
             recorded = await self._ledger.record(wanted, body)
@@ -215,7 +221,7 @@ class Recorder:
             if getattr(error, "in_doubt", True):  # it may be in the ledger, from where it may be sent
                 batch.doubt()
             raise
-        if recorded.digest != digest:
+        if recorded.digest != wanted.digest:
             raise InputChangedError(
                 f"batch {batch.number} of run {batch.run_id!r} was recorded with other guests meanwhile",
                 batch=batch.number,
@@ -241,6 +247,19 @@ class Recorder:
             except LedgerError:  # the batch is still in the ledger, and another process may send it
                 batch.doubt()
                 raise
+
+
+def _sizes(recorded: Mapping[int, BatchRecord], run: RunRecord) -> dict[int, int]:
+    """The sizes of the recorded batches: a run of only the first guests of an input has a small one.
+
+    The batch at the end of the whole input is left out, so that an input that has grown is noticed.
+    """
+    last = None if run.batches is None else run.batches - 1
+    return {number: len(record.positions) for number, record in recorded.items() if number != last}
+
+
+def _record_of(batch: Batch, body: bytes) -> BatchRecord:
+    return BatchRecord(batch.run_id, batch.number, batch.key, batch.positions, digest_of(body))
 
 
 @asynccontextmanager

@@ -17,14 +17,14 @@ from thanx_async._core.escaping import printable
 from thanx_async.cli._options import Dsn
 from thanx_async.cli._state import state_folder, state_path
 from thanx_async.client import ThanxClient
-from thanx_async.ledger import BatchRecord, RunProgress, RunRecord, SQLiteLedger
+from thanx_async.ledger import LANES, BatchRecord, RunProgress, RunRecord, SQLiteLanes
 
 if TYPE_CHECKING:
-    from thanx_async.ledger import PostgresLedger
+    from thanx_async.ledger import PostgresLanes
 
 _OWN = "ledger.sqlite"
 
-AnyLedger: TypeAlias = "SQLiteLedger | PostgresLedger"
+AnyLedger: TypeAlias = "SQLiteLanes | PostgresLanes"
 
 
 @contextmanager
@@ -57,20 +57,20 @@ async def new_ledger(place: Path | Dsn | None) -> AsyncIterator[AnyLedger]:
 
 def _ledger(place: Path | Dsn | None) -> AnyLedger:
     if isinstance(place, Dsn):
-        from thanx_async.ledger import PostgresLedger  # imports asyncpg
+        from thanx_async.ledger import PostgresLanes  # imports asyncpg
 
-        return PostgresLedger(place.url)
-    return SQLiteLedger(place or _own_ledger())
+        return PostgresLanes(place.url)
+    return SQLiteLanes(place or _own_ledger())
 
 
 def path_of(ledger: AnyLedger) -> Path | None:
     """The ledger's file; None for a database."""
-    return ledger.path if isinstance(ledger, SQLiteLedger) else None
+    return ledger.path if isinstance(ledger, SQLiteLanes) else None
 
 
 def name_of(ledger: AnyLedger) -> str:
     """The ledger's file, or the address of its database without the password."""
-    return str(ledger.path) if isinstance(ledger, SQLiteLedger) else ledger.label
+    return str(ledger.path) if isinstance(ledger, SQLiteLanes) else ledger.label
 
 
 def _own_ledger() -> Path:
@@ -138,6 +138,21 @@ async def earlier(ledger: AnyLedger, run_id: str | None) -> str:
     return (
         f"Continuing run {known.run_id} of {date(known.created_at)}: {states(RunProgress.of(known, batches))}"
     )
+
+
+async def others(ledger: AnyLedger, client: ThanxClient, target: tuple[str, str, str]) -> str:
+    """What to say if another run has issued the same reward before, "" if none has."""
+    wanted = (client.base_url, client.client_id, target)
+    for known in reversed(await ledger.runs()):
+        is_same = (known.base_url, known.client_id, known.target) == wanted
+        if not is_same or known.revoked_at is not None or known.run_id.startswith(LANES):
+            continue
+        if batches := await ledger.batches(known.run_id):
+            return (
+                f"Run {known.run_id} of {date(known.created_at)} has issued this reward to"
+                f" {guests(batches):,} guests. Guests of both get another one; --exclude FILE leaves them out"
+            )
+    return ""
 
 
 async def known_run(ledger: AnyLedger, run_id: str) -> RunRecord:

@@ -38,10 +38,15 @@ def forgotten(run_id: str, ended_at: float) -> LedgerError:
 
 
 def in_use(run_id: str, owner: Owner, seconds: float) -> LeaseError:
-    """Another process holds the run's lease for so many seconds."""
+    """Somebody else holds the run's lease for so many seconds, maybe in this process itself."""
+    if owner.is_this_process:
+        advice = (
+            "Another batcher, drain or ledger of this process has it: wait for that one, or close it. If it"
+        )
+    else:
+        advice = "If that process"
     return LeaseError(
-        f"run {run_id!r} is being worked on by process {owner.pid} on {owner.host}. If that process is"
-        f" gone, try again in {seconds:.0f} s"
+        f"run {run_id!r} is being worked on by {owner}. {advice} is gone, try again in {seconds:.0f} s"
     )
 
 
@@ -58,6 +63,14 @@ def revoked(run_id: str) -> LedgerError:
 def not_in_doubt(run_id: str, number: int) -> LedgerError:
     """A lane's batch can't be split, since it is not in doubt any more."""
     return LedgerError(f"batch {number} of lane {run_id!r} is not in doubt any more")
+
+
+def not_held(run_id: str, number: int) -> LedgerError:
+    """A lane's batch can't be settled, since the process that drains the lane may be working on it."""
+    return LedgerError(
+        f"batch {number} of lane {run_id!r} is not held: the process that drains the lane may be working on"
+        " it. Stop that process first, or wait until the batch is held"
+    )
 
 
 def other_job(run_id: str, number: int, job_id: str, known: BatchRecord | None) -> LedgerError:

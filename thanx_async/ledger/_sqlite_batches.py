@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice, starmap
 from math import inf
 from pathlib import Path
@@ -20,6 +20,7 @@ from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._rows import BATCH_COLUMNS
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile, check_place
+from thanx_async.ledger._sqlite_held import HeldBatches
 from thanx_async.ledger._sqlite_history import History
 from thanx_async.ledger._sqlite_lanes import LaneTable
 from thanx_async.ledger._sqlite_moving import check_not_moved
@@ -28,6 +29,7 @@ from thanx_async.ledger._sqlite_runs import RunTable
 from thanx_async.ledger._sqlite_schema import connect, explained, readable
 
 _STEPS_AT_START = 20
+_SELECT = f"SELECT {BATCH_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
 
 _log = get_logger("thanx_async.ledger")
 
@@ -55,6 +57,7 @@ class LedgerFile:
             self.runs = RunTable(self._db, path)
             self.history = History(self._db, path)
             self.lanes = LaneTable(self._db, path, self.runs, self)
+            self.held = HeldBatches(self._db, path, self.runs, self.lanes, self)
             try:
                 self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
                 try:
@@ -82,11 +85,12 @@ class LedgerFile:
     def batch_of(self, job_id: str) -> BatchRecord | None:
         """The batch that Thanx accepted as this job, or None."""
         with explained(self._path):
-            row = self._db.execute(
-                f"SELECT {BATCH_COLUMNS} FROM batches WHERE job_id = ?",  # noqa: S608 - fixed columns
-                (job_id,),
-            ).fetchone()
-        return batch_of(row, self._path) if row else None
+            found = self._select("WHERE job_id = ?", job_id)
+        return found[0] if found else None
+
+    def _select(self, where: str, *arguments: object) -> list[BatchRecord]:
+        rows = self._db.execute(f"{_SELECT} {where}", arguments).fetchall()
+        return [batch_of(row, self._path) for row in rows]
 
     def close(self) -> None:
         """Release all runs of this process, wipe unused slots and close the files."""
@@ -105,11 +109,7 @@ class LedgerFile:
 
     def batches(self, run_id: str, where: str = "") -> list[BatchRecord]:
         with explained(self._path):
-            rows = self._db.execute(
-                f"SELECT {BATCH_COLUMNS} FROM batches WHERE run_id = ? {where} ORDER BY number",  # noqa: S608 - fixed text
-                (run_id,),
-            ).fetchall()
-        return [batch_of(row, self._path) for row in rows]
+            return self._select(f"WHERE run_id = ? {where} ORDER BY number", run_id)
 
     def placed(self, run_id: str, seq: int) -> tuple[BatchRecord, Seqs] | None:
         """The batch that a lane's guest is in, and its guests. The caller holds a transaction."""
@@ -127,11 +127,7 @@ class LedgerFile:
 
     def in_doubt(self) -> list[BatchRecord]:
         with explained(self._path):
-            rows = self._db.execute(
-                f"SELECT {BATCH_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
-                " WHERE state = 'in_doubt' ORDER BY recorded_at"
-            ).fetchall()
-        return [batch_of(row, self._path) for row in rows]
+            return self._select("WHERE state = 'in_doubt' ORDER BY recorded_at")
 
     def body(self, run_id: str, number: int) -> bytes:
         with explained(self._path):
@@ -149,23 +145,23 @@ class LedgerFile:
             )
         return body
 
-    def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
+    def record_all(self, batches: Sequence[tuple[BatchRecord, bytes]]) -> list[BatchRecord]:
+        with explained(self._path, key=batches[0][0].key), transaction(self._db):
+            return [self._record(batch, body) for batch, body in batches]
+
+    def _record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
         if len(body) > STRIDE:
             raise LedgerError(f"batch {batch.number} has {len(body):,} bytes, more than {STRIDE:,}")
         batch = attrs.evolve(batch, recorded_at=time())
-        with explained(self._path, key=batch.key), transaction(self._db):
-            self.runs.renew(batch.run_id, batch.recorded_at)
-            known = self._batch(batch.run_id, batch.number)
-            if known is None:
-                self.insert(batch, body)
+        self.runs.renew(batch.run_id, batch.recorded_at)
+        known = self._batch(batch.run_id, batch.number)
+        if known is None:
+            self.insert(batch, body)
         return known or batch
 
     def _batch(self, run_id: str, number: int) -> BatchRecord | None:
-        row = self._db.execute(
-            f"SELECT {BATCH_COLUMNS} FROM batches WHERE run_id = ? AND number = ?",  # noqa: S608 - fixed columns
-            (run_id, number),
-        ).fetchone()
-        return batch_of(row, self._path) if row else None
+        found = self._select("WHERE run_id = ? AND number = ?", run_id, number)
+        return found[0] if found else None
 
     def insert(self, batch: BatchRecord, body: bytes, seqs: Seqs | None = None) -> None:
         """Insert a batch in doubt; with the numbers of its guests if it is a lane's.
@@ -178,7 +174,7 @@ class LedgerFile:
         positions = batch.positions
         self._db.execute(
             f"INSERT INTO batches ({BATCH_COLUMNS}, slot, size, seqs)"  # noqa: S608 - fixed columns
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, ?, ?, ?)",
             (
                 batch.run_id,
                 batch.number,
@@ -197,27 +193,35 @@ class LedgerFile:
 
     def accept(self, run_id: str, number: int, job_id: str) -> None:
         with explained(self._path):
-            freed = self._db.execute(
-                "UPDATE batches SET state = 'accepted', job_id = ?"
-                " WHERE run_id = ? AND number = ? AND state = 'in_doubt' RETURNING slot, size",
-                (job_id, run_id, number),
-            ).fetchall()
-            self._free(freed)
-            known = None if freed else self._batch(run_id, number)
+            self.accepted(run_id, number, job_id)
+
+    def accepted(self, run_id: str, number: int, job_id: str) -> None:
+        """Record that Thanx accepted a batch, as a part of the caller's transaction, if there is one."""
+        freed = self._db.execute(
+            "UPDATE batches SET state = 'accepted', job_id = ?, held = NULL"
+            " WHERE run_id = ? AND number = ? AND state = 'in_doubt' RETURNING slot, size",
+            (job_id, run_id, number),
+        ).fetchall()
+        self._free(freed)
+        known = None if freed else self._batch(run_id, number)
         if not freed and (known is None or known.job_id != job_id):
             raise refusals.other_job(run_id, number, job_id, known)
 
     def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
         with explained(self._path), transaction(self._db):
             for number, outcome in outcomes.items():
-                self.lanes.count_issued(run_id, number, outcome.issued)
-                freed = self._db.execute(
-                    "UPDATE batches SET state = 'finished', outcome = ?"
-                    " WHERE run_id = ? AND number = ? RETURNING slot, size",
-                    (outcome.packed(), run_id, number),
-                ).fetchall()
-                self._free(freed)
+                self.finished(run_id, number, outcome)
             self._db.execute("UPDATE runs SET changed_at = ? WHERE run_id = ?", (time(), run_id))
+
+    def finished(self, run_id: str, number: int, outcome: BatchOutcome) -> None:
+        """Record the outcome of a batch. The caller holds a transaction."""
+        self.lanes.count_issued(run_id, number, outcome.issued)
+        freed = self._db.execute(
+            "UPDATE batches SET state = 'finished', outcome = ?"
+            " WHERE run_id = ? AND number = ? RETURNING slot, size",
+            (outcome.packed(), run_id, number),
+        ).fetchall()
+        self._free(freed)
 
     def withdraw(self, run_id: str, number: int) -> None:
         with explained(self._path), transaction(self._db):
@@ -271,7 +275,7 @@ class LedgerFile:
         if self._freed:
             slot, stale = self._freed.popitem()
         else:
-            slot = _lowest_free(used)
+            slot = next(slot for slot in count() if slot not in used)
             stale = self._bodies.length(slot)
         self._wipe_freed()
         return slot, stale
@@ -308,7 +312,3 @@ class LedgerFile:
     def _scrub(self) -> None:
         with transaction(self._db):
             self._bodies.scrub(self._used_slots())
-
-
-def _lowest_free(used: set[int]) -> int:
-    return next(slot for slot in count() if slot not in used)
