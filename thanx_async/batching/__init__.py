@@ -20,7 +20,7 @@ from thanx_async.batching._report import (
     NotRevoked,
     RevocationReport,
 )
-from thanx_async.batching._rules import min_interval
+from thanx_async.batching._rules import min_interval, refused_in_doubt
 from thanx_async.batching._run import BatchError, IssuanceRun
 from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
@@ -61,5 +61,6 @@ __all__ = [
     "check_failures",
     "min_interval",
     "planned",
+    "refused_in_doubt",
     "run_to_end",
 ]
