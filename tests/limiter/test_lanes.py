@@ -113,6 +113,7 @@ def test_the_limits_hold_whatever_the_lanes(
 def test_interactive_requests_have_the_reserve() -> None:
     """Beside a bulk run that has taken all it may, interactive requests go at once."""
     simulation = Simulation(rules(), {"bulk": [Lane.ISSUE]})
+    simulation.state.sent["interactive"] = -1000.0
     simulation.run(500)
     assert len(simulation.sent) == 1960
     simulation.join("guests", [Lane.INTERACTIVE], 500.0)
@@ -121,13 +122,15 @@ def test_interactive_requests_have_the_reserve() -> None:
 
 
 def test_a_reserve_is_full_while_it_is_used() -> None:
-    """A bulk run leaves a tenth where interactive requests were seen lately, and a fiftieth elsewhere."""
+    """A bulk run leaves a tenth where interactive requests were seen lately, less later, and else nothing."""
     decision, state = rules(), LimiterState()
     long = THANX_RATE_LIMITS[1]
-    assert decision.reserved(state, long, 1000.0) == 40
+    assert decision.reserved(state, long, 1000.0) == 0
     assert decision.admit(state, "guests", 1000.0, [Lane.INTERACTIVE]).booking
     assert decision.reserved(state, long, 1899.0) == 200
     assert decision.reserved(state, long, 1901.0) == 40
+    assert decision.reserved(state, long, 87_400.0) == 40
+    assert decision.reserved(state, long, 87_401.0) == 0
     assert decision.reserved(state, THANX_RATE_LIMITS[0], 1000.0) == 0
 
 
@@ -149,6 +152,7 @@ def test_polls_use_half_of_the_reserve() -> None:
 def test_a_lane_that_is_held_back_has_no_turn() -> None:
     """While the reserve holds bulk and polls back, interactive requests do not wait for their turns."""
     simulation = Simulation(rules(), {"bulk": [Lane.ISSUE]})
+    simulation.state.sent["interactive"] = -1000.0
     simulation.run(500)
     simulation.join("guests", [Lane.INTERACTIVE], 500.0)
     simulation.state.bulk_passed_over = 3
