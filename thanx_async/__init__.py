@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from thanx_async.models import (
         Campaign,
         Environment,
+        Events,
         IdentifierType,
         IssuanceFailure,
         IssuanceJob,
@@ -97,6 +98,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailedError",
     "Environment",
+    "Events",
     "Guard",
     "GuardError",
     "GuestOutcome",
