@@ -31,6 +31,11 @@ def digest_of(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
+def values_of(body: bytes) -> list[str]:
+    """The identifiers in a request body."""
+    return [row["value"] for row in orjson.loads(body)["identifiers"]]
+
+
 @attrs.frozen
 class Positions:
     """The positions of a batch's identifiers in the input, in order.

@@ -120,7 +120,7 @@ class ThanxClient:
             limiter=self.limiter,
             hook=hook,
         )
-        trust = EventTrust() if events is Events.OUTCOME else None
+        trust = EventTrust(is_active=events is Events.OUTCOME)
         self._job_service = JobService(self._transport, self.limiter, hook, trust)
         self._jobs = JobRegistry(self._job_service)
 

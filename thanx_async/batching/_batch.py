@@ -8,7 +8,7 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from thanx_async._batches import BatchOutcome, Positions, batch_key, outcome_of
+from thanx_async._batches import BatchOutcome, Positions, batch_key, outcome_of, values_of
 from thanx_async._core.columns import Numbered
 from thanx_async._core.errors import BadRequestError, ThanxError
 from thanx_async.batching._chunker import Chunk
@@ -109,6 +109,11 @@ class Batch:
     def state(self) -> str:
         """The final state of the job, or ``refused``; empty until the outcome is known."""
         return self._outcome.state if self._outcome else ""
+
+    @property
+    def by_event(self) -> bool:
+        """Whether a webhook told the outcome, and no poll has confirmed it."""
+        return self._outcome is not None and self._outcome.by_event
 
     @property
     def issued(self) -> int:
@@ -232,6 +237,10 @@ class Batch:
         """Each position, with its identifier unless that is forgotten."""
         return zip(self.positions, self._values or repeat(None), strict=False)
 
+    def values_in(self, body: bytes) -> list[str]:
+        """The identifiers that are about to be sent; from the body, if it was recorded."""
+        return self._values or values_of(body)
+
     def outcome(self) -> BatchOutcome:
         """The settled outcome, as the ledger records it."""
         assert self._outcome is not None  # noqa: S101 - only settled batches are asked
@@ -340,14 +349,29 @@ class Batch:
         """Take over the outcome once the job has finished and its counts account for every guest."""
         job = self.handle.job if self.handle else None
         if job is None or not job.is_finished:
+            self._withdraw_event()
             return
-        if self.settled and (job.state != "revoked" or self.state == "revoked"):
-            return  # a settled batch changes only when its rewards are revoked
+        if not self._is_changed_by(job):
+            return
         failures = outcome_of(job, len(self.positions))
         if failures is not None:
-            if self._outcome:  # a guest who failed before the revocation keeps the original reason
+            if self._outcome and job.state == "revoked":  # who failed before keeps the original reason
                 failures = Numbered.of([*failures, *self._outcome.failures]).by_number()
-            self.settle(BatchOutcome(job.state, len(self.positions) - len(failures), failures))
+            issued = len(self.positions) - len(failures)
+            self.settle(BatchOutcome(job.state, issued, failures, job.by_event))
+
+    def _is_changed_by(self, job: IssuanceJob) -> bool:
+        """Whether a finished job may tell another outcome: after a poll or a revocation."""
+        if self._outcome is None or (self._outcome.by_event and not job.by_event):
+            return True
+        return job.state == "revoked" and self.state != "revoked"
+
+    def _withdraw_event(self) -> None:
+        """Forget an outcome that an event told, if the event is not believed any more."""
+        outcome = self._outcome
+        if outcome is not None and outcome.by_event and outcome is not self.fallback:
+            self._outcome, self.rows, self.recorded = None, (), False
+            self.count()
 
     def job_lost(self) -> bool:
         """Thanx no longer knows the job. Returns whether the fallback outcome settled the batch."""
@@ -360,9 +384,10 @@ class Batch:
         self.rows = FailedRows(self.positions, outcome.failures, self._values, self.job_id)
         self._outcome = outcome
         self.recorded = False
-        self._values = None
+        if not outcome.by_event:  # a poll may tell of other guests
+            self._values = None
         self.count()
 
     def mark_recorded(self, outcome: BatchOutcome) -> None:
         """Note that the ledger holds this outcome; a later one may have replaced it in the meantime."""
-        self.recorded = self.state == outcome.state
+        self.recorded = self._outcome is outcome

@@ -50,7 +50,7 @@ class Claim:
     """What an event tells of a job's end, without the identifiers of guests.
 
     Attributes:
-        failures: a hash of each guest who failed, with the identifier's type and the reason.
+        failures: a hash of each guest who failed, ascending, with the identifier's type and the reason.
         unreadable: guests who failed and whose identifier cannot be read.
         timestamp: when Thanx made the event. A repetition may have another one.
     """
@@ -69,7 +69,7 @@ class Claim:
         """What this event tells."""
         reasons = {reason: masked(reason) for reason in {row.reason for row in event.failures}}
         values, refused = normalise_all([row.user_identifier for row in event.failures])
-        failures = Numbered.of(
+        failures = sorted(
             (hash(value), (type_of(value).value, reasons[row.reason]))
             for value, row in zip(values, event.failures, strict=True)
             if value
@@ -80,7 +80,7 @@ class Claim:
             event.total_count,
             event.issued_count,
             event.failed_count,
-            failures,
+            Numbered.of(failures),
             len(refused),
             event.timestamp,
         )
@@ -106,8 +106,8 @@ class Sent:
 
 def weighed(claim: Claim, sent: Sent) -> IssuanceJob | str:
     """The finished job, as a poll should tell it; or why the event alone does not tell the outcome."""
-    if mismatch := _mismatch(claim, sent):
-        return mismatch
+    if reason := mismatch(claim, sent):
+        return reason
     failures = _placed(claim, sent.guests)
     if failures is None:
         return "it names guests who are not in the batch exactly once, or the batch's guests are not known"
@@ -126,7 +126,8 @@ def weighed(claim: Claim, sent: Sent) -> IssuanceJob | str:
     )
 
 
-def _mismatch(claim: Claim, sent: Sent) -> str | None:
+def mismatch(claim: Claim, sent: Sent) -> str | None:
+    """Why the event cannot tell the job's outcome, whoever the guests are; None if it can."""
     created_at = sent.job.created_at
     if claim.state != "completed":
         return f"the state is {claim.state!r}"

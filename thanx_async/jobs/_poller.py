@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from copy import copy
 
+import attrs
+
 from thanx_async._core.errors import (
     APIError,
     AuthenticationError,
@@ -21,7 +23,7 @@ from thanx_async.http import Transport, wire
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.instrumentation import Hook, JobRecord, emit
 from thanx_async.jobs._audits import Audits
-from thanx_async.jobs._claims import Claim, Sent, difference, weighed
+from thanx_async.jobs._claims import Claim, Sent, difference, mismatch, weighed
 from thanx_async.jobs._schedule import PollSchedule
 from thanx_async.jobs._speeds import JobCourse
 from thanx_async.jobs._trust import EventTrust
@@ -44,12 +46,10 @@ class JobService:
         transport: sends the requests.
         limiter: the rate limiter.
         hook: gets a record when a job has ended.
-        trust: the trust in events that tell outcomes; None if every outcome is polled.
+        trust: the trust in events that tell outcomes.
     """
 
-    def __init__(
-        self, transport: Transport, limiter: RateLimiter, hook: Hook, trust: EventTrust | None = None
-    ) -> None:
+    def __init__(self, transport: Transport, limiter: RateLimiter, hook: Hook, trust: EventTrust) -> None:
         self.schedule: PollSchedule = PollSchedule(limiter.limits)
         self.turns: PollTurns = PollTurns(limiter)
         self.hook = hook
@@ -132,7 +132,7 @@ class JobPoller:
         self._weighed = 0
         self._told: IssuanceJob | None = None
         self._polled: IssuanceJob | None = None
-        self._is_judged = False
+        self._is_told = self._is_judged = False
 
     def update(self, job: IssuanceJob, *, accepted: bool = False) -> None:
         """Take in a snapshot.
@@ -191,29 +191,38 @@ class JobPoller:
 
     def expect(self, sent: Sent) -> None:
         """Keep what was sent in the job, so that an event can tell its outcome."""
-        if self._service.trust is not None:
-            self._sent = sent
-            if sent.job.by_event:
-                self._told = sent.job
-                self._service.trust.settled(self)
-            self.weigh()
+        self._sent = sent
+        if sent.job.by_event:
+            self._told = sent.job
+            self._service.trust.settled(self)
+        self.weigh()
 
     def weigh(self) -> None:
         """Compare what events have told with what was sent."""
         trust, sent = self._service.trust, self._sent
-        if trust is None or sent is None:
+        if sent is None:
             return
         for claim in self.signs.claims[self._weighed :]:
             self._weighed += 1
             told = weighed(claim, sent)
-            if isinstance(told, str):
-                _log.debug("the event of job %s does not tell its outcome: %s", self.job_id, told)
-            elif self._told is not None and difference(self._told, told):
+            if self._contradicts(claim, told, sent):
                 trust.disagree(self.job_id, "two events tell different outcomes")
+            elif isinstance(told, str):
+                _log.debug("the event of job %s does not tell its outcome: %s", self.job_id, told)
             else:
-                self._told = told
+                self._told, self._is_told = told, True
                 if not self._judge(trust, self._polled) and not (self.job and self.job.is_finished):
                     trust.claim(self)
+
+    def _contradicts(self, claim: Claim, told: IssuanceJob | str, sent: Sent) -> bool:
+        """Whether an earlier event, here or as recorded, told another outcome."""
+        if self._told is not None and not isinstance(told, str):
+            return bool(difference(self._told, told))
+        return self._is_told and mismatch(claim, sent) is None
+
+    def _forget_guests(self) -> None:
+        if self._sent is not None:
+            self._sent = attrs.evolve(self._sent, guests=None)
 
     def _judge(self, trust: EventTrust, job: IssuanceJob | None) -> bool:
         """Compare what the event told with the job as polled. Returns whether both are known."""
@@ -226,14 +235,16 @@ class JobPoller:
         elif what is not None and not self._is_judged:
             trust.confirm(failures=told.failure_count > 0)
         self._is_judged = True
+        self._forget_guests()
         return True
 
     def believe(self) -> None:
         """Take the outcome that an event told."""
         trust, told = self._service.trust, self._told
-        if trust is None or told is None or (self.job and self.job.is_finished):
+        if told is None or (self.job and self.job.is_finished):
             return
         trust.settled(self)
+        self._forget_guests()
         self.update(told)
         if trust.is_sampled(self.job_id):
             self._service.audits.owe(self)
@@ -256,8 +267,7 @@ class JobPoller:
         job = await self._service.look(self.job_id, self.merchant_id)
         self._polled = job
         self.update(job)
-        if self._service.trust is not None:
-            self._judge(self._service.trust, job)
+        self._judge(self._service.trust, job)
         return job
 
     async def revoke(self) -> IssuanceJob:

@@ -30,8 +30,8 @@ class JobRegistry:
         self._early: OrderedDict[str, WebhookSigns] = OrderedDict()
 
     @property
-    def trust(self) -> EventTrust | None:
-        """The trust in events that tell outcomes; None if every outcome is polled."""
+    def trust(self) -> EventTrust:
+        """The trust in events that tell outcomes."""
         return self._service.trust
 
     @property
@@ -83,7 +83,7 @@ class JobRegistry:
 
     def guests(self, values: Sequence[str]) -> Guests | None:
         """What `accepted` keeps of the guests of a job; None if every outcome is polled."""
-        return None if self.trust is None else Guests.of(values)
+        return Guests.of(values) if self.trust.is_active else None
 
     def begin_anew(self) -> None:
         """The loop on which the jobs were waited for is gone, and whoever waited there with it."""
@@ -108,7 +108,7 @@ class JobRegistry:
         if isinstance(event, RewardIssued):
             self._signs(event.issuance_job_id).add(event.identifier.index)
         else:
-            self.ended(event.issuance_job_id, Claim.of(event) if self.trust is not None else None)
+            self.ended(event.issuance_job_id, Claim.of(event) if self.trust.is_active else None)
 
     def ended(self, job_id: str, claim: Claim | None = None) -> None:
         """A webhook, here or at another process, has reported that the job has ended.

@@ -30,13 +30,15 @@ class EventTrust:
     """The trust in the events of one client's credential.
 
     Args:
+        is_active: whether events may be believed at all.
         key: makes the choice of the jobs that are polled all the same unpredictable; a random one by default.
 
     Attributes:
         known: the trust as of now.
     """
 
-    def __init__(self, key: bytes | None = None) -> None:
+    def __init__(self, *, is_active: bool, key: bytes | None = None) -> None:
+        self.is_active = is_active
         self.known: Trust = Trust()
         self._news = Trust()
         self._key = key or secrets.token_bytes(16)

@@ -13,9 +13,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import attrs
-import orjson
 
-from thanx_async._batches import Positions, batch_key, digest_of
+from thanx_async._batches import Positions, batch_key, digest_of, values_of
 from thanx_async.ledger._protocol import Ledger
 from thanx_async.ledger._records import BatchRecord, BatchState, RunRecord
 
@@ -293,11 +292,6 @@ def halves_of(seqs: Seqs, body: bytes) -> Iterator[tuple[Seqs, list[str]]]:
     values = values_of(body)
     middle = len(values) // 2
     return zip(seqs.split(middle), (values[:middle], values[middle:]), strict=True)
-
-
-def values_of(body: bytes) -> list[str]:
-    """The identifiers in a request body."""
-    return [row["value"] for row in orjson.loads(body)["identifiers"]]
 
 
 def fate_in(batch: BatchRecord, index: int | None, replay_within: float) -> Fate:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from thanx_async._batches import BatchOutcome
+from thanx_async._batches import BatchOutcome, Trust
 from thanx_async.ledger._records import BatchRecord, RunRecord
 
 
@@ -74,3 +74,14 @@ class Ledger(Protocol):
         Raises:
             LedgerError: another process has taken over the run, and may be sending the batch.
         """
+
+
+@runtime_checkable
+class TrustLedger(Protocol):
+    """A ledger that also remembers, for all processes, how far webhook events can be trusted.
+
+    With any other ledger, each process must see a few events confirmed again (`Events.OUTCOME`).
+    """
+
+    async def exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
+        """Add what was learned about the events of a credential, and return what is known of it."""
