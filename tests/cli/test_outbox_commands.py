@@ -1,5 +1,6 @@
 """The commands for outboxes, as a user types them."""
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import HANGS, OPTIONS, environment, guests, written
+from tests.helpers import HANGS, OPTIONS, TARGET, environment, guests, written
 from tests.servers import PASSWORD
+from thanx_async import SQLiteOutbox
 from thanx_async.cli import run
 from thanx_async.emulator import Emulator
 
@@ -176,14 +178,20 @@ def test_a_file_needs_no_preparation(store: Path, capsys: pytest.CaptureFixture[
     assert "is a file; give postgresql://..." in capsys.readouterr().err
 
 
-def test_a_drain_forgets_no_ids(
+async def keep_for_ever(store: Path, url: str) -> None:
+    async with SQLiteOutbox(store, **TARGET, client_id="client", base_url=url, keep_ids=None):
+        pass
+
+
+def test_a_drain_keeps_ids_as_the_outbox_says(
     store: Path,
     served: Emulator,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """However old an id is, a drain of the command line leaves it known; only ``forget`` deletes it."""
+    """A drain of the command line deletes no ids of an outbox that keeps them for ever; ``forget`` does."""
+    asyncio.run(keep_for_ever(store, served.url))
     monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")
     put = ["outbox", "put", rows(tmp_path, "a@example.com,1"), "--id-column", "order", *OPTIONS]
     drain = ["outbox", "drain", "--until-empty", "--linger", "0.01"]

@@ -343,7 +343,8 @@ async def test_too_old_to_send_again(make: Make, client: ThanxClient, emulator: 
         async with draining(outbox, client):
             await until(lambda: issuing(emulator))
     emulator.faults = Faults()
-    async with make(replay_within=0) as outbox:
+    async with make() as outbox:
+        await outbox.configure(replay_within=0)
         await outbox.put("john@example.com", id="2")
         await drain(outbox, client)
         assert await states(outbox, "1", "2") == ["held", "issued"]
@@ -482,6 +483,49 @@ async def test_ids_are_forgotten(make: Make, client: ThanxClient, emulator: Emul
             await outbox.outcome(guests(1)[0])
         assert await outbox.put(guests(1)[0], id=guests(1)[0])
         assert (await outbox.outcome(guests(1)[0], timeout=0)).state is GuestState.WAITING
+
+
+async def test_settings_are_the_outbox_s_own(make: Make) -> None:
+    """Whoever creates an outbox sets how long ids are kept; another setting is refused, none adopts it."""
+    async with make(keep_ids=timedelta(days=200), replay_within=100) as service:
+        async with make() as other:
+            assert (other.keep_ids, other.replay_within) == (timedelta(days=200), 100)
+        for setting, message in (
+            ({"keep_ids": None}, r"keep_ids=timedelta\(days=200\) for all processes, not None\."),
+            ({"replay_within": 1}, r"replay_within=100 for all processes, not 1\."),
+        ):
+            with pytest.raises(ConfigurationError, match=message):
+                await make(**setting).__aenter__()
+        await service.configure(keep_ids=None)
+        assert (service.keep_ids, service.replay_within) == (None, 100)
+    async with service, make(keep_ids=None, replay_within=100) as other:
+        await other.configure(replay_within=50)
+        assert (other.keep_ids, other.replay_within) == (None, 50)
+    async with make(variant_id="var_control") as another:
+        assert (another.keep_ids, another.replay_within) == (timedelta(days=90), 86_400)
+
+
+@pytest.mark.parametrize("setting", [{"keep_ids": 90}, {"replay_within": -1}, {"replay_within": "1"}])
+async def test_bad_settings(make: Make, outbox: Box, setting: dict[str, Any]) -> None:
+    """A setting of another kind is refused by its name, and changes nothing."""
+    (name,) = setting
+    with pytest.raises(ConfigurationError, match=f"{name} must be a "):
+        make(**setting)
+    with pytest.raises(ConfigurationError, match=f"{name} must be a "):
+        await outbox.configure(**setting)
+    assert (outbox.keep_ids, outbox.replay_within) == (timedelta(days=90), 86_400)
+
+
+async def test_a_drain_elsewhere_keeps_ids_as_the_outbox_says(make: Make, client: ThanxClient) -> None:
+    """A drain that was not told for how long ids are kept forgets those that are too old, and no others."""
+    async with make(keep_ids=None) as service, make() as drainer:
+        await service.put("jane@example.com", id="1")
+        for _ in range(2):
+            await drain(drainer, client)
+        assert not await service.put("jane@example.com", id="1")
+        await service.configure(keep_ids=timedelta(0))
+        await drain(drainer, client)
+        assert await service.put("jane@example.com", id="1")
 
 
 async def test_using_it_closed(make: Make) -> None:

@@ -141,7 +141,7 @@ class Recorder:
 
     async def _recall_batch(self, record: BatchRecord, run: RunRecord, *, replay: bool) -> Batch:
         batch = Batch(Chunk(record.number, record.positions, []), run.run_id)
-        self._adopt(batch, record, revoked=run.revoked_at is not None)
+        self._adopt(batch, record, run)
         if replay and not batch.is_decided and run.revoked_at is None:
             batch.replay(await self._ledger.body(run.run_id, record.number))
         else:
@@ -153,18 +153,21 @@ class Recorder:
             return [record for record in await self._ledger.in_doubt() if record.run_id == run_id]
         return await self._ledger.batches(run_id)
 
-    def _adopt(self, batch: Batch, record: BatchRecord, *, revoked: bool = False) -> None:
+    def _adopt(self, batch: Batch, record: BatchRecord, run: RunRecord | None = None) -> None:
         """Give a batch its recorded fate.
 
-        In a ``revoked`` run the recorded outcome of a job may be out of date: a process may have revoked the
+        In a revoked ``run`` the recorded outcome of a job may be out of date: a process may have revoked the
         job and been killed before it could record that. So the job is polled again. An outcome that was
         settled by hand stands until the job is found revoked.
         """
+        within, revoked = self._ledger.replay_within, False
+        if run is not None:
+            within, revoked = run.replayed_within(within), run.revoked_at is not None
         if revoked and record.job_id is not None and record.outcome and record.outcome.state != "revoked":
             batch.set_fallback(record.outcome)
             if record.outcome.state in _REVOCABLE:
                 record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
-        held = record.state is BatchState.IN_DOUBT and record.is_older_than(self._ledger.replay_within)
+        held = record.state is BatchState.IN_DOUBT and record.is_older_than(within)
         batch.adopt(record, self._target.recorded(record), held=held, keep_values=self._keep_values)
 
     async def deliver(self, batch: Batch, body: bytes, send: Send) -> None:

@@ -61,7 +61,7 @@ async def show(run: str, /, *, ledger: LedgerName | None = None) -> int:
     write(f"  campaign {record.campaign_id}, merchant {record.merchant_id}, variant {record.variant_id}")
     write(f"  at {record.base_url}; {_progress(RunProgress.of(record, batches))}")
     for batch in batches:
-        write(f"batch {batch.number}: {_batch(batch, opened.replay_within, record)}")
+        write(f"batch {batch.number}: {_batch(batch, record.replayed_within(opened.replay_within), record)}")
     return ISSUED
 
 

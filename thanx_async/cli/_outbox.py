@@ -306,7 +306,7 @@ async def held(*, which: Which) -> int:
         async with outbox_of(which.store, run.target) as outbox:
             ledger = outbox.ledger
             for batch in await ledger.open_batches(run.run_id):
-                if batch.state is BatchState.IN_DOUBT and batch.is_older_than(ledger.replay_within):
+                if batch.state is BatchState.IN_DOUBT and batch.is_older_than(outbox.replay_within):
                     count += 1
                     since = date(batch.recorded_at)
                     guests = len(batch.positions)

@@ -49,7 +49,7 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: Ledge
                 unsent = record.batches is None or record.batches > len(await opened.batches(run))
         status = conclude(resumed, report, problem, rows, of="sent and recorded")
     if report.in_doubt and problem is None:
-        old = f"for longer than {opened.replay_within / 3600:g} h"
+        old = f"for longer than {record.replayed_within(opened.replay_within) / 3600:g} h"
         why = old if record.revoked_at is None else "in a revoked run"
         write(
             f"Batches in doubt {why}, or whose job gives no outcome, are not sent again: see `ledger settle`"
@@ -86,8 +86,10 @@ async def _check_doubts(ledger: AnyLedger, run: str) -> None:
         ConfigurationError: `resume` could still settle a batch in doubt.
     """
     doubts = [batch for batch in await ledger.in_doubt() if batch.run_id == run]
-    young = [batch for batch in doubts if not batch.is_older_than(ledger.replay_within)]
-    if young and (await known_run(ledger, run)).revoked_at is None:
+    record = await known_run(ledger, run)
+    within = record.replayed_within(ledger.replay_within)
+    young = [batch for batch in doubts if not batch.is_older_than(within)]
+    if young and record.revoked_at is None:
         raise ConfigurationError(
             f"{len(young):,} batches of run {run} are in doubt, and cannot be taken back before their jobs"
             f" are known: give {command('resume', ledger, run)} first, or settle them"

@@ -77,18 +77,15 @@ async def opened(store: Path | Dsn, wanted: Wanted) -> AsyncIterator[AnyOutbox]:
 
 
 def outbox_of(store: Path | Dsn, ids: tuple[str, str, str]) -> AnyOutbox:
-    """An outbox in a store, not opened yet.
-
-    It forgets no ids by itself: whoever puts may want them for longer than is known here.
-    """
+    """An outbox in a store, not opened yet."""
     client_id, base_url = credential()
     campaign, merchant, variant = ids
     target = _Ids(campaign_id=campaign, merchant_id=merchant, variant_id=variant)
     if isinstance(store, Dsn):
         from thanx_async.outbox import PostgresOutbox  # imports asyncpg
 
-        return PostgresOutbox(store.url, **target, client_id=client_id, base_url=base_url, keep_ids=None)
-    return SQLiteOutbox(store, **target, client_id=client_id, base_url=base_url, keep_ids=None)
+        return PostgresOutbox(store.url, **target, client_id=client_id, base_url=base_url)
+    return SQLiteOutbox(store, **target, client_id=client_id, base_url=base_url)
 
 
 async def lanes(store: Path | Dsn, wanted: Wanted) -> list[RunRecord]:

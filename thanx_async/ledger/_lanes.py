@@ -217,8 +217,14 @@ class LaneLedger(Ledger, Protocol):
         """The lane with this target and its number. It is recorded if there is none.
 
         Args:
-            lane: the target; ``run_id`` is not looked at.
+            lane: the target, and the settings as far as they are given; ``run_id`` is not looked at.
+
+        Raises:
+            ConfigurationError: the lane has another setting.
         """
+
+    async def configure(self, run_id: str, *, keep_ids: float | None, replay_within: float | None) -> None:
+        """Change settings of a lane, in seconds; None leaves one as it is."""
 
     async def put(self, run_id: str, guests: Sequence[NewGuest]) -> list[Put]:
         """Put guests into a lane, in one transaction. Returns for each guest what became of it.

@@ -15,6 +15,7 @@ from thanx_async._core.tasks import to_its_end
 from thanx_async.ledger import _postgres_batches as batches
 from thanx_async.ledger import _postgres_guests as guests
 from thanx_async.ledger import _refusals as refusals
+from thanx_async.ledger._lane_settings import with_settings
 from thanx_async.ledger._lanes import (
     LANES,
     TARGET,
@@ -39,8 +40,13 @@ from thanx_async.ledger._rows import BATCH_FIELDS
 
 _OPEN = "SELECT lane, runs.* FROM thanx.lanes JOIN thanx.runs USING (run_id) WHERE target = $1"
 _INSERT = "INSERT INTO thanx.lanes (run_id, target) VALUES ($1, $2) ON CONFLICT (target) DO NOTHING"
+_CONFIGURE = """
+    UPDATE thanx.runs SET keep_ids = coalesce($2, keep_ids), replay_within = coalesce($3, replay_within)
+    WHERE run_id = $1
+"""
 _FATE = f"""
     SELECT g.seq, w.seq IS NOT NULL AS waits, e.state AS ended, e.reason, b.seqs::text AS seqs,
+        (SELECT replay_within FROM thanx.runs WHERE run_id = $1) AS replay_within,
         {", ".join(f"b.{column}" for column in BATCH_FIELDS)}
     FROM thanx.guests AS g
     LEFT JOIN thanx.waiting AS w ON w.lane = g.lane AND w.seq = g.seq
@@ -62,11 +68,11 @@ _HEAR = """
     WHERE job_id = $1 AND state = 'accepted' AND seqs IS NOT NULL ON CONFLICT DO NOTHING
 """
 _REPORT = """
-    SELECT count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at >= $2) AS in_doubt,
-        count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at < $2) AS held,
+    SELECT count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at >= $2 - replay_within) AS in_doubt,
+        count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at < $2 - replay_within) AS held,
         count(*) FILTER (WHERE state = 'accepted') AS accepted,
         coalesce(sum(coalesce(issued, count)), 0)::bigint AS rewards
-    FROM thanx.batches WHERE run_id = $1
+    FROM thanx.batches JOIN thanx.runs USING (run_id) WHERE run_id = $1
 """
 _OWNER = """
     SELECT CASE WHEN owned_until > clock_timestamp() THEN owner END AS owner,
@@ -93,12 +99,24 @@ class PostgresLanes(PostgresLedger):
             if row is None:
                 now = time()
                 run = attrs.evolve(lane, run_id=f"{LANES}{uuid4().hex}", created_at=now, changed_at=now)
+                run = with_settings(run, lane)
                 await self._runs.insert(connection, run)
                 if await connection.execute(_INSERT, run.run_id, target) == "INSERT 0 0":
                     await connection.execute("DELETE FROM thanx.runs WHERE run_id = $1", run.run_id)
                 row = await connection.fetchrow(_OPEN, target)
             assert row is not None  # noqa: S101 - it was there, or inserted by this process or another
-            return run_in(row), row["lane"]
+            found, known = run_in(row), with_settings(run_in(row), lane)
+            if found != known:
+                await connection.execute(_CONFIGURE, known.run_id, known.keep_ids, known.replay_within)
+            return known, row["lane"]
+
+    async def configure(self, run_id: str, *, keep_ids: float | None, replay_within: float | None) -> None:
+        """Change settings of a lane."""
+        await to_its_end(self._configure(run_id, keep_ids, replay_within))
+
+    async def _configure(self, run_id: str, keep_ids: float | None, replay_within: float | None) -> None:
+        async with self._transaction(durable=True) as connection:
+            await connection.execute(_CONFIGURE, run_id, keep_ids, replay_within)
 
     async def put(self, run_id: str, new: Sequence[NewGuest]) -> list[Put]:
         """Put guests into a lane."""
@@ -187,7 +205,7 @@ class PostgresLanes(PostgresLedger):
         if found["number"] is None:  # otherwise the batch is forgotten
             return Fate(GuestState.WAITING) if found["waits"] else None
         index = batches.seqs_of(found["seqs"]).index(found["seq"])
-        return fate_in(batches.batch_of(found), index, self.replay_within)
+        return fate_in(batches.batch_of(found), index, found["replay_within"])
 
     async def cancel(self, run_id: str, guest: bytes) -> bool:
         """Take a waiting guest out."""
@@ -207,7 +225,7 @@ class PostgresLanes(PostgresLedger):
             lane = await self._lane(connection, run_id)
             waiting = await guests.waiting(connection, lane)
             waited = await guests.waited(connection, lane)
-            counts = await connection.fetchrow(_REPORT, run_id, time() - self.replay_within)
+            counts = await connection.fetchrow(_REPORT, run_id, time())
             owner = await connection.fetchrow(_OWNER, run_id)
         assert counts is not None and owner is not None  # noqa: S101, PT018 - an aggregate, and a lane's run
         return LaneReport(

@@ -98,5 +98,8 @@ LEDGER_TABLES = Tables(
         END
         $$
         """,
+        """
+        ALTER TABLE thanx.runs ADD COLUMN keep_ids double precision, ADD COLUMN replay_within double precision
+        """,
     ),
 )

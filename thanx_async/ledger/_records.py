@@ -64,7 +64,8 @@ class RunRecord:
     """A recorded run: what it issues, and how its input is cut. Times are in seconds since 1970.
 
     ``total``, the number of items in the input, and ``batches``, the number of batches, are None until the
-    input has been read to its end.
+    input has been read to its end. ``keep_ids`` and ``replay_within``, in seconds, are the settings of
+    a lane; None for any other run.
     """
 
     run_id: str
@@ -81,11 +82,21 @@ class RunRecord:
     total: int | None = None
     batches: int | None = None
     revoked_at: float | None = None
+    keep_ids: float | None = None
+    replay_within: float | None = None
 
     @property
     def target(self) -> tuple[str, str, str]:
         """Campaign, merchant and variant."""
         return self.campaign_id, self.merchant_id, self.variant_id
+
+    def replayed_within(self, otherwise: float) -> float:
+        """The age, in seconds, after which a batch in doubt is not sent again automatically.
+
+        Args:
+            otherwise: the age for runs that have no setting of their own.
+        """
+        return otherwise if self.replay_within is None else self.replay_within
 
     def differences(self, other: RunRecord) -> list[str]:
         """The differences between the settings of two runs, each in words."""

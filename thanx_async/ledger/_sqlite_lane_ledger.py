@@ -16,6 +16,10 @@ class SQLiteLanes(SQLiteLedger):
         """The lane with this target, and its number."""
         return await self._do(lambda store: store.lanes.open(lane))
 
+    async def configure(self, run_id: str, *, keep_ids: float | None, replay_within: float | None) -> None:
+        """Change settings of a lane."""
+        await self._do(lambda store: store.lanes.configure(run_id, keep_ids, replay_within))
+
     async def put(self, run_id: str, guests: Sequence[NewGuest]) -> list[Put]:
         """Put guests into a lane."""
         return await self._do(lambda store: store.lanes.put(run_id, guests))
@@ -38,7 +42,7 @@ class SQLiteLanes(SQLiteLedger):
 
     async def fate(self, run_id: str, guest: bytes) -> Fate | None:
         """The fate of the guest with this id."""
-        return await self._do(lambda store: store.lanes.fate(run_id, guest, self.replay_within))
+        return await self._do(lambda store: store.lanes.fate(run_id, guest))
 
     async def cancel(self, run_id: str, guest: bytes) -> bool:
         """Take a waiting guest out."""
@@ -46,7 +50,7 @@ class SQLiteLanes(SQLiteLedger):
 
     async def report(self, run_id: str) -> LaneReport:
         """The numbers of the lane."""
-        return await self._do(lambda store: store.lanes.report(run_id, self.replay_within))
+        return await self._do(lambda store: store.lanes.report(run_id))
 
     async def note(self, run_id: str, text: str | None, seconds: float) -> None:
         """Write down why nothing is sent."""

@@ -14,6 +14,7 @@ import attrs
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger import _refusals as refusals
+from thanx_async.ledger._lane_settings import with_settings
 from thanx_async.ledger._lanes import (
     LANES,
     TARGET,
@@ -42,13 +43,17 @@ _OPEN = f"""
     SELECT lane, {", ".join(f"r.{column}" for column in RUN_FIELDS)}
     FROM runs AS r JOIN lanes USING (run_id) WHERE {" AND ".join(f"{column} = ?" for column in TARGET)}
 """  # noqa: S608 - fixed columns
+_CONFIGURE = """
+    UPDATE runs SET keep_ids = coalesce(?, keep_ids), replay_within = coalesce(?, replay_within)
+    WHERE run_id = ?
+"""
 _COUNTS = """
     SELECT coalesce(sum(state = 'in_doubt'), 0),
-        coalesce(sum(state = 'in_doubt' AND recorded_at < ?), 0),
+        coalesce(sum(state = 'in_doubt' AND recorded_at < :now - replay_within), 0),
         coalesce(sum(state = 'accepted'), 0),
         coalesce(sum(CASE WHEN state != 'finished' THEN count
             ELSE json_extract(CAST(outcome AS TEXT), '$.issued') END), 0)
-    FROM batches WHERE run_id = ?
+    FROM batches JOIN runs USING (run_id) WHERE run_id = :run_id
 """
 _OWNER = """
     SELECT owner, owned_until, note, noted_until FROM runs JOIN lanes USING (run_id) WHERE run_id = ?
@@ -94,12 +99,25 @@ class LaneTable:
         with explained(self._path), transaction(self._db):
             row = self._db.execute(_OPEN, [getattr(lane, column) for column in TARGET]).fetchone()
             if row is not None:
-                return run_of(row[1:], self._path), row[0]
+                found = run_of(row[1:], self._path)
+                known = with_settings(found, lane)
+                if known != found:
+                    self._configure(known.run_id, known.keep_ids, known.replay_within)
+                return known, row[0]
             now = time()
             created = attrs.evolve(lane, run_id=f"{LANES}{uuid4().hex}", created_at=now, changed_at=now)
+            created = with_settings(created, lane)
             self._runs.insert(created)
             self._db.execute("INSERT INTO lanes (run_id) VALUES (?)", (created.run_id,))
             return created, self._number(created.run_id)
+
+    def configure(self, run_id: str, keep_ids: float | None, replay_within: float | None) -> None:
+        """See `LaneLedger.configure`."""
+        with explained(self._path), transaction(self._db):
+            self._configure(run_id, keep_ids, replay_within)
+
+    def _configure(self, run_id: str, keep_ids: float | None, replay_within: float | None) -> None:
+        self._db.execute(_CONFIGURE, (keep_ids, replay_within, run_id))
 
     def _number(self, run_id: str) -> int:
         """The number of a lane in the tables of guests. The caller holds a transaction."""
@@ -167,7 +185,7 @@ class LaneTable:
     def open_batches(self, run_id: str) -> list[BatchRecord]:
         return self._batches.batches(run_id, "AND state != 'finished'")
 
-    def fate(self, run_id: str, guest: bytes, replay_within: float) -> Fate | None:
+    def fate(self, run_id: str, guest: bytes) -> Fate | None:
         with explained(self._path), transaction(self._db, "DEFERRED"):
             found = self._guests.find(guest)
             if found is None:
@@ -177,6 +195,8 @@ class LaneTable:
                 with readable(self._path, f"guest {seq!r}"):
                     return Fate(GuestState(ended), reason)
             placed = None if waits else self._batches.placed(run_id, seq)
+            query = "SELECT replay_within FROM runs WHERE run_id = ?"
+            (replay_within,) = self._db.execute(query, (run_id,)).fetchone()
         if placed is None:  # otherwise the batch is forgotten
             return Fate(GuestState.WAITING) if waits else None
         batch, seqs = placed
@@ -189,12 +209,12 @@ class LaneTable:
                 return False
             return self._guests.end(self._number(run_id), found[0], GuestState.CANCELLED, None)
 
-    def report(self, run_id: str, replay_within: float) -> LaneReport:
+    def report(self, run_id: str) -> LaneReport:
         now = time()
         with explained(self._path), transaction(self._db, "DEFERRED"):
             lane = self._number(run_id)
             waiting, waited = self._guests.waiting(lane), self._guests.waited(lane)
-            counts = self._db.execute(_COUNTS, (now - replay_within, run_id)).fetchone()
+            counts = self._db.execute(_COUNTS, {"now": now, "run_id": run_id}).fetchone()
             owner, until, note, noted_until = self._db.execute(_OWNER, (run_id,)).fetchone()
         in_doubt, held, accepted, rewards = counts
         return LaneReport(

@@ -170,4 +170,6 @@ _KINDS: dict[str, type | UnionType] = {
     "total": int | None,
     "batches": int | None,
     "revoked_at": float | None,
+    "keep_ids": float | None,
+    "replay_within": float | None,
 }

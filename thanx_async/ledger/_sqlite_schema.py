@@ -93,6 +93,10 @@ MIGRATIONS: list[str] = [
         SELECT lane, seq, NEW.value FROM guests WHERE id = NEW.id AND changes() > 0;
     END;
     """,
+    """
+    ALTER TABLE runs ADD COLUMN keep_ids REAL;
+    ALTER TABLE runs ADD COLUMN replay_within REAL;
+    """,
 ]
 
 _PASSING = {Problem.LOCKED, Problem.FULL}

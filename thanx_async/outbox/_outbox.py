@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
 
@@ -27,6 +28,7 @@ from thanx_async.outbox._owned import DrainSettings
 from thanx_async.outbox._protocol import Pairs
 from thanx_async.outbox._records import GuestOutcome, OutboxStatus
 from thanx_async.outbox._sender import LaneSender
+from thanx_async.outbox._settings import KeepIds, Unset, checked_replay, seconds_to_keep
 
 if TYPE_CHECKING:
     from thanx_async.client import ThanxClient
@@ -61,11 +63,10 @@ class StoredOutbox(ABC, Generic[L_co]):
         client_id: str,
         environment: Environment,
         base_url: str | None,
-        keep_ids: timedelta | None,
+        keep_ids: KeepIds,
+        replay_within: float | None,
     ) -> None:
         check_target(campaign_id, merchant_id, variant_id)
-        if keep_ids is not None:
-            checks.kind("keep_ids", isinstance(keep_ids, timedelta), "a timedelta(days=90)", keep_ids)
         self._target = RunRecord(
             run_id="",
             base_url=checked_url(url_of(environment) if base_url is None else base_url),
@@ -75,8 +76,9 @@ class StoredOutbox(ABC, Generic[L_co]):
             variant_id=variant_id,
             batch_size=MAX_BATCH,
             deduplicate=False,
+            keep_ids=seconds_to_keep(keep_ids),
+            replay_within=checked_replay(replay_within),
         )
-        self.keep_ids = keep_ids
         self._ledger = ledger
         self._lane: Lane | None = None
 
@@ -123,6 +125,24 @@ class StoredOutbox(ABC, Generic[L_co]):
             name = type(self).__name__
             raise ConfigurationError(f"the outbox is not open: use it as `async with {name}(...) as outbox`")
         return self._lane
+
+    @property
+    def keep_ids(self) -> timedelta | None:
+        """For how long ids are remembered at least, None for ever; see `Outbox.configure`."""
+        seconds = self.lane.run.keep_ids
+        return None if seconds is None or seconds == inf else timedelta(seconds=seconds)
+
+    @property
+    def replay_within(self) -> float:
+        """Seconds after which a batch in doubt is not sent again by itself; see `Outbox.configure`."""
+        return self.lane.run.replayed_within(self._ledger.replay_within)
+
+    async def configure(self, *, keep_ids: KeepIds = Unset.UNSET, replay_within: float | None = None) -> None:
+        """Change the settings of the outbox; see `Outbox.configure`."""
+        kept, replay, lane = seconds_to_keep(keep_ids), checked_replay(replay_within), self.lane
+        await self._ledger.configure(lane.run.run_id, keep_ids=kept, replay_within=replay)
+        self._target = attrs.evolve(self._target, keep_ids=None, replay_within=None)  # to open it again
+        self._lane = attrs.evolve(lane, run=await self._ledger.run(lane.run.run_id) or lane.run)
 
     async def put(self, identifier: object, *, id: str, using: object | None = None) -> bool:
         """Put a guest; see `Outbox.put`."""
@@ -212,5 +232,5 @@ class StoredOutbox(ABC, Generic[L_co]):
                 raise ConfigurationError(
                     f"the client's {name} is {theirs!r}, and the outbox's {ours!r}", argument="client"
                 )
-        settings = DrainSettings(guard, linger, until_empty, self.keep_ids)
+        settings = DrainSettings(guard, linger, until_empty)
         await drained(self._ledger, lane, LaneSender(self._ledger, lane, client), settings)

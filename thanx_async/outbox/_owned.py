@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from math import inf
 from time import time
 
@@ -37,7 +36,6 @@ class DrainSettings:
     guard: Guard
     linger: float
     until_empty: bool
-    keep_ids: timedelta | None
 
 
 class OwnedLane:
@@ -71,6 +69,10 @@ class OwnedLane:
         self._forget_at = -inf
         self._noted_at = -inf
         self._noted: str | None = None
+
+    @property
+    def _replay_within(self) -> float:
+        return self._lane.replayed_within(self._ledger.replay_within)
 
     async def drain(self) -> None:
         """Send whoever waits, until the drain fails or, if it is meant to end, until nothing is left.
@@ -209,7 +211,7 @@ class OwnedLane:
     async def _send(self, batch: Batch, recorded_at: float) -> None:
         """Send a batch, again and again while it is in doubt and not too old."""
         wait, hurried = _FIRST_WAIT, False
-        while not batch.is_in_doubt or time() - recorded_at <= self._ledger.replay_within:
+        while not batch.is_in_doubt or time() - recorded_at <= self._replay_within:
             if await self._is_sent(batch, recorded_at):
                 self._answers.set()
                 return
@@ -224,7 +226,7 @@ class OwnedLane:
         """Try to send a batch. Returns whether its guests are provided for."""
         self._delivering.add(batch)
         try:
-            with not_after(batch, recorded_at, self._ledger.replay_within):
+            with not_after(batch, recorded_at, self._replay_within):
                 error = await self._sender.attempt(batch)
         finally:
             self._delivering.discard(batch)
@@ -284,10 +286,12 @@ class OwnedLane:
 
     async def _forget_some(self) -> None:
         """Delete ids that are old enough, in short transactions, once an hour."""
-        keep, now = self._settings.keep_ids, asyncio.get_running_loop().time()
-        if keep is None or now < self._forget_at:
+        now = asyncio.get_running_loop().time()
+        if now < self._forget_at:
             return
-        if not await self._ledger.forget_guests(self._lane.run_id, time() - keep.total_seconds()):
+        self._lane = await self._ledger.run(self._lane.run_id) or self._lane  # its settings may have changed
+        keep = self._lane.keep_ids
+        if keep in (None, inf) or not await self._ledger.forget_guests(self._lane.run_id, time() - keep):
             self._forget_at = now + _FORGETS_EVERY
 
     async def _write_note(self) -> None:

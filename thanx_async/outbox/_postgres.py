@@ -10,8 +10,8 @@ from thanx_async._core.errors import LedgerError
 from thanx_async.ledger import NewGuest, PostgresLanes, Put
 from thanx_async.models import Environment
 from thanx_async.outbox._outbox import StoredOutbox
+from thanx_async.outbox._settings import Unset
 from thanx_async.outbox._using import fetch_value, sqlstate
-from thanx_async.retry import KEYS_LAST
 
 _PUT = "SELECT thanx.put($1, CAST($2 AS uuid), CAST($3 AS bigint), $4)"
 _STATEMENT = "SELECT thanx.put(%s, %s::uuid, %s::bigint, %s)"
@@ -42,8 +42,10 @@ class PostgresOutbox(StoredOutbox[PostgresLanes]):
         environment: the environment of the credential.
         base_url: overrides the environment.
         keep_ids: for how long ids are remembered after they were put, at least; None for ever. The same id
-            after that is a new reward.
+            after that is a new reward. The process that creates the outbox sets this for all others: 90 days
+            by default. Where it is given later, it must be the same; see `Outbox.configure`.
         replay_within: seconds after which a batch in doubt is not sent again by itself; see `SQLiteLedger`.
+            Set by the process that creates the outbox as well: 86,400 by default.
     """
 
     def __init__(
@@ -56,10 +58,10 @@ class PostgresOutbox(StoredOutbox[PostgresLanes]):
         client_id: str,
         environment: Environment = Environment.SANDBOX,
         base_url: str | None = None,
-        keep_ids: timedelta | None = timedelta(days=90),
-        replay_within: float = KEYS_LAST,
+        keep_ids: timedelta | Unset | None = Unset.UNSET,
+        replay_within: float | None = None,
     ) -> None:
-        ledger = PostgresLanes(dsn, replay_within=replay_within)
+        ledger = PostgresLanes(dsn)
         del dsn  # no traceback shows it
         super().__init__(
             ledger,
@@ -70,6 +72,7 @@ class PostgresOutbox(StoredOutbox[PostgresLanes]):
             environment=environment,
             base_url=base_url,
             keep_ids=keep_ids,
+            replay_within=replay_within,
         )
 
     def statement(self, identifier: object, *, id: str) -> tuple[str, tuple[object, ...]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from thanx_async.batching import Guard
 from thanx_async.outbox._records import GuestOutcome, OutboxStatus
+from thanx_async.outbox._settings import Unset
 
 if TYPE_CHECKING:
     from thanx_async.client import ThanxClient
@@ -21,7 +22,24 @@ class Outbox(Protocol):
     `SQLiteOutbox` implements it for one machine, `thanx_async.postgres.PostgresOutbox` for many.
     """
 
-    keep_ids: timedelta | None
+    @property
+    def keep_ids(self) -> timedelta | None:
+        """For how long ids are remembered after they were put, at least; None for ever."""
+
+    @property
+    def replay_within(self) -> float:
+        """Seconds after which a batch in doubt is not sent again by itself."""
+
+    async def configure(
+        self, *, keep_ids: timedelta | Unset | None = ..., replay_within: float | None = None
+    ) -> None:
+        """Change settings of an open outbox for all processes. A drain elsewhere notices within an hour.
+
+        Args:
+            keep_ids: for how long ids are remembered at least, None for ever; the same as now if not given.
+            replay_within: seconds after which a batch in doubt is not sent again by itself; the same as now
+                if not given. Thanx does not publish how long it keeps idempotency keys.
+        """
 
     async def put(self, identifier: object, *, id: str, using: object | None = None) -> bool:
         """Put a guest, who gets one reward. When this returns, the guest is not forgotten any more.

@@ -15,7 +15,7 @@ from thanx_async.ledger import MOVED, NewGuest, Put, SQLiteLanes
 from thanx_async.models import Environment
 from thanx_async.outbox._group_commit import GroupCommit
 from thanx_async.outbox._outbox import StoredOutbox
-from thanx_async.retry import KEYS_LAST
+from thanx_async.outbox._settings import Unset
 
 _PUT = "INSERT INTO thanx_put (lane, id, digest, value) VALUES (?, ?, ?, ?)"
 
@@ -41,8 +41,10 @@ class SQLiteOutbox(StoredOutbox[SQLiteLanes]):
         environment: the environment of the credential.
         base_url: overrides the environment.
         keep_ids: for how long ids are remembered after they were put, at least; None for ever. The same id
-            after that is a new reward.
+            after that is a new reward. The process that creates the outbox sets this for all others: 90 days
+            by default. Where it is given later, it must be the same; see `Outbox.configure`.
         replay_within: seconds after which a batch in doubt is not sent again by itself; see `SQLiteLedger`.
+            Set by the process that creates the outbox as well: 86,400 by default.
     """
 
     def __init__(
@@ -55,11 +57,11 @@ class SQLiteOutbox(StoredOutbox[SQLiteLanes]):
         client_id: str,
         environment: Environment = Environment.SANDBOX,
         base_url: str | None = None,
-        keep_ids: timedelta | None = timedelta(days=90),
-        replay_within: float = KEYS_LAST,
+        keep_ids: timedelta | Unset | None = Unset.UNSET,
+        replay_within: float | None = None,
     ) -> None:
         super().__init__(
-            SQLiteLanes(path, replay_within=replay_within),
+            SQLiteLanes(path),
             campaign_id=campaign_id,
             merchant_id=merchant_id,
             variant_id=variant_id,
@@ -67,6 +69,7 @@ class SQLiteOutbox(StoredOutbox[SQLiteLanes]):
             environment=environment,
             base_url=base_url,
             keep_ids=keep_ids,
+            replay_within=replay_within,
         )
         self.path: Path = self._ledger.path
         self._group = GroupCommit(self._put_all)
