@@ -18,8 +18,10 @@ if TYPE_CHECKING:
         IssuanceRun,
         IssuanceStream,
         NotRevoked,
+        NotVerified,
         Outcome,
         RevocationReport,
+        VerificationReport,
     )
     from thanx_async.client import ThanxClient
     from thanx_async.errors import (
@@ -131,6 +133,7 @@ __all__ = [
     "NewCampaign",
     "NotFoundError",
     "NotRevoked",
+    "NotVerified",
     "Outbox",
     "OutboxStatus",
     "Outcome",
@@ -153,6 +156,7 @@ __all__ = [
     "TransportError",
     "UnprocessableError",
     "Variant",
+    "VerificationReport",
     "WebhookError",
     "WindowStatus",
     "__version__",

@@ -121,7 +121,7 @@ class BatchOutcome:
         """The outcome from the bytes of `packed`."""
         fields = orjson.loads(data)
         pairs = ((index, reason) for reason, indices in fields["failures"].items() for index in indices)
-        return cls(fields["state"], fields["issued"], sorted(pairs), fields.get("by_event", False))
+        return cls(fields["state"], fields["issued"], sorted(pairs), fields.get("by_event") is True)
 
 
 @attrs.frozen

@@ -29,11 +29,13 @@ from thanx_async.batching import (
     IssuanceRun,
     IssuanceStream,
     NotRevoked,
+    NotVerified,
     Outcome,
     RevocationReport,
     RunAccount,
     Source,
     Target,
+    VerificationReport,
     planned,
 )
 from thanx_async.client import ThanxClient, internals
@@ -57,8 +59,10 @@ __all__ = [
     "IssuanceRun",
     "IssuanceStream",
     "NotRevoked",
+    "NotVerified",
     "Outcome",
     "RevocationReport",
+    "VerificationReport",
 ]
 
 Identifiers = Iterable[object] | AsyncIterable[object]
@@ -192,6 +196,7 @@ class AsyncBatcher:
     def _stream(
         self, account: RunAccount, source: Source | None, guard: Guard, begin: Begin | None
     ) -> IssuanceStream:
+        account.attach_jobs(self._sender.target.jobs)
         stream = IssuanceStream(self._sender, account, source, guard, begin)
         if self._on_progress is not None:
             account.on_change(partial(self._on_progress, stream.run))

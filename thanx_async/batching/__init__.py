@@ -17,7 +17,9 @@ from thanx_async.batching._report import (
     GuestRow,
     IssuanceReport,
     NotRevoked,
+    NotVerified,
     RevocationReport,
+    VerificationReport,
 )
 from thanx_async.batching._rules import min_interval, not_after
 from thanx_async.batching._run import BatchError, IssuanceRun
@@ -25,6 +27,7 @@ from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
 from thanx_async.batching._stream import Begin, IssuanceStream
 from thanx_async.batching._target import Target
+from thanx_async.batching._trust_sharing import share_trust
 
 if TYPE_CHECKING:
     from thanx_async.batching._recorder import Recorder
@@ -49,6 +52,7 @@ __all__ = [
     "IssuanceRun",
     "IssuanceStream",
     "NotRevoked",
+    "NotVerified",
     "Outcome",
     "Recorder",
     "RevocationReport",
@@ -56,8 +60,10 @@ __all__ = [
     "Send",
     "Source",
     "Target",
+    "VerificationReport",
     "check_failures",
     "min_interval",
     "not_after",
     "planned",
+    "share_trust",
 ]

@@ -21,6 +21,7 @@ from thanx_async.jobs import JobHandle, when_finished
 
 if TYPE_CHECKING:
     from thanx_async.ledger import BatchRecord
+    from thanx_async.models import IssuanceJob
 
 _ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
 

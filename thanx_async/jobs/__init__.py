@@ -1,6 +1,6 @@
 """Job handles, which callers await, and the shared schedule that polls all jobs of a client."""
 
-from thanx_async.jobs._claims import Claim, Guests
+from thanx_async.jobs._claims import Claim, Guests, difference
 from thanx_async.jobs._handle import JobHandle, JobTimeoutError, when_finished
 from thanx_async.jobs._poller import JobService
 from thanx_async.jobs._registry import JobRegistry
@@ -14,5 +14,6 @@ __all__ = [
     "JobRegistry",
     "JobService",
     "JobTimeoutError",
+    "difference",
     "when_finished",
 ]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 from thanx_async._core.errors import ThanxError
@@ -45,15 +43,14 @@ class Audits:
         longer = self._limiter.status().windows[1:]
         return not self._runs and all(2 * row.free >= row.limit.requests for row in longer)
 
-    @contextmanager
-    def held_off(self) -> Iterator[None]:
-        """Poll nothing within the block, in which a bulk run is being sent."""
+    def begin_run(self) -> None:
+        """A bulk run is being sent, until `end_run`."""
         self._runs += 1
-        try:
-            yield
-        finally:
-            self._runs -= 1
-            self._wake.set()
+
+    def end_run(self) -> None:
+        """The bulk run has been sent."""
+        self._runs -= 1
+        self._wake.set()
 
     def owe(self, job: Audited) -> None:
         """Poll the job as soon as there is room."""

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from thanx_async._batches import BatchOutcome, digest_of
+from thanx_async._batches import BatchOutcome, Trust, digest_of
 from thanx_async._core.lazy import lazily
 from thanx_async.ledger._lanes import (
     LANES,
@@ -17,7 +17,7 @@ from thanx_async.ledger._lanes import (
     NewGuest,
     Put,
 )
-from thanx_async.ledger._protocol import Ledger
+from thanx_async.ledger._protocol import Ledger, TrustLedger
 from thanx_async.ledger._records import BatchRecord, BatchState, RunProgress, RunRecord
 
 if TYPE_CHECKING:
@@ -60,5 +60,7 @@ __all__ = [
     "RunRecord",
     "SQLiteLanes",
     "SQLiteLedger",
+    "Trust",
+    "TrustLedger",
     "digest_of",
 ]

@@ -263,6 +263,9 @@ class LaneLedger(Ledger, Protocol):
     async def open_batches(self, run_id: str) -> list[BatchRecord]:
         """The batches of a lane that are in doubt or accepted, ordered by number."""
 
+    async def told_batches(self, run_id: str) -> list[BatchRecord]:
+        """The batches of a lane whose outcome a webhook told, and no poll has confirmed."""
+
     async def fate(self, run_id: str, guest: bytes) -> Fate | None:
         """The fate of the guest with this id, None if the id is unknown."""
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import NoReturn, Self
 
-from thanx_async._batches import BatchOutcome
+from thanx_async._batches import BatchOutcome, Trust
 from thanx_async._core import checks
 from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import LedgerError, LedgerUnavailableError
@@ -23,6 +23,7 @@ from thanx_async.ledger._postgres_guests import wait_again
 from thanx_async.ledger._postgres_history import forget
 from thanx_async.ledger._postgres_runs import LEASE, Runs
 from thanx_async.ledger._postgres_schema import LEDGER_TABLES
+from thanx_async.ledger._postgres_trust import exchange_trust
 from thanx_async.ledger._records import BatchRecord, RunProgress, RunRecord
 from thanx_async.retry import KEYS_LAST
 
@@ -291,6 +292,14 @@ class PostgresLedger:
             await self._runs.check_own(connection, run_id)
             if taken := await batches.take_out(connection, run_id, number):
                 await wait_again(connection, run_id, *taken)
+
+    async def exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
+        """Add what was learned about webhook events; see `TrustLedger.exchange_trust`."""
+        return await to_its_end(self._exchange_trust(base_url, client_id, news))
+
+    async def _exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
+        async with self._transaction() as connection:
+            return await exchange_trust(connection, base_url, client_id, news)
 
     def _error(self, trouble: Trouble) -> LedgerError:
         text = f"the ledger in PostgreSQL at {self.label} cannot be used: {trouble.detail}; {trouble.advice}"

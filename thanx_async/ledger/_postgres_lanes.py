@@ -54,6 +54,7 @@ _FATE = f"""
     LEFT JOIN thanx.batches AS b ON b.run_id = $1 AND b.seqs @> g.seq
     WHERE g.id = $2
 """  # noqa: S608 - fixed columns
+_TOLD = "WHERE run_id = $1 AND position('\"by_event\":true'::bytea IN outcome) > 0 ORDER BY number"
 _NOTE = """
     UPDATE thanx.lanes SET note = $2, noted_until = clock_timestamp() + make_interval(secs => $3)
     WHERE run_id = $1
@@ -193,6 +194,11 @@ class PostgresLanes(PostgresLedger):
             return await batches.select(
                 connection, "WHERE run_id = $1 AND state <> 'finished' ORDER BY number", run_id
             )
+
+    async def told_batches(self, run_id: str) -> list[BatchRecord]:
+        """The batches whose outcome a webhook told."""
+        async with self._transaction() as connection:
+            return await batches.select(connection, _TOLD, run_id)
 
     async def fate(self, run_id: str, guest: bytes) -> Fate | None:
         """The fate of the guest with this id."""

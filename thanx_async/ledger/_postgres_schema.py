@@ -101,5 +101,15 @@ LEDGER_TABLES = Tables(
         """
         ALTER TABLE thanx.runs ADD COLUMN keep_ids double precision, ADD COLUMN replay_within double precision
         """,
+        """
+        CREATE TABLE thanx.trust (
+            base_url text NOT NULL,
+            client_id text NOT NULL,
+            confirmed bigint NOT NULL,
+            with_failures bigint NOT NULL,
+            broken boolean NOT NULL,
+            PRIMARY KEY (base_url, client_id)
+        )
+        """,
     ),
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
-from thanx_async._batches import BatchOutcome
+from thanx_async._batches import BatchOutcome, Trust
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.escaping import get_logger, printable
@@ -239,6 +239,10 @@ class SQLiteLedger:
     async def withdraw(self, run_id: str, number: int) -> None:
         """Delete a batch in doubt that was certainly not issued."""
         await self._do(lambda store: store.withdraw(run_id, number))
+
+    async def exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
+        """Add what was learned about webhook events; see `TrustLedger.exchange_trust`."""
+        return await self._do(lambda store: store.exchange_trust(base_url, client_id, news))
 
     async def _do(self, work: Callable[[LedgerFile], T]) -> T:
         self._home.check()

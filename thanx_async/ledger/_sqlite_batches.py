@@ -10,7 +10,7 @@ from time import time
 
 import attrs
 
-from thanx_async._batches import BatchOutcome, digest_of
+from thanx_async._batches import BatchOutcome, Trust, digest_of
 from thanx_async._core import sqlite
 from thanx_async._core.errors import LeaseError, LedgerError
 from thanx_async._core.escaping import get_logger
@@ -26,6 +26,7 @@ from thanx_async.ledger._sqlite_moving import check_not_moved
 from thanx_async.ledger._sqlite_rows import batch_of
 from thanx_async.ledger._sqlite_runs import RunTable
 from thanx_async.ledger._sqlite_schema import connect, explained, readable
+from thanx_async.ledger._sqlite_trust import exchange_trust
 
 _STEPS_AT_START = 20
 
@@ -244,6 +245,10 @@ class LedgerFile:
         ).fetchall()
         self._free(freed)
         return of_lane
+
+    def exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
+        """See `TrustLedger.exchange_trust`."""
+        return exchange_trust(self._db, self._path, base_url, client_id, news)
 
     def release(self, run_id: str) -> None:
         with explained(self._path):

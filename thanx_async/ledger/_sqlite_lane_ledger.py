@@ -8,6 +8,8 @@ from thanx_async.ledger._lanes import Cut, Encode, Fate, LaneReport, LaneView, N
 from thanx_async.ledger._records import BatchRecord, RunRecord
 from thanx_async.ledger._sqlite import SQLiteLedger
 
+_TOLD = "AND instr(outcome, CAST('\"by_event\":true' AS BLOB))"
+
 
 class SQLiteLanes(SQLiteLedger):
     """A `SQLiteLedger` that is a `LaneLedger` as well. Methods do what the protocol says."""
@@ -39,6 +41,10 @@ class SQLiteLanes(SQLiteLedger):
     async def open_batches(self, run_id: str) -> list[BatchRecord]:
         """The batches that are in doubt or accepted."""
         return await self._do(lambda store: store.lanes.open_batches(run_id))
+
+    async def told_batches(self, run_id: str) -> list[BatchRecord]:
+        """The batches whose outcome a webhook told."""
+        return await self._do(lambda store: store.batches(run_id, _TOLD))
 
     async def fate(self, run_id: str, guest: bytes) -> Fate | None:
         """The fate of the guest with this id."""

@@ -97,6 +97,16 @@ MIGRATIONS: list[str] = [
     ALTER TABLE runs ADD COLUMN keep_ids REAL;
     ALTER TABLE runs ADD COLUMN replay_within REAL;
     """,
+    """
+    CREATE TABLE trust (
+        base_url TEXT NOT NULL,
+        client_id TEXT NOT NULL,
+        confirmed INTEGER NOT NULL,
+        with_failures INTEGER NOT NULL,
+        broken INTEGER NOT NULL,
+        PRIMARY KEY (base_url, client_id)
+    ) WITHOUT ROWID;
+    """,
 ]
 
 _PASSING = {Problem.LOCKED, Problem.FULL}

@@ -11,10 +11,10 @@ import attrs
 from thanx_async._core.errors import GuardError, ThanxError
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
-from thanx_async.batching import Batch, Chunk, Guard, check_failures, min_interval, not_after
+from thanx_async.batching import Batch, Chunk, Guard, check_failures, min_interval, not_after, share_trust
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.jobs import JobHandle
-from thanx_async.ledger import BatchRecord, Cut, LaneLedger, LaneView, RunRecord
+from thanx_async.ledger import BatchRecord, BatchState, Cut, LaneLedger, LaneView, RunRecord
 from thanx_async.outbox._sender import LaneSender
 
 _log = get_logger("thanx_async.outbox")
@@ -69,6 +69,8 @@ class OwnedLane:
         self._forget_at = -inf
         self._noted_at = -inf
         self._noted: str | None = None
+        self._trust = sender.target.jobs.trust
+        self._has_polled_believed = False
 
     @property
     def _replay_within(self) -> float:
@@ -91,6 +93,8 @@ class OwnedLane:
 
     async def _take_up(self) -> None:
         """Start the batches that an earlier owner has left open."""
+        if self._trust.is_active:
+            await share_trust(self._ledger, self._trust, self._lane)
         for record in await self._ledger.open_batches(self._lane.run_id):
             batch = self._batch(record)
             batch.adopt(record, self._sender.target.recorded(record), held=False, keep_values=False)
@@ -99,12 +103,27 @@ class OwnedLane:
                 self._recalled.add(batch)
             self._start(batch, record.recorded_at)
 
+    async def _poll_believed(self) -> None:
+        """Once events are no longer believed, follow the batches again whose outcome one has told."""
+        if not self._trust.known.broken or self._has_polled_believed:
+            return
+        self._has_polled_believed = True
+        for record in await self._ledger.told_batches(self._lane.run_id):
+            if (outcome := record.outcome) is not None:
+                batch = self._batch(record)
+                batch.set_fallback(outcome)
+                open_again = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
+                handle = self._sender.target.recorded(open_again)
+                batch.adopt(open_again, handle, held=False, keep_values=False)
+                self._start(batch, record.recorded_at)
+
     async def _cut_batches(self) -> None:
         while self._error is None:
             self._change.clear()
             view = await self._ledger.view(self._lane.run_id, MAX_BATCH)
             for job_id in view.heard:
                 self._sender.target.jobs.ended(job_id)
+            await self._poll_believed()
             await self._forget_some()
             await self._write_note()
             if self._settings.until_empty and not (view.waiting or self._open):
@@ -259,6 +278,8 @@ class OwnedLane:
             _log.error("job %s does not tell which guests have a reward: settle it", handle.id)
             return
         await self._ledger.finish(batch.run_id, {batch.number: batch.outcome()})
+        if self._trust.has_news:
+            await share_trust(self._ledger, self._trust, self._lane)
         self._check_failures(batch)
 
     async def _has_ended(self, handle: JobHandle) -> bool:
