@@ -196,7 +196,6 @@ class AsyncBatcher:
     def _stream(
         self, account: RunAccount, source: Source | None, guard: Guard, begin: Begin | None
     ) -> IssuanceStream:
-        account.attach_jobs(self._sender.target.jobs)
         stream = IssuanceStream(self._sender, account, source, guard, begin)
         if self._on_progress is not None:
             account.on_change(partial(self._on_progress, stream.run))

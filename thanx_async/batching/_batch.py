@@ -8,8 +8,7 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from thanx_async._batches import BatchOutcome, Positions, batch_key, outcome_of, values_of
-from thanx_async._core.columns import Numbered
+from thanx_async._batches import BatchOutcome, Positions, batch_key, outcome_after, values_of
 from thanx_async._core.errors import BadRequestError, ThanxError
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._report import BatchRange, GuestRow
@@ -21,7 +20,6 @@ from thanx_async.jobs import JobHandle, when_finished
 
 if TYPE_CHECKING:
     from thanx_async.ledger import BatchRecord
-    from thanx_async.models import IssuanceJob
 
 _ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
 
@@ -110,11 +108,6 @@ class Batch:
     def state(self) -> str:
         """The final state of the job, or ``refused``; empty until the outcome is known."""
         return self._outcome.state if self._outcome else ""
-
-    @property
-    def by_event(self) -> bool:
-        """Whether a webhook told the outcome, and no poll has confirmed it."""
-        return self._outcome is not None and self._outcome.by_event
 
     @property
     def issued(self) -> int:
@@ -351,21 +344,8 @@ class Batch:
         job = self.handle.job if self.handle else None
         if job is None or not job.is_finished:
             self._withdraw_event()
-            return
-        if not self._is_changed_by(job):
-            return
-        failures = outcome_of(job, len(self.positions))
-        if failures is not None:
-            if self._outcome and job.state == "revoked":  # who failed before keeps the original reason
-                failures = Numbered.of([*failures, *self._outcome.failures]).by_number()
-            issued = len(self.positions) - len(failures)
-            self.settle(BatchOutcome(job.state, issued, failures, job.by_event))
-
-    def _is_changed_by(self, job: IssuanceJob) -> bool:
-        """Whether a finished job may tell another outcome: after a poll or a revocation."""
-        if self._outcome is None or (self._outcome.by_event and not job.by_event):
-            return True
-        return job.state == "revoked" and self.state != "revoked"
+        elif outcome := outcome_after(self._outcome, job, len(self.positions)):
+            self.settle(outcome)
 
     def _withdraw_event(self) -> None:
         """Forget an outcome that an event told, if the event is not believed any more."""

@@ -44,6 +44,7 @@ class IssuanceStream:
         """Without a ``source`` the run has only the batches that ``begin`` takes from the ledger."""
         self.run: IssuanceRun = IssuanceRun(account)
         self._account = account
+        account.attach_jobs(sender.target.jobs)
         self._sender = sender
         self._source = source
         self._guard = guard

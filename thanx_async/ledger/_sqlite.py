@@ -242,7 +242,7 @@ class SQLiteLedger:
 
     async def exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
         """Add what was learned about webhook events; see `TrustLedger.exchange_trust`."""
-        return await self._do(lambda store: store.exchange_trust(base_url, client_id, news))
+        return await self._do(lambda store: store.trust.exchange(base_url, client_id, news))
 
     async def _do(self, work: Callable[[LedgerFile], T]) -> T:
         self._home.check()

@@ -10,7 +10,7 @@ from time import time
 
 import attrs
 
-from thanx_async._batches import BatchOutcome, Trust, digest_of
+from thanx_async._batches import BatchOutcome, digest_of
 from thanx_async._core import sqlite
 from thanx_async._core.errors import LeaseError, LedgerError
 from thanx_async._core.escaping import get_logger
@@ -26,7 +26,7 @@ from thanx_async.ledger._sqlite_moving import check_not_moved
 from thanx_async.ledger._sqlite_rows import batch_of
 from thanx_async.ledger._sqlite_runs import RunTable
 from thanx_async.ledger._sqlite_schema import connect, explained, readable
-from thanx_async.ledger._sqlite_trust import exchange_trust
+from thanx_async.ledger._sqlite_trust import TrustTable
 
 _STEPS_AT_START = 20
 
@@ -55,6 +55,7 @@ class LedgerFile:
             self._db.execute("PRAGMA secure_delete = ON")
             self.runs = RunTable(self._db, path)
             self.history = History(self._db, path)
+            self.trust = TrustTable(self._db, path)
             self.lanes = LaneTable(self._db, path, self.runs, self)
             try:
                 self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
@@ -246,10 +247,6 @@ class LedgerFile:
         self._free(freed)
         return of_lane
 
-    def exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
-        """See `TrustLedger.exchange_trust`."""
-        return exchange_trust(self._db, self._path, base_url, client_id, news)
-
     def release(self, run_id: str) -> None:
         with explained(self._path):
             try:
@@ -275,7 +272,7 @@ class LedgerFile:
         if self._freed:
             slot, stale = self._freed.popitem()
         else:
-            slot = _lowest_free(used)
+            slot = next(slot for slot in count() if slot not in used)
             stale = self._bodies.length(slot)
         self._wipe_freed()
         return slot, stale
@@ -312,7 +309,3 @@ class LedgerFile:
     def _scrub(self) -> None:
         with transaction(self._db):
             self._bodies.scrub(self._used_slots())
-
-
-def _lowest_free(used: set[int]) -> int:
-    return next(slot for slot in count() if slot not in used)

@@ -17,15 +17,23 @@ _ADD = """
 _FIND = "SELECT confirmed, with_failures, broken FROM trust WHERE base_url = ? AND client_id = ?"
 
 
-def exchange_trust(db: sqlite3.Connection, path: Path, base_url: str, client_id: str, news: Trust) -> Trust:
-    """See `TrustLedger.exchange_trust`."""
-    with explained(path):
-        if news != Trust():
-            with transaction(db):
-                db.execute(_ADD, (base_url, client_id, news.confirmed, news.with_failures, int(news.broken)))
-        row = db.execute(_FIND, (base_url, client_id)).fetchone()
-    if row is None:
-        return Trust()
-    with readable(path, f"the trust in events of {client_id!r}"):
-        confirmed, with_failures, broken = map(int, row)
-    return Trust(confirmed, with_failures, bool(broken))
+class TrustTable:
+    """The trust in the events of each credential, in one open ledger file."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db = db
+        self._path = path
+
+    def exchange(self, base_url: str, client_id: str, news: Trust) -> Trust:
+        """See `TrustLedger.exchange_trust`."""
+        with explained(self._path):
+            if news != Trust():
+                row = (base_url, client_id, news.confirmed, news.with_failures, int(news.broken))
+                with transaction(self._db):
+                    self._db.execute(_ADD, row)
+            found = self._db.execute(_FIND, (base_url, client_id)).fetchone()
+        if found is None:
+            return Trust()
+        with readable(self._path, f"the trust in events of {client_id!r}"):
+            confirmed, with_failures, broken = map(int, found)
+        return Trust(confirmed, with_failures, bool(broken))

@@ -11,11 +11,12 @@ import attrs
 from thanx_async._core.errors import GuardError, ThanxError
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
-from thanx_async.batching import Batch, Chunk, Guard, check_failures, min_interval, not_after, share_trust
+from thanx_async.batching import Batch, Chunk, Guard, check_failures, min_interval, not_after
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.jobs import JobHandle
-from thanx_async.ledger import BatchRecord, BatchState, Cut, LaneLedger, LaneView, RunRecord
+from thanx_async.ledger import BatchOutcome, BatchRecord, Cut, LaneLedger, LaneView, RunRecord
 from thanx_async.outbox._sender import LaneSender
+from thanx_async.outbox._trust import LaneTrust
 
 _log = get_logger("thanx_async.outbox")
 
@@ -69,8 +70,7 @@ class OwnedLane:
         self._forget_at = -inf
         self._noted_at = -inf
         self._noted: str | None = None
-        self._trust = sender.target.jobs.trust
-        self._has_polled_believed = False
+        self._trust = LaneTrust(ledger, lane, sender.target.jobs.trust)
 
     @property
     def _replay_within(self) -> float:
@@ -93,29 +93,19 @@ class OwnedLane:
 
     async def _take_up(self) -> None:
         """Start the batches that an earlier owner has left open."""
-        if self._trust.is_active:
-            await share_trust(self._ledger, self._trust, self._lane)
+        await self._trust.learn()
         for record in await self._ledger.open_batches(self._lane.run_id):
-            batch = self._batch(record)
-            batch.adopt(record, self._sender.target.recorded(record), held=False, keep_values=False)
-            if batch.handle is None:
-                await self._sender.recorder.restore(batch)
-                self._recalled.add(batch)
-            self._start(batch, record.recorded_at)
+            await self._take_up_batch(record)
 
-    async def _poll_believed(self) -> None:
-        """Once events are no longer believed, follow the batches again whose outcome one has told."""
-        if not self._trust.known.broken or self._has_polled_believed:
-            return
-        self._has_polled_believed = True
-        for record in await self._ledger.told_batches(self._lane.run_id):
-            if (outcome := record.outcome) is not None:
-                batch = self._batch(record)
-                batch.set_fallback(outcome)
-                open_again = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
-                handle = self._sender.target.recorded(open_again)
-                batch.adopt(open_again, handle, held=False, keep_values=False)
-                self._start(batch, record.recorded_at)
+    async def _take_up_batch(self, record: BatchRecord, told: BatchOutcome | None = None) -> None:
+        batch = self._batch(record)
+        if told is not None:
+            batch.set_fallback(told)
+        batch.adopt(record, self._sender.target.recorded(record), held=False, keep_values=False)
+        if batch.handle is None:
+            await self._sender.recorder.restore(batch)
+            self._recalled.add(batch)
+        self._start(batch, record.recorded_at)
 
     async def _cut_batches(self) -> None:
         while self._error is None:
@@ -123,7 +113,8 @@ class OwnedLane:
             view = await self._ledger.view(self._lane.run_id, MAX_BATCH)
             for job_id in view.heard:
                 self._sender.target.jobs.ended(job_id)
-            await self._poll_believed()
+            for record, told in await self._trust.doubted():
+                await self._take_up_batch(record, told)
             await self._forget_some()
             await self._write_note()
             if self._settings.until_empty and not (view.waiting or self._open):
@@ -271,16 +262,23 @@ class OwnedLane:
 
     async def _follow(self, batch: Batch, handle: JobHandle) -> None:
         """Wait until the job has ended, and record the outcomes."""
-        if not await self._has_ended(handle):
-            return
-        batch.settle_from_job()
-        if not batch.settled:
-            _log.error("job %s does not tell which guests have a reward: settle it", handle.id)
-            return
-        await self._ledger.finish(batch.run_id, {batch.number: batch.outcome()})
-        if self._trust.has_news:
-            await share_trust(self._ledger, self._trust, self._lane)
+        while not batch.recorded:
+            if not await self._has_ended(handle):
+                return
+            if batch.is_unclear:
+                _log.error("job %s does not tell which guests have a reward: settle it", handle.id)
+                return
+            await self._record(batch)
+        await self._trust.share()
         self._check_failures(batch)
+
+    async def _record(self, batch: Batch) -> None:
+        """Record the outcomes, unless they are not known any more: an event told them."""
+        if batch.settled:
+            outcome = batch.outcome()
+            await self._ledger.finish(batch.run_id, {batch.number: outcome})
+            batch.settle_from_job()
+            batch.mark_recorded(outcome)
 
     async def _has_ended(self, handle: JobHandle) -> bool:
         """Wait until the job has ended. While Thanx refuses to tell, ask again from time to time.
