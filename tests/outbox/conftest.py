@@ -1,9 +1,12 @@
 """Outboxes on each backend, a client without rate limits, and an emulator."""
 
-from collections.abc import AsyncIterator, Callable
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.helpers import TARGET
@@ -14,6 +17,24 @@ from thanx_async.postgres import PostgresOutbox, init
 
 Make = Callable[..., StoredOutbox[Any]]
 """Makes an outbox on the same store each time; keyword arguments replace the usual ones."""
+
+
+Sql = Callable[[str], Awaitable[None]]
+"""Runs a statement behind the outbox's back. The tables have the same names everywhere."""
+
+
+@pytest.fixture
+def sql(store: str) -> Sql:
+    async def run(statement: str) -> None:
+        if store.startswith("postgresql://"):
+            connection = await asyncpg.connect(store)
+            await connection.execute(statement)
+            await connection.close()
+        else:
+            with closing(sqlite3.connect(store)) as db, db:
+                db.execute(statement.replace("thanx.", ""))
+
+    return run
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from tests.batching.test_collector_failures import poison_is_refused
 from tests.helpers import HANGS, TARGET, UNAUTHORIZED, guests, issuing, until
-from tests.outbox.conftest import Make
+from tests.outbox.conftest import Make, Sql
 from thanx_async import (
     AuthenticationError,
     BadRequestError,
@@ -30,6 +30,7 @@ from thanx_async import (
 from thanx_async._batches import batch_key
 from thanx_async.emulator import Emulator, Faults, JobSpeed, ScriptedAnswer
 from thanx_async.emulator.answers import Refused
+from thanx_async.ledger import BatchOutcome
 from thanx_async.outbox import GuestOutcome, GuestState, StoredOutbox
 from thanx_async.webhooks import RewardBatchCompleted
 
@@ -405,6 +406,50 @@ async def test_max_rewards(outbox: Box, client: ThanxClient, emulator: Emulator)
     assert (await outbox.status()).waiting == 3
     await drain(outbox, client, guard=Guard(max_rewards=10))
     assert emulator.reward_counts() == dict.fromkeys(guests(10), 1)
+
+
+async def test_max_rewards_counts_what_is_forgotten(make: Make, client: ThanxClient, sql: Sql) -> None:
+    """The guard counts rewards whose ids were forgotten, and reads no finished batch for that."""
+    async with make(keep_ids=timedelta(0)) as outbox:
+        await outbox.put_many([(guest, guest) for guest in [*guests(4), "unknown@example.com"]])
+        for _ in range(2):
+            await drain(outbox, client)
+        with pytest.raises(LedgerError, match="knows no outcome"):
+            await outbox.outcome(guests(1)[0])
+        await outbox.put_many((guest, guest) for guest in guests(4))
+        with pytest.raises(GuardError, match="max_rewards is 6: 6 guests may have a reward"):
+            await drain(outbox, client, guard=Guard(max_rewards=6))
+        await sql("DELETE FROM thanx.batches WHERE state = 'finished'")
+        with pytest.raises(GuardError, match="max_rewards is 6: 6 guests may have a reward"):
+            await drain(outbox, client, guard=Guard(max_rewards=6))
+        assert (await outbox.status()).waiting == 2
+
+
+async def test_max_rewards_counts_what_was_taken_back(outbox: Box, client: ThanxClient) -> None:
+    """Rewards that were revoked do not count any more, however often that is recorded."""
+    await outbox.put_many((guest, guest) for guest in guests(4))
+    await drain(outbox, client)
+    ledger, run_id = outbox.ledger, outbox.lane.run.run_id
+    assert await ledger.rewards(run_id) == 4
+    for outcome, rewards in ((BatchOutcome("revoked", 0), 0), (BatchOutcome("completed", 3), 3)):
+        for _ in range(2):
+            await ledger.finish(run_id, {0: outcome, 7: outcome})
+            assert await ledger.rewards(run_id) == rewards
+
+
+async def test_the_oldest_keeps_its_age(
+    outbox: Box, client: ThanxClient, emulator: Emulator, sql: Sql
+) -> None:
+    """A guest whose batch goes back to waiting has waited since it was put."""
+    await outbox.put_many((guest, guest) for guest in guests(3))
+    hour = "interval '1 hour'" if "Postgres" in repr(outbox) else "3600"
+    await sql(f"UPDATE thanx.guests SET put_at = put_at - {hour}")  # noqa: S608 - the test's own
+    emulator.script(UNAUTHORIZED)
+    with pytest.raises(AuthenticationError):
+        await drain(outbox, client)
+    status = await outbox.status()
+    assert status.waiting == 3
+    assert 3600 <= status.oldest < 3700
 
 
 async def test_a_bad_canary(outbox: Box, client: ThanxClient, emulator: Emulator) -> None:

@@ -116,7 +116,6 @@ class LaneReport:
     Attributes:
         waiting, waited: the number of waiting guests, and for how long the oldest has waited.
         in_doubt, held, accepted: the numbers of batches. Held ones are too old to be sent again.
-        rewards: the number of guests who may have a reward.
         owner: who drains the lane, None if nobody does.
         note: why nothing is sent at the moment, as the owner has written it down.
     """
@@ -126,7 +125,6 @@ class LaneReport:
     in_doubt: int
     held: int
     accepted: int
-    rewards: int
     owner: str | None
     note: str | None
 
@@ -274,6 +272,9 @@ class LaneLedger(Ledger, Protocol):
 
     async def report(self, run_id: str) -> LaneReport:
         """The numbers of the lane."""
+
+    async def rewards(self, run_id: str) -> int:
+        """The number of guests who have or may have a reward, also in batches that were deleted since."""
 
     async def note(self, run_id: str, text: str | None, seconds: float) -> None:
         """Write down for `report` why nothing is sent for so many seconds."""

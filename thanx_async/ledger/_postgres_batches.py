@@ -11,7 +11,7 @@ from thanx_async._batches import BatchOutcome, digest_of
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.postgres import Connection, Row
 from thanx_async.ledger import _refusals as refusals
-from thanx_async.ledger._lanes import Seqs
+from thanx_async.ledger._lanes import LANES, Seqs
 from thanx_async.ledger._records import BatchRecord
 from thanx_async.ledger._rows import BATCH_COLUMNS, BATCH_FIELDS, batch_in
 
@@ -33,6 +33,13 @@ _FINISH = """
     UPDATE thanx.batches SET state = 'finished', outcome = $3, issued = $4, is_revoked = $5, body = NULL
     WHERE run_id = $1 AND number = $2
 """
+
+
+_ISSUED = """
+    WITH known AS (SELECT coalesce(issued, 0) AS issued FROM thanx.batches
+        WHERE run_id = $1 AND number = $2 FOR UPDATE)
+    UPDATE thanx.lanes SET issued = lanes.issued + $3 - known.issued FROM known WHERE run_id = $1
+"""  # before _FINISH, which replaces what is known
 
 
 async def select(connection: Connection, where: str, *arguments: object) -> list[BatchRecord]:
@@ -107,6 +114,8 @@ async def finish(connection: Connection, run_id: str, outcomes: Mapping[int, Bat
         (run_id, number, outcome.packed(), outcome.issued, outcome.state == "revoked")
         for number, outcome in outcomes.items()
     ]
+    if run_id.startswith(LANES):
+        await connection.executemany(_ISSUED, [(run_id, row[1], row[3]) for row in rows])
     await connection.executemany(_FINISH, rows)
     await connection.execute("UPDATE thanx.runs SET changed_at = $2 WHERE run_id = $1", run_id, time())
 

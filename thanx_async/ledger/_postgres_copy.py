@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 _RUNS = f"SELECT {RUN_COLUMNS} FROM runs"  # noqa: S608 - fixed columns
 _LANES = f"""
-    SELECT lane, run_id, next_number, {", ".join(f"r.{column}" for column in TARGET)}
+    SELECT lane, run_id, next_number, issued, {", ".join(f"r.{column}" for column in TARGET)}
     FROM lanes JOIN runs AS r USING (run_id)
 """  # noqa: S608 - fixed columns
 _BATCH = BATCH_FIELDS[:-1]
@@ -40,7 +40,9 @@ _INSERT = f"""
     INSERT INTO thanx.batches ({", ".join(_BATCH)}, outcome, issued, is_revoked, body, seqs)
     VALUES ({", ".join(f"${place}" for place in range(1, 15))}, $15::text::int8multirange)
 """  # noqa: S608 - fixed columns
-_LANE = "INSERT INTO thanx.lanes (run_id, target, next_number) VALUES ($1, $2, $3) RETURNING lane"
+_LANE = """
+    INSERT INTO thanx.lanes (run_id, target, next_number, issued) VALUES ($1, $2, $3, $4) RETURNING lane
+"""
 _CONFLICT = """
     SELECT run_id FROM (
         SELECT run_id FROM thanx.runs UNION ALL SELECT run_id FROM thanx.forgotten
@@ -140,7 +142,7 @@ class _Copy:
                 return f"run {found!r}"
         query = "SELECT target FROM thanx.lanes WHERE target = ANY($1) LIMIT 1"
         async for rows in self._slices(file, _LANES):
-            if found := await connection.fetchval(query, [_target(row[3:]) for row in rows]):
+            if found := await connection.fetchval(query, [_target(row[4:]) for row in rows]):
                 return f"an outbox for {found}"
         return None
 
@@ -151,8 +153,8 @@ class _Copy:
             await connection.copy("runs", RUN_FIELDS, map(_run, rows))
         lanes: dict[object, int] = {}
         async for rows in self._slices(file, _LANES):
-            for lane, run_id, number, *target in rows:
-                values = (run_id, _target(target), number)
+            for lane, run_id, number, issued, *target in rows:
+                values = (run_id, _target(target), number, issued)
                 lanes[lane] = await connection.fetchval(_LANE, *values)
         async for rows in self._slices(file, _BATCHES, lambda row: _batch(file, row, offset)):
             await connection.executemany(_INSERT, rows)

@@ -29,13 +29,15 @@ _WAITED = """
     WHERE lane = $1 ORDER BY seq LIMIT 1
 """
 _WAIT_AGAIN = """
-    INSERT INTO thanx.waiting (lane, seq, value)
-    SELECT lane, t.seq, t.value FROM thanx.lanes, unnest($2::bigint[], $3::text[]) AS t (seq, value)
-    WHERE run_id = $1
+    INSERT INTO thanx.waiting (lane, seq, value, put_at)
+    SELECT l.lane, t.seq, t.value, coalesce(g.put_at, clock_timestamp())
+    FROM thanx.lanes AS l CROSS JOIN unnest($2::bigint[], $3::text[]) AS t (seq, value)
+    LEFT JOIN (SELECT seq, put_at FROM thanx.guests WHERE seq BETWEEN $4 AND $5) AS g USING (seq)
+    WHERE l.run_id = $1
 """
 _FORGET = """
     WITH kept AS (
-        SELECT min(first) AS seq FROM thanx.batches WHERE run_id = $1
+        SELECT min(first) AS seq FROM thanx.batches WHERE run_id = $1 AND seqs IS NOT NULL
         UNION ALL SELECT min(seq) FROM thanx.waiting WHERE lane = $2
     ), old AS (
         DELETE FROM thanx.guests WHERE id IN (
@@ -117,7 +119,8 @@ class GuestsLeftError(Exception):
 
 async def wait_again(connection: Connection, run_id: str, seqs: Seqs, body: bytes) -> None:
     """Let the guests of a batch wait again."""
-    await connection.execute(_WAIT_AGAIN, run_id, list(seqs), values_of(body))
+    numbers = list(seqs)
+    await connection.execute(_WAIT_AGAIN, run_id, numbers, values_of(body), numbers[0], numbers[-1])
 
 
 async def end(connection: Connection, lane: int, seq: int, state: GuestState, reason: str | None) -> bool:

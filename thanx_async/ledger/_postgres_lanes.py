@@ -61,8 +61,8 @@ _NOTE = """
 """
 _NUMBER = "UPDATE thanx.lanes SET next_number = next_number + 1 WHERE run_id = $1 RETURNING next_number - 1"
 _HEARD = """
-    DELETE FROM thanx.heard WHERE job_id IN (SELECT job_id FROM thanx.batches WHERE run_id = $1)
-    RETURNING job_id
+    DELETE FROM thanx.heard
+    WHERE $1 = (SELECT run_id FROM thanx.batches AS b WHERE b.job_id = heard.job_id LIMIT 1) RETURNING job_id
 """
 _HEAR = """
     INSERT INTO thanx.heard SELECT job_id FROM thanx.batches
@@ -71,9 +71,13 @@ _HEAR = """
 _REPORT = """
     SELECT count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at >= $2 - replay_within) AS in_doubt,
         count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at < $2 - replay_within) AS held,
-        count(*) FILTER (WHERE state = 'accepted') AS accepted,
-        coalesce(sum(coalesce(issued, count)), 0)::bigint AS rewards
-    FROM thanx.batches JOIN thanx.runs USING (run_id) WHERE run_id = $1
+        count(*) FILTER (WHERE state = 'accepted') AS accepted
+    FROM thanx.batches JOIN thanx.runs USING (run_id) WHERE run_id = $1 AND state <> 'finished'
+"""
+_REWARDS = """
+    SELECT issued + (SELECT coalesce(sum(count), 0)::bigint FROM thanx.batches AS b
+        WHERE b.run_id = lanes.run_id AND state <> 'finished')
+    FROM thanx.lanes WHERE run_id = $1
 """
 _OWNER = """
     SELECT CASE WHEN owned_until > clock_timestamp() THEN owner END AS owner,
@@ -240,10 +244,15 @@ class PostgresLanes(PostgresLedger):
             in_doubt=counts["in_doubt"],
             held=counts["held"],
             accepted=counts["accepted"],
-            rewards=counts["rewards"],
             owner=Owner.living(owner["owner"]),
             note=owner["note"],
         )
+
+    async def rewards(self, run_id: str) -> int:
+        """The number of guests who have or may have a reward."""
+        async with self._transaction() as connection:
+            count: int = await connection.fetchval(_REWARDS, run_id)
+        return count
 
     async def note(self, run_id: str, text: str | None, seconds: float) -> None:
         """Write down why nothing is sent."""

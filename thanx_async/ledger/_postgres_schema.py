@@ -99,7 +99,13 @@ LEDGER_TABLES = Tables(
         $$
         """,
         """
-        ALTER TABLE thanx.runs ADD COLUMN keep_ids double precision, ADD COLUMN replay_within double precision
+        ALTER TABLE thanx.runs ADD COLUMN keep_ids double precision;
+        ALTER TABLE thanx.runs ADD COLUMN replay_within double precision;
+        ALTER TABLE thanx.lanes ADD COLUMN issued bigint NOT NULL DEFAULT 0;
+        UPDATE thanx.lanes SET issued = coalesce(
+            (SELECT sum(b.issued) FROM thanx.batches AS b WHERE b.run_id = lanes.run_id), 0);
+        CREATE INDEX batches_first ON thanx.batches (run_id, first) WHERE seqs IS NOT NULL;
+        CREATE INDEX guests_seqs ON thanx.guests USING brin (seq) WITH (autosummarize = on)
         """,
         """
         CREATE TABLE thanx.trust (

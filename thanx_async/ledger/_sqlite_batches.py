@@ -212,6 +212,7 @@ class LedgerFile:
     def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
         with explained(self._path), transaction(self._db):
             for number, outcome in outcomes.items():
+                self.lanes.count_issued(run_id, number, outcome.issued)
                 freed = self._db.execute(
                     "UPDATE batches SET state = 'finished', outcome = ?"
                     " WHERE run_id = ? AND number = ? RETURNING slot, size",

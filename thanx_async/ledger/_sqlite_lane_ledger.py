@@ -58,6 +58,10 @@ class SQLiteLanes(SQLiteLedger):
         """The numbers of the lane."""
         return await self._do(lambda store: store.lanes.report(run_id))
 
+    async def rewards(self, run_id: str) -> int:
+        """The number of guests who have or may have a reward."""
+        return await self._do(lambda store: store.lanes.rewards(run_id))
+
     async def note(self, run_id: str, text: str | None, seconds: float) -> None:
         """Write down why nothing is sent."""
         await self._do(lambda store: store.lanes.note(run_id, text, seconds))

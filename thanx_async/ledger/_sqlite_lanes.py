@@ -50,16 +50,26 @@ _CONFIGURE = """
 _COUNTS = """
     SELECT coalesce(sum(state = 'in_doubt'), 0),
         coalesce(sum(state = 'in_doubt' AND recorded_at < :now - replay_within), 0),
-        coalesce(sum(state = 'accepted'), 0),
-        coalesce(sum(CASE WHEN state != 'finished' THEN count
-            ELSE json_extract(CAST(outcome AS TEXT), '$.issued') END), 0)
-    FROM batches JOIN runs USING (run_id) WHERE run_id = :run_id
+        coalesce(sum(state = 'accepted'), 0)
+    FROM batches JOIN runs USING (run_id) WHERE run_id = :run_id AND state != 'finished'
+"""
+_REWARDS = """
+    SELECT issued + (SELECT coalesce(sum(count), 0) FROM batches AS b
+        WHERE b.run_id = lanes.run_id AND state != 'finished')
+    FROM lanes WHERE run_id = ?
+"""
+_ISSUED = """
+    UPDATE lanes SET issued = issued + :issued - coalesce(
+        (SELECT coalesce(json_extract(CAST(outcome AS TEXT), '$.issued'), 0) FROM batches AS b
+        WHERE b.run_id = lanes.run_id AND number = :number), :issued)
+    WHERE run_id = :run_id
 """
 _OWNER = """
     SELECT owner, owned_until, note, noted_until FROM runs JOIN lanes USING (run_id) WHERE run_id = ?
 """
 _HEARD = """
-    DELETE FROM heard WHERE job_id IN (SELECT job_id FROM batches WHERE run_id = ?) RETURNING job_id
+    DELETE FROM heard WHERE (SELECT run_id FROM batches AS b WHERE b.job_id = heard.job_id) = ?
+    RETURNING job_id
 """
 _FORGET = """
     DELETE FROM batches WHERE run_id = ? AND number IN (SELECT number FROM batches
@@ -216,17 +226,28 @@ class LaneTable:
             waiting, waited = self._guests.waiting(lane), self._guests.waited(lane)
             counts = self._db.execute(_COUNTS, {"now": now, "run_id": run_id}).fetchone()
             owner, until, note, noted_until = self._db.execute(_OWNER, (run_id,)).fetchone()
-        in_doubt, held, accepted, rewards = counts
+        in_doubt, held, accepted = counts
         return LaneReport(
             waiting=waiting,
             waited=waited,
             in_doubt=in_doubt - held,
             held=held,
             accepted=accepted,
-            rewards=rewards,
             owner=Owner.living(owner if until > now else None),
             note=note if noted_until > now else None,
         )
+
+    def rewards(self, run_id: str) -> int:
+        with explained(self._path):
+            count: int = self._db.execute(_REWARDS, (run_id,)).fetchone()[0]
+        return count
+
+    def count_issued(self, run_id: str, number: int, issued: int) -> None:
+        """Count the rewards of a batch that is about to be finished, or finished anew.
+
+        Nothing is counted for a run that is no lane. The caller holds a transaction.
+        """
+        self._db.execute(_ISSUED, {"run_id": run_id, "number": number, "issued": issued})
 
     def note(self, run_id: str, text: str | None, seconds: float) -> None:
         with explained(self._path), transaction(self._db):
@@ -246,6 +267,6 @@ class LaneTable:
     def forget_guests(self, run_id: str, before: float) -> int:
         with explained(self._path), transaction(self._db):
             self._db.execute(_FORGET, (run_id, run_id, before))
-            query = "SELECT min(first) FROM batches WHERE run_id = ?"
+            query = "SELECT min(first) FROM batches WHERE run_id = ? AND seqs IS NOT NULL"
             first_open = self._db.execute(query, (run_id,)).fetchone()[0]
             return self._guests.forget(self._number(run_id), before, first_open)

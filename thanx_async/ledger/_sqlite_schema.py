@@ -96,6 +96,11 @@ MIGRATIONS: list[str] = [
     """
     ALTER TABLE runs ADD COLUMN keep_ids REAL;
     ALTER TABLE runs ADD COLUMN replay_within REAL;
+    ALTER TABLE lanes ADD COLUMN issued INTEGER NOT NULL DEFAULT 0;
+    UPDATE lanes SET issued = (
+        SELECT coalesce(sum(json_extract(CAST(outcome AS TEXT), '$.issued')), 0) FROM batches AS b
+        WHERE b.run_id = lanes.run_id AND state = 'finished'
+    ) WHERE NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'moved');
     """,
     """
     CREATE TABLE trust (

@@ -161,7 +161,7 @@ class OwnedLane:
         elif canary is not None and not canary.settled:
             raise GuardError("the outcome of the canary's guests cannot be told, so nothing more is sent")
         if guard.max_rewards is not None:
-            rewards = (await self._ledger.report(self._lane.run_id)).rewards
+            rewards = await self._ledger.rewards(self._lane.run_id)
             size = min(size, guard.max_rewards - rewards)
             if size <= 0 and not self._open:
                 raise GuardError(

@@ -117,8 +117,8 @@ class Outbox(Protocol):
 
         Args:
             client: an open client with the outbox's client id and base URL.
-            guard: limits the rewards of the outbox, as far as its batches are remembered (``keep_ids``), and
-                the failures since the drain began.
+            guard: limits the rewards of the outbox since its beginning, and the failures since the drain
+                began.
             linger: seconds for which the first guest of a batch waits for others.
             until_empty: return once nobody waits and all jobs have ended. Otherwise the drain never returns.
 
