@@ -36,6 +36,7 @@ from thanx_async.batching import (
     Source,
     Target,
     VerificationReport,
+    check_run_id,
     planned,
 )
 from thanx_async.client import ThanxClient, internals
@@ -186,7 +187,7 @@ class AsyncBatcher:
         A slow consumer applies backpressure to the input. Leaving the block stops the run: no more batches
         are sent, and requests in flight finish. ``handles.run`` is accurate at every moment.
         """
-        _check_run_id(run_id)
+        check_run_id(run_id)
         account = RunAccount(run_id or uuid4().hex, self._chunker())
         if self.guard.canary is not None:
             account.chunker.cut_first_at(self.guard.canary)
@@ -411,11 +412,6 @@ async def _run_to_end(stream: IssuanceStream) -> IssuanceRun:
         async for _ in handles:
             pass
     return stream.run
-
-
-def _check_run_id(run_id: str | None) -> None:
-    if run_id is not None and not checks.text("run_id", run_id).isprintable():
-        raise checks.wrong("run_id", "has a character that cannot be shown")
 
 
 def _check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max_waiting: int) -> None:

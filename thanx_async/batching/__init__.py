@@ -21,7 +21,7 @@ from thanx_async.batching._report import (
     RevocationReport,
     VerificationReport,
 )
-from thanx_async.batching._rules import min_interval, not_after
+from thanx_async.batching._rules import check_run_id, min_interval, not_after
 from thanx_async.batching._run import BatchError, IssuanceRun
 from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
@@ -62,6 +62,7 @@ __all__ = [
     "Target",
     "VerificationReport",
     "check_failures",
+    "check_run_id",
     "min_interval",
     "not_after",
     "planned",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import time
 
+from thanx_async._core import checks
 from thanx_async._core.errors import ThanxError
 from thanx_async.batching._batch import Batch
 from thanx_async.limiter import LimiterStatus
@@ -60,3 +61,9 @@ def not_after(batch: Batch, recorded_at: float, age: float) -> Iterator[None]:
         yield
     finally:
         stopping.cancel()
+
+
+def check_run_id(run_id: str | None) -> None:
+    """Check the id that a caller gives a run; None for a new one."""
+    if run_id is not None and not checks.text("run_id", run_id).isprintable():
+        raise checks.wrong("run_id", "has a character that cannot be shown")
