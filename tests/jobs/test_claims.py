@@ -104,7 +104,7 @@ def test_an_event_that_agrees(spelled: list[str]) -> None:
     ],
 )
 def test_an_event_that_does_not_agree(told: RewardBatchCompleted) -> None:
-    """Strangers, ids, a guest twice, lists cut short, sums, merchants, states and replays: a poll must tell."""
+    """Strangers, a guest twice, lists cut short, sums, merchants, states, replays: a poll must tell."""
     reason = weigh(told)
     assert isinstance(reason, str)
     assert "@" not in reason
