@@ -24,7 +24,15 @@ from thanx_async import BatchError, ConfigurationError, LedgerError, ThanxClient
 from thanx_async._batches import SERVICE_RUNS
 from thanx_async.emulator import Emulator
 from thanx_async.errors import LeaseError
-from thanx_async.ledger import BatchOutcome, BatchRecord, BatchState, RunProgress, digest_of
+from thanx_async.ledger import (
+    BatchOutcome,
+    BatchRecord,
+    BatchState,
+    RunProgress,
+    Trust,
+    TrustLedger,
+    digest_of,
+)
 from thanx_async.ledger._owner import Owner
 from thanx_async.postgres import init
 
@@ -586,3 +594,31 @@ async def test_an_issued_file_is_not_issued_again(
         with pytest.raises((LedgerError, BatchError), match="has forgotten its batches"):
             await recording(client, ledger).issue(guests(20), run_id="march")
     assert set(emulator.reward_counts().values()) == {1}
+
+
+async def test_trust_in_events_is_shared(place: Place) -> None:
+    """What processes learn adds up for each credential, and a disagreement is never forgotten."""
+    async with place.ledger() as one, place.ledger() as other:
+        assert isinstance(one, TrustLedger)
+        assert await one.exchange_trust("https://a", "c", Trust()) == Trust()
+        assert await one.exchange_trust("https://a", "c", Trust(2, 1)) == Trust(2, 1)
+        assert await other.exchange_trust("https://a", "c", Trust(1, 0)) == Trust(3, 1)
+        assert await other.exchange_trust("https://b", "c", Trust()) == Trust()
+        assert (await other.exchange_trust("https://a", "c", Trust(broken=True))).broken
+    async with place.ledger() as later:
+        assert await later.exchange_trust("https://a", "c", Trust(1, 1)) == Trust(4, 2, broken=True)
+
+
+async def test_an_outcome_that_an_event_told(ledger: AnyLedger) -> None:
+    """It is marked as such, in the batch and in its job, until a poll's outcome replaces it."""
+    await ledger.claim(RUN)
+    await ledger.record(batch(), BODY)
+    await ledger.accept("march", 0, "job1")
+    told = attrs.evolve(DONE, by_event=True)
+    await ledger.finish("march", {0: told})
+    recorded = await only(ledger)
+    assert recorded.outcome == told
+    assert (job := recorded.job()) is not None
+    assert job.by_event
+    await ledger.finish("march", {0: DONE})
+    assert (await only(ledger)).outcome == DONE

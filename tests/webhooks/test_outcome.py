@@ -35,7 +35,6 @@ from thanx_async import (
     LocalRateLimiter,
     RateLimit,
     SQLiteLedger,
-    SQLiteOutbox,
     ThanxClient,
 )
 from thanx_async._batches import Trust
@@ -452,37 +451,6 @@ async def test_what_was_believed_is_polled_when_trust_is_lost(path: Path) -> Non
         assert len((await run.wait()).failed) == 5
         assert polled_jobs(emulator) == 5
         assert await outcomes(ledger) == [(True, False)] * 5
-
-
-async def drained(client: ThanxClient, outbox: SQLiteOutbox) -> None:
-    await outbox.drain(client, linger=0, until_empty=True)
-
-
-async def test_outboxes(path: Path) -> None:
-    """Guests of an outbox have their outcome from the event; once it is a lie, from a poll."""
-    async with hooked() as (emulator, client):
-        trusting(client)
-        async with SQLiteOutbox(path, **TARGET, client_id="c", base_url=emulator.url) as outbox:
-            await outbox.put_many([(guest, str(number)) for number, guest in enumerate(listed(20))])
-            await drained(client, outbox)
-            failed, issued = await outbox.outcome("0"), await outbox.outcome("1")
-            assert (failed.state, failed.reason, failed.by_event) == ("failed", "User not found", True)
-            assert (issued.state, issued.by_event, polls(emulator)) == ("issued", True, [])
-            emulator.webhooks = attrs.evolve(emulator.webhooks or HOOKS, odd=1, oddities=(Oddity.SWAPPED,))
-            await outbox.put("unknown20@example.com", id="20")
-            await outbox.put("guest21@example.com", id="21")
-            await drained(client, outbox)
-            assert ((await outbox.outcome("20")).state, polls(emulator)) == ("issued", [])
-            trust(client).disagree("job1", "found by a poll")
-            await drained(client, outbox)
-            assert polled_jobs(emulator) == emulator.jobs_accepted
-            assert [(await outbox.outcome(id)).state for id in ("0", "1", "20", "21")] == [
-                "failed",
-                "issued",
-                "failed",
-                "issued",
-            ]
-            assert not (await outbox.outcome("1")).by_event
 
 
 @given(
