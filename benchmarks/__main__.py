@@ -22,6 +22,7 @@ _PROGRAMS = (
     "start",
     "growth",
     "limiter",
+    "budget",
     "guard",
 )
 _README = Path(__file__).parents[1] / "README.md"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import Wall
 from tests.virtual_time import patient, waiting_for_a_server
 from thanx_async import SQLiteLedger, ThanxClient
 from thanx_async._core.worker import Worker
@@ -71,6 +72,15 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         PollSchedule, "due", lambda self, course: min(usual(self, course), course.polled_at + 0.02)
     )
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    """A wall clock of the test's own, for whatever asks how old a record is."""
+    wall = Wall()
+    for module in ("http._delivery", "ledger._records"):
+        monkeypatch.setattr(f"thanx_async.{module}.time", wall.time)
+    return wall
 
 
 @pytest.fixture

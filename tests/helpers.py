@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import time
 from typing import TypedDict
 
 import looptime
@@ -25,6 +26,7 @@ from thanx_async import (
     ThanxClient,
 )
 from thanx_async.emulator import Emulator, JobSpeed, ScriptedAnswer
+from thanx_async.instrumentation import RequestRecord
 
 
 class Target(TypedDict):
@@ -205,3 +207,21 @@ def issued(job_id: str, index: int, **data: object) -> bytes:
 def _event(name: str, data: dict[str, object]) -> bytes:
     stamped = {"event": name, "timestamp": "2026-11-24T06:00:00Z", "data": {"merchant_id": MERCHANT} | data}
     return orjson.dumps(stamped)
+
+
+class Wall:
+    """A wall clock that a machine's sleep moves on, while the loop's clock stands still.
+
+    As a client's hook it lets the machine sleep for the next of the ``naps`` after each attempt to issue.
+    """
+
+    def __init__(self) -> None:
+        self.naps: list[float] = []
+        self.slept = 0.0
+
+    def __call__(self, record: object) -> None:
+        if self.naps and isinstance(record, RequestRecord) and record.idempotency_key:
+            self.slept += self.naps.pop(0)
+
+    def time(self) -> float:
+        return time() + self.slept

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from inspect import signature
-from itertools import chain, repeat
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -14,7 +13,7 @@ import aiohttp
 import pytest
 from aioresponses import aioresponses
 
-from tests.helpers import LOST, MERCHANT, TARGET, guests, in_thread, until
+from tests.helpers import LOST, MERCHANT, TARGET, Wall, guests, in_thread, until
 from thanx_async import (
     APIError,
     AsyncBatcher,
@@ -41,6 +40,7 @@ from thanx_async import (
 )
 from thanx_async.client import ClientOptions
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
+from thanx_async.instrumentation import RetryRecord
 from thanx_async.limiter import Lane, Slot
 from thanx_async.webhooks import verify
 
@@ -127,17 +127,19 @@ async def test_a_limiter_that_fails_after_the_answer(emulator: Emulator, error: 
         assert (caught.value.in_doubt, caught.value.idempotency_key) == (True, key)
 
 
-async def test_an_old_key_is_not_sent_again(
-    emulator: Emulator, client: ThanxClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_old_key_is_not_sent_again(emulator: Emulator, wall: Wall) -> None:
     """After a day's sleep between two attempts Thanx may know the key no more: the guest stays in doubt."""
-    clock = chain([0.0], repeat(90_000.0))
-    monkeypatch.setattr("thanx_async.http._transport.time", lambda: next(clock))
+
+    def sleep(record: object) -> None:
+        if isinstance(record, RetryRecord):
+            wall.slept += 90_000
+
     emulator.script(LOST)
-    with pytest.raises(RequestTimeoutError, match="forgotten the idempotency key") as caught:
-        await issue(client)
-    assert caught.value.in_doubt
-    assert len(emulator.requests) == 1
+    async with ThanxClient("c", "t", base_url=emulator.url, hook=sleep) as client:
+        with pytest.raises(RequestTimeoutError, match="forgotten the idempotency key") as caught:
+            await issue(client)
+    [request] = emulator.requests
+    assert (caught.value.in_doubt, caught.value.idempotency_key) == (True, request.idempotency_key)
 
 
 async def test_each_get_has_a_slot_of_its_own(emulator: Emulator, client: ThanxClient) -> None:

@@ -106,7 +106,7 @@ async def test_from_add_to_issued(emulator: Emulator, seen: Seen) -> None:
     assert seen.outcomes() == {"accepted": 1, "issued": 1, "failed": 0}
     assert seen.values("thanx.retries", "error.type") == {"ServerError": 1}
     assert seen.values("thanx.rate_limit.refusals", "url.template") == {"/partner/campaigns/issue": 1}
-    assert seen.values("thanx.rate_limit.wait", "thanx.lane")["issue"] >= 1
+    assert seen.values("thanx.rate_limit.wait", "thanx.lane")["interactive"] >= 1
     durations = seen.values("http.client.request.duration", "http.request.method")
     assert sum(durations.values()) == len(emulator.requests)
     assert len(seen.records) > 5

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         BatchInDoubt,
         BatchRange,
         CloseReport,
+        Eta,
         Guard,
         GuestRow,
         IssuancePlan,
@@ -54,7 +55,8 @@ if TYPE_CHECKING:
         UnprocessableError,
         WebhookError,
     )
-    from thanx_async.identifiers import Identifier
+    from thanx_async.http import ReadinessCheck
+    from thanx_async.identifiers import Identifier, phone_normalizer
     from thanx_async.jobs import JobHandle
     from thanx_async.ledger import Ledger, SQLiteLedger
     from thanx_async.limiter import (
@@ -100,6 +102,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailedError",
     "Environment",
+    "Eta",
     "Events",
     "Guard",
     "GuardError",
@@ -141,6 +144,7 @@ __all__ = [
     "RateLimit",
     "RateLimitedError",
     "RateLimiter",
+    "ReadinessCheck",
     "RequestTimeoutError",
     "RetryPolicy",
     "RevocationReport",
@@ -160,6 +164,7 @@ __all__ = [
     "WebhookError",
     "WindowStatus",
     "__version__",
+    "phone_normalizer",
 ]
 
 _HOMES = (

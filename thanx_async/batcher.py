@@ -22,6 +22,7 @@ from thanx_async.batching import (
     Chunker,
     CloseReport,
     Collector,
+    Eta,
     Guard,
     GuestRow,
     IssuancePlan,
@@ -37,11 +38,13 @@ from thanx_async.batching import (
     Target,
     VerificationReport,
     check_run_id,
+    check_sizes,
     planned,
 )
 from thanx_async.client import ThanxClient, internals
 from thanx_async.identifiers import MAX_BATCH, normalise
 from thanx_async.jobs import JobHandle
+from thanx_async.limiter import Lane
 from thanx_async.models import check_target
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ __all__ = [
     "BatchInDoubt",
     "BatchRange",
     "CloseReport",
+    "Eta",
     "Guard",
     "GuestRow",
     "IssuancePlan",
@@ -122,7 +126,7 @@ class AsyncBatcher:
     ) -> None:
         check_target(campaign_id, merchant_id, variant_id)
         checks.flags(deduplicate=deduplicate, keep_values=keep_values, follow_outcomes=follow_outcomes)
-        _check_sizes(batch_size, max_concurrency, linger, max_waiting)
+        check_sizes(batch_size, max_concurrency, linger, max_waiting)
         _check_parts(client, guard, ledger, on_progress)
         transport, jobs = internals(client)
         target = Target(campaign_id, merchant_id, variant_id, jobs)
@@ -188,7 +192,7 @@ class AsyncBatcher:
         are sent, and requests in flight finish. ``handles.run`` is accurate at every moment.
         """
         check_run_id(run_id)
-        account = RunAccount(run_id or uuid4().hex, self._chunker())
+        account = RunAccount(run_id or uuid4().hex, self._chunker(), self._client.limiter)
         if self.guard.canary is not None:
             account.chunker.cut_first_at(self.guard.canary)
         begin = self._recorder.begin if self._recorder else None
@@ -227,14 +231,14 @@ class AsyncBatcher:
             raise ConfigurationError(
                 "to resume a run, AsyncBatcher needs the ledger that it is recorded in", argument="ledger"
             )
-        account = RunAccount(run_id, self._chunker())
+        account = RunAccount(run_id, self._chunker(), self._client.limiter)
         recall = partial(self._recorder.recall, replay=replay, only_in_doubt=only_in_doubt)
         guard = Guard() if only_in_doubt else self.guard
         return await _run_to_end(self._stream(account, None, guard, recall))
 
     async def plan(self, identifiers: Identifiers) -> IssuancePlan:
         """Read and check the input without a request. Returns what a run would send."""
-        return await planned(Source(identifiers), self._chunker(), self._client.limiter.limits)
+        return await planned(Source(identifiers), self._chunker(), self._client.limiter)
 
     def _chunker(self) -> Chunker:
         return Chunker(self._batch_size, deduplicate=self._deduplicate, keep_values=self._keep_values)
@@ -262,7 +266,7 @@ class AsyncBatcher:
         self._home.end()
         self._home.enter()
         self._collector = Collector(
-            self._sender,
+            self._sender.in_lane(Lane.INTERACTIVE),
             self._recorder,
             size=self._batch_size,
             linger=self._linger,
@@ -412,14 +416,6 @@ async def _run_to_end(stream: IssuanceStream) -> IssuanceRun:
         async for _ in handles:
             pass
     return stream.run
-
-
-def _check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max_waiting: int) -> None:
-    checks.number("batch_size", batch_size, 1, MAX_BATCH, whole=True)
-    if max_concurrency is not None:
-        checks.number("max_concurrency", max_concurrency, 1, whole=True)
-    checks.number("linger", linger, 0)
-    checks.number("max_waiting", max_waiting, 1, whole=True)
 
 
 def _check_parts(client: object, guard: object, ledger: object, on_progress: object) -> None:

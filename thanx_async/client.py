@@ -14,12 +14,14 @@ from thanx_async._core import checks
 from thanx_async.http import (
     USER_AGENT,
     Delivery,
+    ReadinessCheck,
     Transport,
     catalogue,
     check_parts,
     checked_url,
     environment,
     header,
+    readiness,
     unpicklable,
     url_of,
     variable,
@@ -210,7 +212,7 @@ class ThanxClient:
         request, total = wire.issue_rewards(body, key), len(values)
         guests = self._jobs.guests(values)
         del identifiers, values  # tools that record the local variables of errors would record guests
-        job = await self._transport.deliver(request, Delivery())
+        job = await self._transport.deliver(request, Delivery(), lane=Lane.INTERACTIVE)
         return self._jobs.accepted(job, merchant_id=merchant_id, total=total, guests=guests)
 
     async def get_issuance_job(self, job_id: str, *, merchant_id: str) -> IssuanceJob:
@@ -227,7 +229,7 @@ class ThanxClient:
             UnprocessableError: the job is still running, or is revoked already.
             APIError, TransportError: the error that ended the last attempt.
         """
-        return await self._job_service.revoke(job_id, merchant_id)
+        return await self._job_service.revoke(job_id, merchant_id, Lane.INTERACTIVE)
 
     def job(self, job_id: str, *, merchant_id: str) -> JobHandle:
         """Attach to a job by its id, without a request."""
@@ -275,7 +277,8 @@ class ThanxClient:
         you repeat the call.
         """
         checks.kind("campaign", isinstance(campaign, NewCampaign), "a NewCampaign", campaign)
-        return await self._transport.call(catalogue.create_campaign(campaign), catalogue.decode_campaign)
+        request = catalogue.create_campaign(campaign)
+        return await self._transport.call(request, catalogue.decode_campaign, lane=Lane.INTERACTIVE)
 
     def list_reward_templates(self, *, merchant_id: str) -> AsyncGenerator[RewardTemplate, None]:
         """Iterate over all reward templates of a merchant; one request for every hundred."""
@@ -296,6 +299,29 @@ class ThanxClient:
     async def get_scopes(self) -> frozenset[str]:
         """Fetch the scopes of the credential. Issuing needs ``rewards.issue``."""
         return await self._get(catalogue.scopes(), catalogue.decode_scopes)
+
+    async def check(
+        self, *, campaign_id: str, merchant_id: str, variant_id: str
+    ) -> tuple[ReadinessCheck, ...]:
+        """Check whether this credential can issue these rewards now: three requests, and nothing is issued.
+
+        For a readiness probe: ``all(check.ok for check in await client.check(...))``. What cannot be checked,
+        since Thanx gives no answer, counts as not ok. Retries follow the client's `RetryPolicy`.
+
+        Returns:
+            The checks of the credential, its scope, the merchant, the campaign and the variant, in this
+            order. Those that depend on a failed one are left out.
+        """
+        check_target(campaign_id, merchant_id, variant_id)
+        checked = readiness(
+            campaign_id,
+            merchant_id,
+            variant_id,
+            get_scopes=self.get_scopes,
+            list_merchants=self.list_merchants,
+            get_campaign=self.get_campaign,
+        )
+        return tuple([check async for check in checked])
 
     async def _get(self, request: wire.Request, decoder: Callable[[object], T]) -> T:
         return await self._transport.call(request, decoder, lane=Lane.POLL)

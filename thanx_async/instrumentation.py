@@ -20,7 +20,10 @@ _log = logging.getLogger("thanx_async")
 
 @attrs.frozen
 class WaitRecord:
-    """A request waited ``seconds`` for the rate limits. ``lane`` is ``issue`` or ``poll``."""
+    """A request waited ``seconds`` for the rate limits.
+
+    ``lane`` is ``interactive``, ``issue`` (for runs) or ``poll``.
+    """
 
     lane: str
     seconds: float

@@ -571,7 +571,7 @@ def fate(result: object) -> str:
 
 async def test_a_cancellation_of_the_limiters_own(emulator: Emulator) -> None:
     """Its callers get an error, and the service goes on for others."""
-    limiter = Leaving(asyncio.CancelledError(), (Lane.ISSUE, 1))
+    limiter = Leaving(asyncio.CancelledError(), (Lane.INTERACTIVE, 1))
     async with (
         ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as client,
         AsyncBatcher(client, **TARGET) as batcher,

@@ -444,7 +444,7 @@ async def test_recovering_ends_while_doubts_end_by_themselves(
 
 async def test_settling_survives_the_users_limiter(emulator: Emulator, ledger: SQLiteLedger) -> None:
     """Whatever a limiter raises while a batch in doubt is sent again, the service tries again."""
-    limiter = Leaving(OSError("the store is away"), (Lane.ISSUE, 2))
+    limiter = Leaving(OSError("the store is away"), (Lane.INTERACTIVE, 2))
     async with (
         ThanxClient("c", "t", base_url=emulator.url, retry=ONCE, limiter=limiter) as client,
         recording(client, ledger) as batcher,
@@ -452,7 +452,7 @@ async def test_settling_survives_the_users_limiter(emulator: Emulator, ledger: S
         await in_doubt(emulator, batcher, 1)
         assert (await batcher.outcome("guest0@example.com")).issued
         await batcher.add("a@example.com")
-    assert limiter.calls[Lane.ISSUE] == 4
+    assert limiter.calls[Lane.INTERACTIVE] == 4
     assert emulator.reward_counts() == {"a@example.com": 1, "guest0@example.com": 1}
 
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from tests.helpers import now
-from thanx_async import ConfigurationError, LocalRateLimiter, RateLimit, RateLimiter, SQLiteRateLimiter
+from thanx_async import ConfigurationError, LocalRateLimiter, RateLimit, SQLiteRateLimiter
 from thanx_async.limiter import _shared as _limiter_shared
 from thanx_async.limiter import _sqlite as _limiter_sqlite
 from thanx_async.limiter._queue import QueuedLimiter
@@ -74,21 +74,23 @@ class Place:
             if isinstance(limiter, _limiter_shared.SharedLimiter):
                 await limiter.aclose()
 
-    def limiter(self, limits: Sequence[RateLimit] = SHORT, *, strict: bool = True) -> RateLimiter:
+    def limiter(
+        self, limits: Sequence[RateLimit] = SHORT, *, strict: bool = True, reserve: float = 0.0
+    ) -> QueuedLimiter:
         """Another limiter here, as if of another process; in memory it is always the same one."""
         if self.kind != "memory" or not self.made:
-            self.made.append(self._made(limits, strict=strict))
+            self.made.append(self._made(limits, strict=strict, reserve=reserve))
         return self.made[-1]
 
-    def _made(self, limits: Sequence[RateLimit], *, strict: bool) -> QueuedLimiter:
+    def _made(self, limits: Sequence[RateLimit], *, strict: bool, reserve: float) -> QueuedLimiter:
         match self.kind:
             case "memory":
-                return LocalRateLimiter(limits, strict=strict)
+                return LocalRateLimiter(limits, strict=strict, reserve=reserve)
             case "sqlite":
-                return SQLiteRateLimiter(Path(self.where) / self.name, limits, strict=strict)
+                return SQLiteRateLimiter(Path(self.where) / self.name, limits, strict=strict, reserve=reserve)
             case "postgres":
-                return PostgresRateLimiter(self.where, limits, strict=strict, name=self.name)
-        return RedisRateLimiter(self.where, limits, strict=strict, name=self.name)
+                return PostgresRateLimiter(self.where, limits, strict=strict, reserve=reserve, name=self.name)
+        return RedisRateLimiter(self.where, limits, strict=strict, reserve=reserve, name=self.name)
 
     async def state(self) -> LimiterState:
         """What is stored."""

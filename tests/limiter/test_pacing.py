@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thanx_async import THANX_RATE_LIMITS, ConfigurationError, RateLimit
+from thanx_async import THANX_RATE_LIMITS, ConfigurationError, Lane, RateLimit
 from thanx_async.limiter import least_duration
 from thanx_async.limiter._pacing import LEASE, Pacing
 from thanx_async.limiter._refusal import LimiterAnswer
@@ -24,7 +25,7 @@ def book(
 ) -> Booking:
     """Ask, as often as is advised, until there is a booking."""
     while True:
-        admission = rules.admit(state, owner, now, polls=polls, others=False)
+        admission = rules.admit(state, owner, now, [Lane.POLL if polls else Lane.ISSUE])
         if admission.booking:
             return admission.booking
         assert admission.due > now
@@ -89,7 +90,7 @@ def test_an_unanswered_request_counts_until_its_lease_is_over() -> None:
     """What was sent by somebody who died counts as if its answer had come when its lease ended."""
     rules, state = pacing(RateLimit(1, 10)), LimiterState()
     assert book(rules, state, 100.0).sent == 100.0
-    assert rules.decide(state, 100 + LEASE + 11).due <= 100 + LEASE + 11
+    assert rules.decide(state, 100 + LEASE + 11)[Lane.ISSUE].due <= 100 + LEASE + 11
     assert book(rules, state, 100.0, "other").sent == pytest.approx(100 + LEASE + 10, abs=0.05)
 
 
@@ -107,7 +108,7 @@ def test_a_dead_probe_does_not_block_for_ever() -> None:
     rules, state = pacing(RateLimit(5, 1)), LimiterState()
     send(rules, state, 100.0, status=429)
     probe = book(rules, state, 100.0)
-    assert rules.decide(state, probe.sent + 1).reason == "the answer to a probe after a refusal"
+    assert rules.decide(state, probe.sent + 1)[Lane.ISSUE].reason == "the answer to a probe after a refusal"
     assert book(rules, state, probe.sent + 1, "other").sent == pytest.approx(probe.sent + LEASE, abs=0.01)
 
 
@@ -119,7 +120,7 @@ def test_a_late_refusal_says_nothing_new() -> None:
     resumed = send(rules, state, 0.0)
     rules.settle(state, slow, resumed + 1, LimiterAnswer(resumed + 1, 429))
     assert state.refusal.count == 2
-    assert rules.decide(state, resumed + 1).due <= resumed + 1
+    assert rules.decide(state, resumed + 1)[Lane.ISSUE].due <= resumed + 1
 
 
 def test_holds_grow_to_a_minute() -> None:
@@ -161,7 +162,7 @@ def test_processes_take_turns() -> None:
         if owner == "b" and len(order) > 15:
             waiting[owner] = 1e9  # killed
             continue
-        admission = rules.admit(state, owner, now, polls=False, others=False)
+        admission = rules.admit(state, owner, now, [Lane.ISSUE])
         waiting[owner] = admission.due
         if admission.booking:
             order.append(owner)
@@ -175,9 +176,9 @@ def test_a_stricter_process_holds_nobody_up() -> None:
     """Each process keeps its own limits over what all have sent, without blocking who may send already."""
     slow, quick, state = pacing(RateLimit(1, 600)), pacing(RateLimit(5, 1)), LimiterState()
     assert book(quick, state, 0.0, "quick").sent == 0.0
-    assert slow.admit(state, "slow", 0.0, polls=False, others=False).due > 599
+    assert slow.admit(state, "slow", 0.0, [Lane.ISSUE]).due > 599
     assert book(quick, state, 0.0, "quick").sent < 1
-    assert slow.admit(state, "slow", 601.0, polls=False, others=False).booking is None
+    assert slow.admit(state, "slow", 601.0, [Lane.ISSUE]).booking is None
 
 
 def test_new_limits_know_what_was_sent() -> None:
@@ -185,7 +186,7 @@ def test_new_limits_know_what_was_sent() -> None:
     first, second, state = pacing(RateLimit(50, 100)), pacing(RateLimit(3, 20)), LimiterState()
     for _ in range(3):
         send(first, state, 0.0)
-    assert second.used(state, second.limits[0], 5.0) == 3
+    assert sum(count for _, count in second.returns(state, second.limits[0], 5.0)) == 3
     assert book(second, state, 5.0).sent > 20
 
 
@@ -196,7 +197,7 @@ def test_polls_of_other_processes_get_their_slot() -> None:
     order: list[str] = []
     while len(order) < 40:
         owner, now = min(waiting.items(), key=lambda entry: entry[1])
-        admission = rules.admit(state, owner, now, polls=owner == "poller", others=False)
+        admission = rules.admit(state, owner, now, [Lane.POLL if owner == "poller" else Lane.ISSUE])
         waiting[owner] = admission.due
         if admission.booking:
             order.append(owner)
@@ -234,7 +235,7 @@ def test_a_long_silence_is_forgotten() -> None:
         asked_until = send(rules, state, 0.0, status=429)
     send(rules, state, 0.0, status=429)
     assert book(rules, state, asked_until + 1).sent > asked_until + 25
-    rules.admit(state, "me", asked_until + 2000, polls=False, others=False)
+    rules.admit(state, "me", asked_until + 2000, [Lane.ISSUE])
     second = book(rules, state, asked_until + 2000)
     assert second.sent == pytest.approx(asked_until + 2000.2)
     assert state.refusal.count == 7
@@ -261,3 +262,22 @@ def test_adaptive_comes_closer_until_refused() -> None:
     send(rules, state, state.clock, status=429)
     assert close < gap() <= wide
     assert state.margin == 0
+
+
+def test_a_state_of_an_earlier_version_loads() -> None:
+    """A stored state from before requests were noted by lane is still understood."""
+    rules, state = pacing(RateLimit(5, 1)), LimiterState()
+    send(rules, state, 5.0)
+    stored = orjson.loads(dump_state(state))
+    del stored["sent"]
+    old = load_state(orjson.dumps(stored))
+    assert rules.used(old, rules.limits[0], 5.0) == 1
+    assert rules.issuing_ago(old, 5.0) is None
+
+
+@pytest.mark.parametrize("moment", [-1.0, 1e12])
+def test_a_time_that_is_none_is_damage(moment: float) -> None:
+    """A state that notes requests at impossible times is refused."""
+    state = LimiterState(sent={"issue": moment})
+    with pytest.raises(ValueError):  # noqa: PT011 - it has no message
+        load_state(dump_state(state))

@@ -239,6 +239,23 @@ async def test_the_state_is_visible(wall: SimpleNamespace, place: Places) -> Non
     ) or shown.startswith("<LocalRateLimiter 3 of 5 in 1 s")
 
 
+async def test_the_last_issuing_request_is_known(wall: SimpleNamespace, place: Places) -> None:
+    """The status tells how long nobody has issued, whichever process it was, and polls do not count."""
+    async with place() as shared:
+        one, other = shared.limiter([RateLimit(1, 10)]), shared.limiter([RateLimit(1, 10)])
+        await send(one, [], lane=Lane.POLL)
+        assert one.status().issuing_ago is None
+        issuing = asyncio.create_task(send(one, []))
+        await asyncio.sleep(5)
+        assert one.status().issuing_ago == 0
+        await shared.state()
+        await issuing
+        await asyncio.sleep(20)
+        await send(other, [], lane=Lane.POLL)
+        assert one.status().issuing_ago == pytest.approx(20, abs=0.5)
+        assert other.status().issuing_ago == pytest.approx(20, abs=0.5)
+
+
 PROGRAM = """
 import asyncio, sys, time
 from tests.limiter.sending import send

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from tests.batching.test_collector_failures import poison_is_refused
-from tests.helpers import HANGS, TARGET, UNAUTHORIZED, guests, issuing, until
+from tests.helpers import HANGS, TARGET, UNAUTHORIZED, Wall, guests, issuing, until
 from tests.outbox.conftest import Make, Sql
 from thanx_async import (
     AuthenticationError,
@@ -365,6 +365,22 @@ async def test_a_batch_grows_too_old_while_it_is_sent(make: Make, emulator: Emul
         await outbox.put("jane@example.com", id="1")
         await drain(outbox, client)
         assert await states(outbox, "1") == ["held"]
+
+
+async def test_a_machine_that_sleeps(make: Make, emulator: Emulator, wall: Wall) -> None:
+    """The sleep of the machine makes a batch older: it is held after a day by the wall clock."""
+    emulator.faults = Faults(reset_after=1)
+    wall.naps = [23 * 3600.0, 3 * 3600.0]
+    limiter = LocalRateLimiter([RateLimit(100_000, 1)])
+    async with (
+        ThanxClient("c", "t", base_url=emulator.url, limiter=limiter, hook=wall) as client,
+        make() as outbox,
+    ):
+        await outbox.put("jane@example.com", id="1")
+        await drain(outbox, client)
+        assert await states(outbox, "1") == ["held"]
+    assert len(issuing(emulator)) == 2
+    assert len(set(issuing(emulator))) == 1
 
 
 async def test_standing_by(outbox: Box, make: Make, client: ThanxClient, emulator: Emulator) -> None:

@@ -187,8 +187,11 @@ class LedgerError(ThanxError):
     """The ledger cannot be read or written, or does not allow the operation.
 
     The error is ``in_doubt`` if the batch may have been recorded although writing failed, and so may be sent
-    later.
+    later. ``sqlstate`` is PostgreSQL's code of an error on a connection of the caller's, None otherwise.
+    After a ``40001`` or ``40P01`` the caller's transaction can be repeated.
     """
+
+    sqlstate: str | None = None
 
 
 class LeaseError(LedgerError):

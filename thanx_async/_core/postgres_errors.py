@@ -92,11 +92,15 @@ def trouble(problem: Problem, detail: str, code: str = "") -> Trouble:
     return Trouble(problem, detail, _ADVICE[problem], code)
 
 
+def problem_of(code: str) -> Problem:
+    """What an SQLSTATE means."""
+    return next((found for start, found in _PROBLEMS.items() if code.startswith(start)), Problem.OTHER)
+
+
 def trouble_of(error: Exception, address: ServerAddress, timeout: float) -> Trouble:
     """What an error of asyncpg means; ``timeout`` is the one that may have passed, in seconds."""
     code = getattr(error, "sqlstate", None) or ""
-    matching = (found for start, found in _PROBLEMS.items() if code.startswith(start))
-    problem = next(matching, Problem.OTHER) if code else _problem_without_code(error)
+    problem = problem_of(code) if code else _problem_without_code(error)
     return trouble(problem, address.masked(str(error) or f"no answer within {timeout:g} s"), code)
 
 

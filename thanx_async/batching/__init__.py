@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from thanx_async._core.lazy import lazily
 from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
+from thanx_async.batching._checks import check_run_id, check_sizes
 from thanx_async.batching._chunker import Chunk, Chunker
 from thanx_async.batching._collector import Collector
+from thanx_async.batching._eta import Eta
 from thanx_async.batching._guard import Guard, check_failures
 from thanx_async.batching._outcomes import Outcome
 from thanx_async.batching._plan import IssuancePlan, planned
@@ -21,7 +23,7 @@ from thanx_async.batching._report import (
     RevocationReport,
     VerificationReport,
 )
-from thanx_async.batching._rules import check_run_id, min_interval, not_after
+from thanx_async.batching._rules import min_interval
 from thanx_async.batching._run import BatchError, IssuanceRun
 from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
@@ -45,6 +47,7 @@ __all__ = [
     "Chunker",
     "CloseReport",
     "Collector",
+    "Eta",
     "Guard",
     "GuestRow",
     "IssuancePlan",
@@ -63,8 +66,8 @@ __all__ = [
     "VerificationReport",
     "check_failures",
     "check_run_id",
+    "check_sizes",
     "min_interval",
-    "not_after",
     "planned",
     "share_trust",
 ]

@@ -12,6 +12,7 @@ import attrs
 from thanx_async._core.errors import NotFoundError, ThanxError
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunker
+from thanx_async.batching._eta import Eta, eta_of_run
 from thanx_async.batching._report import (
     BatchRange,
     GuestRow,
@@ -26,6 +27,7 @@ from thanx_async.batching._trust_sharing import share_trust
 from thanx_async.batching._verification import verify_batches
 from thanx_async.instrumentation import refuse_awaitable
 from thanx_async.jobs import JobHandle
+from thanx_async.limiter import RateLimiter
 
 if TYPE_CHECKING:
     from thanx_async.jobs import JobRegistry
@@ -44,12 +46,13 @@ class RunAccount:
         error: the error that stopped the run, None otherwise.
     """
 
-    def __init__(self, run_id: str, chunker: Chunker) -> None:
+    def __init__(self, run_id: str, chunker: Chunker, limiter: RateLimiter | None = None) -> None:
         self.run_id = run_id
         self.chunker = chunker
         self.batches: list[Batch] = []
         self.tally: Tally = Tally()
         self.error: BaseException | None = None
+        self._limiter = limiter
         self._on_change: Callable[[], object] | None = None
         self._jobs: JobRegistry | None = None
         self._ledger: Ledger | None = None
@@ -151,6 +154,13 @@ class RunAccount:
             "in_doubt": total.in_doubt + sum(part.count for part in pending) - unsent,
             "unfinished": total.unfinished,
         }
+
+    def eta(self, total: int) -> Eta | None:
+        """When the run is expected to end, if its input has ``total`` items."""
+        if self._limiter is None:
+            return None
+        uncut = 0 if self.error else len(self.chunker.pending) + max(0, total - self.chunker.read)
+        return eta_of_run(self.batches, uncut=uncut, size=self.chunker.size, status=self._limiter.status())
 
     async def follow_all(self) -> None:
         """Follow every job to its end. The known outcomes are recorded even if this fails."""

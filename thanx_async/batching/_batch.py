@@ -318,6 +318,10 @@ class Batch:
         """Something else has ended the delivery as well, so nothing more is sent."""
         self.may_split = False
 
+    def limit_age(self, recorded_at: float, replay_within: float) -> None:
+        """Don't send the batch again once its record is older than ``replay_within`` seconds."""
+        self.delivery.limit_age(recorded_at, replay_within)
+
     def stop(self) -> None:
         """Allow no further attempt to send the batch."""
         self.delivery.stop()
@@ -349,8 +353,7 @@ class Batch:
 
     def _withdraw_event(self) -> None:
         """Forget an outcome that an event told, if the event is not believed any more."""
-        outcome = self._outcome
-        if outcome is not None and outcome.by_event and outcome is not self.fallback:
+        if self._outcome and self._outcome.by_event and self._outcome is not self.fallback:
             self._outcome, self.rows, self.recorded = None, (), False
             self.count()
 

@@ -81,6 +81,7 @@ class Chunker:
 
     Attributes:
         read: the number of items read so far.
+        size: the argument.
         keep_values: the argument.
     """
 
@@ -88,7 +89,7 @@ class Chunker:
         self.read: int = 0
         self._rejected = DroppedItems(keep_values=keep_values)
         self._duplicates = DroppedItems(keep_values=keep_values)
-        self._size = size
+        self.size: int = size
         self._next_size = size
         self.keep_values = keep_values
         self._seen = SeenValues() if deduplicate else None
@@ -122,7 +123,7 @@ class Chunker:
 
     def cut_first_at(self, size: int) -> None:
         """Give the first chunk a smaller size. Call this before the first `feed`."""
-        self._next_size = min(size, self._size)
+        self._next_size = min(size, self.size)
 
     def feed(self, items: Sequence[object]) -> list[Chunk]:
         """Take the next items of the input. Returns the chunks that they filled."""
@@ -166,7 +167,7 @@ class Chunker:
     def _cut(self) -> Chunk:
         chunk = Chunk(self._next_number, Positions(self._first, len(self._values), self._gaps), self._values)
         self._next_number += 1
-        self._next_size = self._size
+        self._next_size = self.size
         self._begin_chunk(first=self.read)
         return chunk
 

@@ -33,6 +33,7 @@ from thanx_async.batching._waiting_room import (
     tell_in_slices,
 )
 from thanx_async.jobs import JobHandle
+from thanx_async.limiter import PacedLimiter
 
 if TYPE_CHECKING:
     from thanx_async.batching._recorder import Recorder
@@ -41,6 +42,7 @@ _log = get_logger("thanx_async.batching")
 
 _LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
 _RECHECK = 0.25
+_LONGEST_TURN = 1.0
 _MAX_SPLITS = 16
 
 
@@ -72,6 +74,7 @@ class Collector:
         self._closing = False
         self._sender = sender
         self._limiter = sender.limiter
+        self._paced = sender.limiter if isinstance(sender.limiter, PacedLimiter) else None
         self._size = min(size, max_waiting)
         self._linger = linger
         self._change = asyncio.Event()
@@ -178,6 +181,8 @@ class Collector:
                 self._change.clear()
                 try:
                     wait = self._wait_to_cut()
+                    if wait is not None and wait <= 0:
+                        wait = await self._wait_for_turn()
                 except Exception as error:  # noqa: BLE001 - a limiter of the user's may raise anything; the callers get it
                     self._answer(self._waiting.take(), as_thanx_error(error, None))
                     continue
@@ -204,12 +209,24 @@ class Collector:
         if not self._waiting or len(self._in_flight) >= self._sender.concurrency or self._has_queued_batch():
             return None
         status = self._limiter.status()
-        if not self._closing and len(self._waiting) < self._size:
+        if not self._is_full:
             due = max(self._waiting.oldest + self._linger, self._last_cut + min_interval(status))
             wait = due - asyncio.get_running_loop().time()
             if wait > 0:
                 return wait
         return min(status.held_for - _LEAD, _RECHECK)
+
+    async def _wait_for_turn(self) -> float | None:
+        """Seconds until a batch should be cut, as far as other processes are concerned."""
+        if self._paced is None or self._is_full:
+            return 0.0
+        wait = await self._paced.turn_in(asyncio.get_running_loop().time() - self._waiting.oldest)
+        return min(wait, _LONGEST_TURN) if self._waiting else None
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether there is nothing to be gained by waiting for more guests."""
+        return self._closing or len(self._waiting) >= self._size
 
     def _has_queued_batch(self) -> bool:
         """Whether a batch was cut and not sent yet. New guests then wait for the next batch."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from time import time
 from typing import TYPE_CHECKING
 
 from thanx_async._core.errors import IdempotencyConflictError, ThanxError
@@ -32,7 +31,6 @@ class _Doubt(Pending):
         batch: the batch.
         values: its guests.
         error: what its callers got.
-        arrived_at: when its oldest guest arrived, as wall-clock time; the batch was recorded after that.
         wake: set for an attempt without further waiting.
         hurried: a success elsewhere has set ``wake`` since the last wait that ran to its end.
         task: makes the attempts.
@@ -43,7 +41,6 @@ class _Doubt(Pending):
         self.batch = batch
         self.values = tuple(values)
         self.error = error
-        self.arrived_at = time() - (asyncio.get_running_loop().time() - batch.since)
         self.wake = asyncio.Event()
         self.hurried = False
         self.task: asyncio.Task[None] | None = None
@@ -144,7 +141,7 @@ class DoubtSettler:
     async def _is_given_up(self, doubt: _Doubt) -> bool:
         """Send the batch once more. Returns whether it stays in doubt for good."""
         batch = doubt.batch
-        if time() - doubt.arrived_at > self._recorder.replay_within:
+        if batch.delivery.is_too_old:
             _log.error("batch with key %s stays in doubt: it is too old to be sent again", batch.key)
             tell([doubt], doubt.error)
             return True

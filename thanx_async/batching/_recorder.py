@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from time import time
 
 import attrs
 
@@ -16,7 +17,6 @@ from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._recorded_input import RecordedInput
-from thanx_async.batching._rules import not_after
 from thanx_async.batching._sender import Send
 from thanx_async.batching._target import Target
 from thanx_async.batching._trust_sharing import share_trust
@@ -88,11 +88,6 @@ class Recorder:
         """Let other processes claim a run of `open`."""
         await self._share_news()
         await self._ledger.release(run_id)
-
-    @property
-    def replay_within(self) -> float:
-        """Seconds after which a batch in doubt is not sent again by itself."""
-        return self._ledger.replay_within
 
     async def restore(self, batch: Batch) -> None:
         """Give a batch in doubt its recorded bytes, to be sent again."""
@@ -203,15 +198,14 @@ class Recorder:
             ThanxError: from ``send``.
         """
         try:
-            record = await self._record_batch(batch, body)
+            is_to_send = await self._record_batch(batch, body)
         except asyncio.CancelledError as error:
             await self._record_fate_despite(batch, error)
             raise
-        if record is None:
+        if not is_to_send:
             return
         try:
-            with not_after(batch, record.recorded_at, self._ledger.replay_within):
-                await send(batch, body)
+            await send(batch, body)
         except BaseException as error:
             await self._record_fate_despite(batch, error)
             raise
@@ -226,14 +220,15 @@ class Recorder:
             if isinstance(error, ThanxError):
                 batch.mark_if_in_doubt(error)
 
-    async def _record_batch(self, batch: Batch, body: bytes) -> BatchRecord | None:
-        """Record a batch before it is sent. Returns None if its fate is known by now, so it isn't sent.
+    async def _record_batch(self, batch: Batch, body: bytes) -> bool:
+        """Record a batch before it is sent. Returns whether to send it: its fate may be known by now.
 
         Raises:
             LedgerError: the batch could not be recorded, so it must not be sent.
         """
         digest = digest_of(body)
         wanted = BatchRecord(batch.run_id, batch.number, batch.key, batch.positions, digest)
+        batch.limit_age(time(), self._ledger.replay_within)
         try:
             recorded = await self._ledger.record(wanted, body)
         except Exception as error:
@@ -247,9 +242,10 @@ class Recorder:
                 first=recorded.positions.first,
                 last=recorded.positions.last,
             )
+        batch.limit_age(recorded.recorded_at, self._ledger.replay_within)
         if recorded.state is not BatchState.IN_DOUBT:
             self._adopt(batch, recorded)
-        return None if batch.is_decided else recorded
+        return not batch.is_decided
 
     async def _record_fate(self, batch: Batch) -> None:
         """Record the fate of a batch after a delivery."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from thanx_async._core.errors import ThanxError
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._report import NotRevoked, RevocationReport
-from thanx_async.jobs import JobHandle
+from thanx_async.jobs import JobHandle, revoke_in_bulk
 
 
 async def revoke_batches(run_id: str, batches: Sequence[Batch]) -> RevocationReport:
@@ -48,7 +48,7 @@ async def _revoke(batch: Batch, handle: JobHandle) -> tuple[int, str | None]:
 async def _request_revocation(handle: JobHandle) -> None:
     """Request the revocation. If the answer is lost, the job's state tells whether Thanx has acted."""
     try:
-        await handle.revoke()
+        await revoke_in_bulk(handle)
     except ThanxError:
         job = await handle.refresh()
         if job.state not in {"revoking", "revoked"}:

@@ -9,6 +9,7 @@ from thanx_async._core import checks
 from thanx_async._core.errors import ThanxError
 from thanx_async._core.escaping import printable
 from thanx_async.batching._account import RunAccount
+from thanx_async.batching._eta import Eta
 from thanx_async.batching._report import (
     BatchRange,
     GuestRow,
@@ -94,6 +95,22 @@ class IssuanceRun:
     def report(self) -> IssuanceReport:
         """The report as of now, without a request."""
         return self._account.report()
+
+    def eta(self, *, total: int | None = None) -> Eta | None:
+        """When the run should end, by the rate limits, what is spent of them, and the speed of jobs.
+
+        Until the speed of jobs is known, they are taken to end at once. Costs no request.
+
+        Args:
+            total: the number of items in the input; None if only what has been read counts.
+
+        Returns:
+            The expected times; None if nothing is left to send and every outcome is known, and for a run
+            that was unpickled.
+        """
+        if total is not None:
+            checks.number("total", total, 0, whole=True)
+        return self._account.eta(total or 0)
 
     async def wait(self, *, timeout: float | None = None) -> IssuanceReport:
         """Wait for every job to finish, and report.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from copy import copy
 from typing import Protocol
 
 from thanx_async._core.errors import BadRequestError
@@ -13,7 +14,7 @@ from thanx_async.batching._target import Target
 from thanx_async.http import Transport, wire
 from thanx_async.instrumentation import BatchEvent, BatchFate, Hook, emit, noting_callers
 from thanx_async.jobs import Guests
-from thanx_async.limiter import RateLimiter, in_flight
+from thanx_async.limiter import Lane, RateLimiter, in_flight
 
 Send = Callable[[Batch, bytes], Awaitable[None]]
 
@@ -36,6 +37,7 @@ class BatchSender:
         recorder: records each batch before it is sent; None without a ledger.
         max_concurrency: requests in flight; None for as many as the rate limits and the latency call for.
         keep_values: keep the identifiers of a batch after the transport has taken its body.
+        lane: the limiter's queue in which the batches wait.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class BatchSender:
         *,
         max_concurrency: int | None,
         keep_values: bool,
+        lane: Lane = Lane.ISSUE,
     ) -> None:
         self.target = target
         self.limiter = limiter
@@ -57,6 +60,13 @@ class BatchSender:
         self._hook = hook
         self._max_concurrency = max_concurrency
         self._keep_values = keep_values
+        self.lane = lane
+
+    def in_lane(self, lane: Lane) -> BatchSender:
+        """The same sender, for batches that wait in another lane."""
+        other = copy(self)
+        other.lane = lane
+        return other
 
     @property
     def concurrency(self) -> int:
@@ -97,7 +107,8 @@ class BatchSender:
         guests = self._guests(batch, body)
         batch.forget_payload(keep_values=self._keep_values)
         try:
-            await self._transport.deliver(wire.issue_rewards(body, batch.key), batch.delivery)
+            request = wire.issue_rewards(body, batch.key)
+            await self._transport.deliver(request, batch.delivery, lane=self.lane)
         except BadRequestError as error:
             batch.refuse(error)
         finally:

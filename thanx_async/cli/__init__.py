@@ -32,6 +32,10 @@ COMMANDS = {
         "issue:plan",
         "Read and check FILE without sending anything: guests, rejects, duplicates, requests, duration.",
     ),
+    "check": (
+        "check:check",
+        "Check whether the credential can issue a campaign's rewards now, without issuing any.",
+    ),
     "demo": ("issue:demo", "Issue generated guests against the emulator, under Thanx's rate limits."),
     "resume": (
         "resume:resume",

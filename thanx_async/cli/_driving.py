@@ -11,9 +11,9 @@ from thanx_async._core.errors import ThanxError
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceRun, IssuanceStream
 from thanx_async.batching import BatchError
 from thanx_async.cli._failures import FailureFile
-from thanx_async.cli._input import GuestFile
 from thanx_async.cli._options import as_typed
 from thanx_async.cli._output import Display, show_report, write
+from thanx_async.cli._reading import GuestFile
 from thanx_async.cli._recorded import before_sending
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 

@@ -16,9 +16,10 @@ from thanx_async.batcher import AsyncBatcher, Guard
 from thanx_async.cli._client import PATIENT, connect
 from thanx_async.cli._driving import drive
 from thanx_async.cli._failures import failure_file
-from thanx_async.cli._input import Format, reading
+from thanx_async.cli._opening import HowToRead
 from thanx_async.cli._options import FileName, Flag, LedgerName, Whole
 from thanx_async.cli._output import Display, show_plan, write
+from thanx_async.cli._reading import reading
 from thanx_async.cli._recorded import before_sending, earlier, new_ledger, path_of, run_id_of
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.client import ThanxClient
@@ -36,8 +37,7 @@ async def issue(
     campaign: str | None = None,
     merchant: str | None = None,
     variant: str | None = None,
-    column: str | None = None,
-    format: Format | None = None,  # noqa: A002 - the option's name
+    how: HowToRead = HowToRead(),  # noqa: B008 - frozen
     failures: FileName | None = None,
     run_id: str | None = None,
     batch_size: Whole = 10_000,
@@ -52,17 +52,13 @@ async def issue(
     Parameters
     ----------
     file:
-        CSV with a header, plain lines or JSON lines; - reads standard input.
+        CSV with a header, a workbook (Excel, OpenDocument), plain or JSON lines; - reads standard input.
     campaign:
         The campaign's id. With --emulator, this and the next two default to the emulator's own.
     merchant:
         The merchant's id.
     variant:
         The id of the campaign's variant.
-    column:
-        The column (CSV) or key (JSON lines) that holds the guest.
-    format:
-        csv, lines or jsonl; by default from the file's name.
     failures:
         A CSV file to write: position, value and reason of each guest who failed, was rejected or not sent.
     run_id:
@@ -92,7 +88,7 @@ async def issue(
     is_recorded = ledger is not None or not (emulator or no_ledger)
     display = Display()
     async with (
-        reading(file, column=column, format=format) as guests,
+        reading(file, how) as guests,
         connect(emulator=emulator, retry=PATIENT, store=ledger) as client,
         new_ledger(ledger) if is_recorded else nullcontext() as opened,
     ):
@@ -116,23 +112,18 @@ async def plan(
     file: GuestFileName,
     /,
     *,
-    column: str | None = None,
-    format: Format | None = None,  # noqa: A002 - the option's name
+    how: HowToRead = HowToRead(),  # noqa: B008 - frozen
     batch_size: Whole = 10_000,
 ) -> int:
     """
     Parameters
     ----------
     file:
-        CSV with a header, plain lines or JSON lines; - reads standard input.
-    column:
-        The column (CSV) or key (JSON lines) that holds the guest.
-    format:
-        csv, lines or jsonl; by default from the file's name.
+        CSV with a header, a workbook (Excel, OpenDocument), plain or JSON lines; - reads standard input.
     batch_size:
         Guests in one request, 1 to 10,000.
     """
-    async with reading(file, column=column, format=format) as guests:
+    async with reading(file, how) as guests:
         client = ThanxClient("plan", "plan")
         batcher = AsyncBatcher(
             client, campaign_id="plan", merchant_id="plan", variant_id="plan", batch_size=batch_size

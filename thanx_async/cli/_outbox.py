@@ -14,9 +14,10 @@ from thanx_async._core.errors import ConfigurationError, IdReusedError, InvalidI
 from thanx_async.batching import Guard
 from thanx_async.cli._client import connect
 from thanx_async.cli._driving import on_signals
-from thanx_async.cli._input import Format, reading
+from thanx_async.cli._opening import HowToRead
 from thanx_async.cli._options import Flag, Whole, as_typed
 from thanx_async.cli._output import write
+from thanx_async.cli._reading import reading
 from thanx_async.cli._recorded import before_sending, date
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.cli._store import AnyOutbox, Store, Wanted, lanes, opened, outbox_of
@@ -169,26 +170,19 @@ async def put(
     *,
     which: Which,
     id_column: str,
-    column: str | None = None,
-    format: Format | None = None,  # noqa: A002 - the option's name
+    how: HowToRead = HowToRead(),  # noqa: B008 - frozen
 ) -> int:
     """Put the guests of FILE, each under its id. The same id again is no second reward.
 
     Parameters
     ----------
     file:
-        CSV with a header, or JSON lines; - reads standard input.
+        CSV with a header, an Excel or OpenDocument workbook, or JSON lines; - reads standard input.
     id_column:
-        The column (CSV) or key (JSON lines) that holds the id.
-    column:
-        The column or key that holds the guest.
-    format:
-        csv or jsonl; by default from the file's name.
+        The column (or its number, from 1) or key (JSON lines) that holds the id.
     """
-    named = file.lower().endswith((".csv", ".jsonl", ".ndjson"))
-    kind = format or (None if named else Format.CSV)
     async with (
-        reading(file, column=column, format=kind, id_column=id_column) as rows,
+        reading(file, how, id_column=id_column) as rows,
         opened(which.store, which.wanted) as outbox,
     ):
         putting = _Putting(outbox)

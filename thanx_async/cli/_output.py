@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -80,12 +81,21 @@ class Display:
     def progress(self, run: IssuanceRun) -> None:
         """The progress callback of a batcher."""
         text, status = _progress(run), self._client.limiter.status() if self._client else None
-        reason = status.reason if status and (status.held_for > _SHOWN or _is_away(status)) else None
+        held, reason = _held(status) if status else (0.0, None)
+        if not status or not (held > _SHOWN or _is_away(status)):
+            reason = None
         if self._live:
             self._live.update(self._task, description=printable(text + _wait(status, reason)))
         elif _now() - self._last >= _EVERY and (text, reason) != self._said:
             self._last, self._said = _now(), (text, reason)
             self.say(text + _wait(status, reason))
+
+
+def _held(status: LimiterStatus) -> tuple[float, str | None]:
+    """For how long, in seconds, and why the requests of a run wait."""
+    if status.bulk_held_for > status.held_for:
+        return status.bulk_held_for, status.bulk_reason
+    return status.held_for, status.reason
 
 
 def _is_away(status: LimiterStatus) -> bool:
@@ -106,9 +116,10 @@ def _progress(run: IssuanceRun) -> str:
 def _wait(status: LimiterStatus | None, reason: str | None) -> str:
     if status and status.no_answer_for is not None and _is_away(status):
         return f"; no answer from Thanx for {status.no_answer_for:.0f} s, still trying; Ctrl-C stops"
-    if not status or not status.held_until or not reason:
+    if not status or not reason:
         return ""
-    return f"; waiting until {status.held_until.astimezone():%H:%M:%S} for {reason}"
+    until = datetime.now().astimezone() + timedelta(seconds=_held(status)[0])
+    return f"; waiting until {until:%H:%M:%S} for {reason}"
 
 
 def write(text: str) -> None:

@@ -3,6 +3,7 @@
 from thanx_async.http import _catalogue as catalogue
 from thanx_async.http import _wire as wire
 from thanx_async.http._delivery import Delivery
+from thanx_async.http._readiness import ReadinessCheck, readiness
 from thanx_async.http._settings import (
     USER_AGENT,
     check_parts,
@@ -14,16 +15,20 @@ from thanx_async.http._settings import (
     variable,
 )
 from thanx_async.http._transport import Transport
+from thanx_async.http._turns import CutTurns
 
 __all__ = [
     "USER_AGENT",
+    "CutTurns",
     "Delivery",
+    "ReadinessCheck",
     "Transport",
     "catalogue",
     "check_parts",
     "checked_url",
     "environment",
     "header",
+    "readiness",
     "unpicklable",
     "url_of",
     "variable",

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import time
 
-from thanx_async._core.errors import APIError, TransportError
+from thanx_async._core.errors import APIError, RequestTimeoutError, TransportError
 from thanx_async.http import _wire as wire
 from thanx_async.models import IssuanceJob
+from thanx_async.retry import KEYS_LAST
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class _Age:
+    """An age in seconds, by the wall clock or by the loop's clock, whichever makes it larger.
+
+    The wall clock counts a machine's sleep, and the loop's clock is never set back.
+    """
+
+    __slots__ = ("_begun", "since")
+
+    def __init__(self, since: float) -> None:
+        """``since`` is in seconds since 1970."""
+        self.since = since
+        self._begun = _now() - max(0.0, time() - since)
+
+    def seconds(self) -> float:
+        return max(time() - self.since, _now() - self._begun)
 
 
 class Sending:
@@ -23,7 +47,7 @@ class Sending:
         closing: no further attempt is allowed.
     """
 
-    __slots__ = ("_on_send", "begun", "closing", "in_doubt", "on_wire")
+    __slots__ = ("_age", "_is_recorded", "_lasts", "_on_send", "begun", "closing", "in_doubt", "on_wire")
 
     def __init__(self, on_send: Callable[[], None] | None = None) -> None:
         self.in_doubt: bool = False
@@ -31,6 +55,45 @@ class Sending:
         self.on_wire: bool = False
         self.closing: bool = False
         self._on_send = on_send
+        self._age: _Age | None = None
+        self._lasts = KEYS_LAST
+        self._is_recorded = False
+
+    @property
+    def is_too_old(self) -> bool:
+        """Whether Thanx may have forgotten the idempotency key.
+
+        What this process has not sent may have been sent by another one that took its record over.
+        """
+        lasts = self._lasts if self.in_doubt else max(self._lasts, KEYS_LAST)
+        return self._age is not None and self._age.seconds() > lasts
+
+    def limit_age(self, recorded_at: float, replay_within: float) -> None:
+        """Don't send the request again once its record is older than ``replay_within`` seconds.
+
+        The earliest time of several counts. Without a record, the time of the first attempt that is in doubt
+        counts, and `KEYS_LAST`.
+
+        Args:
+            recorded_at: when the request was recorded, in seconds since 1970.
+            replay_within: the age of the record, in seconds.
+        """
+        if not self._is_recorded or self._age is None or recorded_at < self._age.since:
+            self._age, self._lasts, self._is_recorded = _Age(recorded_at), replay_within, True
+
+    def check_age(self) -> None:
+        """Make sure, before an attempt, that Thanx still knows the idempotency key.
+
+        Raises:
+            RequestTimeoutError: the key is too old, so the attempt could be a second reward.
+        """
+        if not (self._is_recorded or self.in_doubt):
+            self._age = _Age(time())
+        elif self.is_too_old:
+            raise RequestTimeoutError(
+                "too old to be sent again: Thanx may have forgotten the idempotency key, and a repetition may"
+                " be a second reward"
+            )
 
     @property
     def job_id(self) -> str | None:

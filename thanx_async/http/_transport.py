@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from time import time
 from typing import Generic, NoReturn, TypeVar
 
 import aiohttp
@@ -15,7 +14,6 @@ from thanx_async._core.errors import (
     APIError,
     ConfigurationError,
     RateLimitedError,
-    RequestTimeoutError,
     ThanxError,
     TransportError,
     without_frames,
@@ -26,10 +24,11 @@ from thanx_async.http._aiohttp import SURELY_UNSENT, Upload, error_of, read
 from thanx_async.http._delivery import Delivery, Sending
 from thanx_async.http._session import HomeSession
 from thanx_async.http._settings import unpicklable
+from thanx_async.http._turns import CutTurns
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
 from thanx_async.models import IssuanceJob
-from thanx_async.retry import KEYS_LAST, RetryPolicy
+from thanx_async.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -48,7 +47,6 @@ class _Call(Generic[T]):
     Attributes:
         attempt: the number of the current attempt, from 1.
         asked: when the call started to wait for the rate limits, on the loop's clock.
-        first_sent: when the attempt that is in doubt was first sent, on the wall clock.
         first_failed: when an attempt first failed, on the loop's clock.
         answered: Thanx has acted on the request, even if a later step fails.
         sent: how many attempts were made, including those that ended in a 429.
@@ -60,21 +58,10 @@ class _Call(Generic[T]):
     sending: Sending
     attempt: int = 1
     asked: float = attrs.field(factory=_now)
-    first_sent: float | None = None
     first_failed: float | None = None
     answered: bool = False
     sent: int = 0
     head: wire.Answer | None = None
-
-    def check_age(self) -> None:
-        """Check before an attempt that Thanx still knows the key; the wall clock counts a machine's sleep."""
-        if self.first_sent is None or not self.sending.in_doubt:
-            self.first_sent = time()
-        elif self.request.idempotency_key and time() - self.first_sent > KEYS_LAST:
-            raise RequestTimeoutError(
-                "no answer for a day: Thanx may have forgotten the idempotency key, and a repetition may be a"
-                " second reward"
-            )
 
     def record(self, url: URL, seconds: float, error: BaseException | None) -> RequestRecord:
         request, head = self.request, self.head
@@ -122,6 +109,9 @@ class Transport:
         retry: decides about repeating a request.
         limiter: gives each attempt its slot.
         hook: gets a record of each wait, attempt and retry.
+
+    Attributes:
+        turns: the turns of whoever cuts batches late and sends them here.
     """
 
     def __init__(
@@ -143,6 +133,7 @@ class Transport:
         self._retry = retry
         self._limiter = limiter
         self._hook = hook
+        self.turns = CutTurns()
 
     def __reduce__(self) -> NoReturn:
         raise unpicklable()
@@ -151,19 +142,17 @@ class Transport:
         """Make sure, before anything happens, that the client is not open on another event loop."""
         self.session.check_loop()
 
-    async def deliver(self, request: wire.Request, delivery: Delivery) -> IssuanceJob:
+    async def deliver(self, request: wire.Request, delivery: Delivery, *, lane: Lane) -> IssuanceJob:
         """Send an Issue Rewards request, and keep ``delivery`` accurate at every moment."""
-        return await self._send_and_explain(_Call(request, delivery.accept, delivery), Lane.ISSUE)
+        return await self._send_and_explain(_Call(request, delivery.accept, delivery), lane)
 
-    async def call(
-        self, request: wire.Request, decoder: Callable[[object], T], *, lane: Lane = Lane.ISSUE
-    ) -> T:
+    async def call(self, request: wire.Request, decoder: Callable[[object], T], *, lane: Lane) -> T:
         """Send any other request until there is an answer, or until the retry policy gives up.
 
         Args:
             request: the request.
             decoder: turns the parsed JSON of a success into the result.
-            lane: the limiter's queue; issuing goes before polling.
+            lane: the limiter's queue.
 
         Raises:
             APIError, TransportError: the error that ended the last attempt.
@@ -188,7 +177,8 @@ class Transport:
                 async with self._limiter.slot(lane) as slot:
                     session = self.session.usable()
                     self._emit_wait(call, lane)
-                    call.check_age()
+                    if call.request.idempotency_key:
+                        call.sending.check_age()
                     return await self._attempt(call, slot, session)
             except RateLimitedError as error:
                 if call.sending.closing:
@@ -205,7 +195,7 @@ class Transport:
             call.asked = _now()
 
     def _wait(self, call: _Call[T], error: APIError | TransportError) -> float | None:
-        if error.in_doubt and not call.request.repeatable:
+        if call.sending.is_too_old or (error.in_doubt and not call.request.repeatable):
             return None
         call.first_failed = _now() if call.first_failed is None else call.first_failed
         return self._retry.delay(call.attempt, error, since=_now() - call.first_failed)

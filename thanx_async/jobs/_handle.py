@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async._core.escaping import printable
 from thanx_async.jobs._poller import JobPoller
+from thanx_async.limiter import Lane
 from thanx_async.models import IssuanceJob
 
 
@@ -126,7 +127,7 @@ class JobHandle:
         Raises:
             UnprocessableError: the job is still running, or is revoked already.
         """
-        return await self._attached.revoke()
+        return await self._attached.revoke(Lane.INTERACTIVE)
 
     @property
     def _attached(self) -> JobPoller:
@@ -138,10 +139,28 @@ class JobHandle:
         return self._poller
 
 
+async def revoke_in_bulk(handle: JobHandle) -> IssuanceJob:
+    """Revoke a job's rewards as one of many, behind requests for which somebody waits."""
+    return await handle._attached.revoke(Lane.ISSUE)  # noqa: SLF001 - the class is in this module
+
+
 def when_finished(handle: JobHandle, mark: Callable[[], object], act: Callable[[], object]) -> None:
     """Call ``mark`` once the handle's job has finished, whoever polled it, and ``act`` soon after that."""
     if poller := handle._poller:  # noqa: SLF001 - not a method, since users await the handle
         poller.when_finished(mark, act)
+
+
+def time_left(handle: JobHandle) -> float | None:
+    """Seconds until the handle's job should finish; None until the speed of jobs is known."""
+    poller = handle._poller  # noqa: SLF001 - as above
+    return poller.time_left() if poller else None
+
+
+def usual_time(handles: Iterable[JobHandle], total: int) -> float:
+    """Seconds that a job of ``total`` guests takes, as far as these handles know, otherwise 0."""
+    pollers = (handle._poller for handle in handles)  # noqa: SLF001 - as above
+    poller = next(filter(None, pollers), None)
+    return (poller and poller.usual_time(total)) or 0.0
 
 
 def _detached(job_id: str, merchant_id: str, start: int, total: int) -> JobHandle:

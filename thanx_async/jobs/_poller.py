@@ -68,10 +68,10 @@ class JobService:
         request = wire.get_issuance_job(job_id, merchant_id)
         return await self._transport.call(request, wire.decoder_of_job(job_id), lane=Lane.POLL)
 
-    async def revoke(self, job_id: str, merchant_id: str) -> IssuanceJob:
+    async def revoke(self, job_id: str, merchant_id: str, lane: Lane) -> IssuanceJob:
         """Request the revocation of a job's rewards."""
         request = wire.revoke_issuance_job(job_id, merchant_id)
-        return await self._transport.call(request, wire.decoder_of_job(job_id))
+        return await self._transport.call(request, wire.decoder_of_job(job_id), lane=lane)
 
 
 class WebhookSigns:
@@ -189,6 +189,15 @@ class JobPoller:
             self._schedule.hint(self._course, asyncio.get_running_loop().time())
         self._change.set()
 
+    def time_left(self) -> float | None:
+        """Seconds until the job should finish; None until the speed of jobs is known."""
+        expected = None if self._course is None else self._schedule.expected(self._course)
+        return None if expected is None else max(0.0, expected - asyncio.get_running_loop().time())
+
+    def usual_time(self, total: int) -> float | None:
+        """Seconds that a job of this size should take; None until the speed of jobs is known."""
+        return self._schedule.usual(total)
+
     def expect(self, sent: Sent) -> None:
         """Keep what was sent in the job, so that an event can tell its outcome."""
         self._sent = sent
@@ -270,9 +279,9 @@ class JobPoller:
         self._judge(self._service.trust, job)
         return job
 
-    async def revoke(self) -> IssuanceJob:
+    async def revoke(self, lane: Lane) -> IssuanceJob:
         """Revoke the job's rewards, and take in the snapshot of Thanx's answer."""
-        job = await self._service.revoke(self.job_id, self.merchant_id)
+        job = await self._service.revoke(self.job_id, self.merchant_id, lane)
         self.update(job)
         return job
 

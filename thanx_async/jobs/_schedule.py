@@ -115,6 +115,14 @@ class PollSchedule:
             return course.polled_at + max(_MIN_GAP, min(max_gap, course.polled_at - course.baseline[0]))
         return max(self._next_scout, course.polled_at + min(max_gap, 1.0 + course.total / 10_000))
 
+    def expected(self, course: JobCourse) -> float | None:
+        """When the job should finish; None until the speed is known."""
+        return self._speeds.expected(course)
+
+    def usual(self, total: int) -> float | None:
+        """Seconds from the acceptance of a job of this size to its end; None until the speed is known."""
+        return self._speeds.usual(total)
+
     def observe(self, course: JobCourse, job: IssuanceJob, now: float) -> None:
         """Learn from a snapshot of the job."""
         if job.state in {"revoking", "revoked"}:

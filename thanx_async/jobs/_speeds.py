@@ -111,6 +111,11 @@ class JobSpeeds:
             return course.baseline[0] + (course.total - course.baseline[1]) * pace
         return self.start(course) + course.total * pace
 
+    def usual(self, total: int) -> float | None:
+        """Seconds from the acceptance of a job of this size to its end; None until the speed is known."""
+        pace = self._pace(total)
+        return None if pace is None else min(self._start_delays, default=0.0) + total * pace
+
     def start(self, course: JobCourse) -> float:
         """When an accepted job should start if no poll has found it running."""
         start = course.since + min(self._start_delays, default=0.0)

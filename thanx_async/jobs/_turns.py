@@ -12,6 +12,7 @@ from thanx_async.limiter import RateLimiter, in_flight
 
 _UNANSWERED = 5.0
 _RESERVED = 2
+_ISSUING = 5.0
 
 
 class PollTurns:
@@ -19,8 +20,9 @@ class PollTurns:
 
     Only as many polls enter the limiter's queue as can be in flight. Other polls wait here, where a poll that
     is no longer needed can be dropped. A poll without an answer for 5 s no longer counts, as long as two
-    requests of the smallest limit remain for issuing. While less than half of a rate limit is free, turns are
-    spaced evenly over its window, so that polls leave room for issuing.
+    requests of the smallest limit remain for issuing. While requests are issued, by any process, and less
+    than half of a rate limit is free, turns are spaced evenly over its window, so that polls leave room for
+    issuing.
     """
 
     def __init__(self, limiter: RateLimiter) -> None:
@@ -63,9 +65,9 @@ class PollTurns:
     async def _spread(self, wake: asyncio.Event, is_needed: Callable[[], bool]) -> None:
         now = asyncio.get_running_loop().time
         while is_needed():
-            scarce = [
-                row.limit for row in self._limiter.status().windows if 2 * row.free < row.limit.requests
-            ]
+            status = self._limiter.status()
+            issuing = status.issuing_ago is not None and status.issuing_ago < _ISSUING
+            scarce = [row.limit for row in status.windows if issuing and 2 * row.free < row.limit.requests]
             interval = max((limit.seconds / limit.requests for limit in scarce), default=0.0)
             if (wait := self._last_turn + interval - now()) <= RESOLUTION:
                 self._last_turn = now()

@@ -47,8 +47,9 @@ class SQLiteLedger:
 
     Args:
         path: the file, which is created if it does not exist.
-        replay_within: seconds after which a batch in doubt is not sent again automatically. Thanx does not
-            publish how long it keeps idempotency keys; repeating a forgotten key would issue again.
+        replay_within: seconds after which a batch in doubt is not sent again automatically. A machine's sleep
+            counts. Thanx does not publish how long it keeps idempotency keys; repeating a forgotten key would
+            issue again.
         keep_for: how long to keep complete runs and finished batches of `AsyncBatcher.add`, in seconds or as
             a `timedelta`; infinity to keep them forever. Unfinished runs are always kept. A deleted run
             cannot be resumed or revoked, and its ``run_id`` cannot be used again, so that no guest is

@@ -7,9 +7,16 @@ it counts them. Source: docs.thanx.com, partner/overview.
 from typing import TYPE_CHECKING
 
 from thanx_async._core.lazy import lazily
-from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit, in_flight, least_duration
+from thanx_async.limiter._forecast import Forecast, forecast
+from thanx_async.limiter._limits import (
+    THANX_RATE_LIMITS,
+    RateLimit,
+    in_flight,
+    least_duration,
+    trickle_interval,
+)
 from thanx_async.limiter._memory import LocalRateLimiter
-from thanx_async.limiter._protocol import Lane, LimiterStatus, RateLimiter, Slot, WindowStatus
+from thanx_async.limiter._protocol import Lane, LimiterStatus, PacedLimiter, RateLimiter, Slot, WindowStatus
 from thanx_async.limiter._store import StoreAwayError
 
 if TYPE_CHECKING:
@@ -28,15 +35,19 @@ else:
 
 __all__ = [
     "THANX_RATE_LIMITS",
+    "Forecast",
     "Lane",
     "LimiterStatus",
     "LocalRateLimiter",
+    "PacedLimiter",
     "RateLimit",
     "RateLimiter",
     "SQLiteRateLimiter",
     "Slot",
     "StoreAwayError",
     "WindowStatus",
+    "forecast",
     "in_flight",
     "least_duration",
+    "trickle_interval",
 ]

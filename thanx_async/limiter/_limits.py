@@ -10,6 +10,8 @@ import attrs
 from thanx_async._core import checks
 
 _MOST_IN_FLIGHT = 32
+_BUDGET_SHARE = 2 / 3
+_MAX_PACE = 2.0
 
 
 @attrs.frozen
@@ -75,6 +77,23 @@ def least_duration(requests: int, limits: Sequence[RateLimit]) -> float:
 def without_implied(limits: tuple[RateLimit, ...]) -> list[RateLimit]:
     """The limits that no other limit implies, the shortest window first."""
     return [limit for limit in limits if not any(other.implies(limit) for other in limits)]
+
+
+def trickle_interval(free: Iterable[tuple[RateLimit, int]]) -> float:
+    """Seconds from one request to the next, for requests that come steadily: at most 2.
+
+    The free requests of all limits but the one with the shortest window are spread over two thirds of the
+    window. A service that spends them at once would stall until the window has passed.
+
+    Args:
+        free: the limits, each with its number of free requests.
+    """
+    rows = list(free)
+    shortest = min((limit.seconds for limit, _ in rows), default=0.0)
+    intervals = [
+        limit.seconds * _BUDGET_SHARE / max(1, count) for limit, count in rows if limit.seconds > shortest
+    ]
+    return min(_MAX_PACE, max(intervals, default=0.0))
 
 
 def in_flight(limits: Sequence[RateLimit], latency: float | None) -> int:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit
 from thanx_async.limiter._pacing import Pacing
 from thanx_async.limiter._queue import QueuedLimiter
+from thanx_async.limiter._reserve import DEFAULT_RESERVE
 from thanx_async.limiter._state import LimiterState
 from thanx_async.limiter._store import Clock
 
@@ -49,10 +50,19 @@ class LocalRateLimiter(QueuedLimiter):
         limits: all limits that apply, in any order.
         strict: assume that Thanx counts each request as late as possible, which is safe for any network
             jitter. Otherwise the limiter moves closer to the limits until Thanx refuses a request.
+        reserve: the share of each window but the shortest that is kept for requests for which somebody waits
+            (`Lane.INTERACTIVE`), from 0 to 0.9. While there were none for 15 minutes, at most a fiftieth is
+            kept.
 
     Raises:
-        ConfigurationError: a limit is invalid; the message says which one and why.
+        ConfigurationError: an argument is invalid; the message says which one and why.
     """
 
-    def __init__(self, limits: Sequence[RateLimit] = THANX_RATE_LIMITS, *, strict: bool = True) -> None:
-        super().__init__(Pacing(limits, strict=strict), MemoryStore())
+    def __init__(
+        self,
+        limits: Sequence[RateLimit] = THANX_RATE_LIMITS,
+        *,
+        strict: bool = True,
+        reserve: float = DEFAULT_RESERVE,
+    ) -> None:
+        super().__init__(Pacing(limits, strict=strict, reserve=reserve), MemoryStore())

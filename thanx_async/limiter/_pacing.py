@@ -8,16 +8,19 @@ caller passes all times, in seconds on one clock.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 
 import attrs
 
 from thanx_async._core import checks
 from thanx_async.limiter import _refusal
-from thanx_async.limiter._limits import RateLimit, checked_limits, without_implied
+from thanx_async.limiter._limits import RateLimit, checked_limits, trickle_interval, without_implied
+from thanx_async.limiter._protocol import Lane
 from thanx_async.limiter._refusal import LimiterAnswer
+from thanx_async.limiter._reserve import DEFAULT_RESERVE, Reserve, least_often
 from thanx_async.limiter._state import Booking, LimiterState, Ticket
+from thanx_async.limiter._turns import count, in_order
 
 LEASE = 60.0
 """After so many seconds without an answer, a request counts as answered."""
@@ -32,7 +35,6 @@ _TRUST_AFTER = 50
 _UNLEARNT = 900.0
 _LOOK_AGAIN = 0.25
 _GRACE = 1.0
-_POLL_TURN = 9
 _PROBE = "the answer to a probe after a refusal", "the answer to a probe in an outage"
 _PAUSE = "a refusal (429)", "the end of an outage"
 
@@ -47,11 +49,14 @@ class Decision:
 
 @attrs.frozen
 class Admission:
-    """The result of asking for a slot: a booking, or else the time to ask again and the reason."""
+    """The result of asking for a slot: a booking, or else the time to ask again and the reason. In either
+    case ``lane`` is the lane that it is for.
+    """
 
     booking: Booking | None
     due: float
     reason: str
+    lane: Lane
 
 
 class Pacing:
@@ -60,21 +65,46 @@ class Pacing:
     Args:
         limits: all limits that apply. Of those that no other one implies, the shortest sets the pace.
         strict: assume that Thanx counts each request as late as possible.
+        reserve: the share of each window but the shortest that only interactive requests may use.
         draw: gives random numbers from 0 to 1.
     """
 
     def __init__(
-        self, limits: Sequence[RateLimit], *, strict: bool, draw: Callable[[], float] = random.random
+        self,
+        limits: Sequence[RateLimit],
+        *,
+        strict: bool,
+        reserve: float = DEFAULT_RESERVE,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self.limits: tuple[RateLimit, ...] = checked_limits(limits)
         checks.flags(strict=strict)
+        self._reserve = Reserve(reserve)
         self._adaptive = not strict
         self._draw = draw
         self._kept = without_implied(self.limits)
         self._pace = self._kept[0]
 
-    def decide(self, state: LimiterState, now: float) -> Decision:
-        """When the next request may be sent. The state is not changed."""
+    def reserved(self, state: LimiterState, limit: RateLimit, now: float) -> int:
+        """How many requests of ``limit`` only interactive requests may use now."""
+        return self._reserve.of(limit, state, now) if limit.seconds > self._pace.seconds else 0
+
+    def decide(self, state: LimiterState, now: float) -> dict[Lane, Decision]:
+        """When the next request of each lane may be sent. The state is not changed."""
+        free = self._decide(state, now, {})
+        reserved = {limit: size for limit in self._kept if (size := self.reserved(state, limit, now))}
+        if not reserved:
+            return dict.fromkeys(Lane, free)
+        held = self._decide(state, now, reserved)
+        decisions = dict.fromkeys(Lane, held) | {Lane.INTERACTIVE: free}
+        if held.due > max(free.due, now):
+            for lane in (Lane.ISSUE, Lane.POLL):
+                gap = max(least_often(lane, limit, size) for limit, size in reserved.items())
+                due = max(free.due, state.sent.get(lane.value, -inf) + gap)
+                decisions[lane] = Decision(min(due, held.due), held.reason)
+        return decisions
+
+    def _decide(self, state: LimiterState, now: float, reserved: Mapping[RateLimit, int]) -> Decision:
         refusal = state.refusal
         probe = None if refusal.probe is None else state.flights.get(refusal.probe)
         if probe and now < probe.lease:
@@ -89,54 +119,103 @@ class Pacing:
             flying = sorted(
                 self._bound(state, flight, min(now, flight.lease), trust) for flight in state.flights.values()
             )
-            moment = state.window(limit.seconds).newest(limit.requests, flying)
+            kept = reserved.get(limit, 0)
+            moment = state.window(limit.seconds).newest(limit.requests - kept, flying)
             if moment is not None:
+                reason = f"the limit of {limit.requests:,} requests in {limit.seconds:g} s"
                 waits.append(
                     (
                         moment + self._length(limit.seconds, state),
-                        f"the limit of {limit.requests:,} requests in {limit.seconds:g} s",
+                        f"{reason}, of which {kept:,} are reserved" if kept else reason,
                     )
                 )
         return Decision(*max(waits))
 
-    def admit(self, state: LimiterState, owner: str, now: float, *, polls: bool, others: bool) -> Admission:
-        """Give the owner a slot if it is the owner's turn and the limits allow one, otherwise a ticket.
+    def admit(self, state: LimiterState, owner: str, now: float, lanes: Iterable[Lane]) -> Admission:
+        """Give the owner a slot for one of its lanes, if it is that lane's turn and the limits allow a
+        request. Otherwise the lanes get tickets.
 
         Args:
             state: the state to change.
             owner: the queue that asks.
             now: the time.
-            polls: whether the request is a poll.
-            others: whether polls of this owner are waiting, too.
+            lanes: the lanes in which requests of the owner wait, at least one.
         """
         self._pass_time(state, now)
-        state.tickets = [
-            ticket for ticket in state.tickets if ticket.owner == owner or ticket.wake + _GRACE >= now
-        ]
-        mine = next((ticket for ticket in state.tickets if ticket.owner == owner), None)
-        if mine is None:
-            mine = Ticket(owner, polls, now)
-            state.tickets.append(mine)
-        mine.polls = polls
-        decision = self.decide(state, now)
-        due, reason = decision.due, decision.reason
-        ahead = _ahead(state, mine, max(due, now))
-        if due <= now and not ahead:
-            state.tickets.remove(mine)
-            waits = not polls and (others or any(ticket.polls for ticket in state.tickets))
-            state.passed_over = state.passed_over + 1 if waits else 0
-            return Admission(self._book(state, now), now, reason)
-        if due > now:
-            due += len(ahead) * self._spacing(state)
-        else:
-            due = min(now + len(ahead) * self._spacing(state), ahead[0].wake + _GRACE + _SLACK)
-            reason = "other processes, whose turn it is"
-        mine.wake = due
-        return Admission(None, due, reason)
+        mine = self._tickets(state, owner, now, dict.fromkeys(lanes, now))
+        dues = self.decide(state, now)
+        waits = [self._turn(state, ticket, now, dues) for ticket in mine]
+        for ticket, wait in zip(mine, waits, strict=True):
+            if wait.due <= now:
+                state.tickets.remove(ticket)
+                others = {other.lane for other in state.tickets if dues[other.lane].due <= now}
+                count(state, ticket.lane, others)
+                return Admission(self._book(state, now, ticket.lane), now, wait.reason, ticket.lane)
+            ticket.wake = wait.due
+        first, wait = min(zip(mine, waits, strict=True), key=lambda pair: pair[1].due)
+        return Admission(None, wait.due, wait.reason, first.lane)
 
-    def withdraw(self, state: LimiterState, owner: str | None, booking: Booking | None) -> None:
-        """Remove the owner's ticket, and a booking that was not used, if they are there."""
-        state.tickets = [ticket for ticket in state.tickets if ticket.owner != owner]
+    def approach(self, state: LimiterState, owner: str, now: float, since: float) -> float:
+        """When the owner should cut its next micro-batch. Until then it has an interactive ticket.
+
+        Micro-batches keep a distance from the last interactive request of any owner, so that many owners
+        together do not spend a limit that they then all wait for.
+
+        Args:
+            state: the state to change.
+            owner: the queue that asks.
+            now: the time.
+            since: when the oldest guest of the batch came.
+        """
+        self._pass_time(state, now)
+        (mine,) = self._tickets(state, owner, now, {Lane.INTERACTIVE: since})
+        mine.since = min(mine.since, since)
+        interval = trickle_interval(
+            (limit, limit.requests - self.used(state, limit, now)) for limit in self.limits
+        )
+        last = state.sent.get(Lane.INTERACTIVE.value, -inf)
+        dues = self.decide(state, now)
+        due = max(dues[Lane.INTERACTIVE].due, last + interval)
+        dues[Lane.INTERACTIVE] = Decision(due, dues[Lane.INTERACTIVE].reason)
+        mine.wake = self._turn(state, mine, now, dues).due
+        return mine.wake
+
+    def _tickets(
+        self, state: LimiterState, owner: str, now: float, lanes: Mapping[Lane, float]
+    ) -> list[Ticket]:
+        """The owner's tickets for these lanes, each with the time since when it waits."""
+        state.tickets = [
+            ticket
+            for ticket in state.tickets
+            if ticket.wake + _GRACE >= now or (ticket.owner == owner and ticket.lane in lanes)
+        ]
+        mine = {ticket.lane: ticket for ticket in state.tickets if ticket.owner == owner}
+        for lane, since in lanes.items():
+            if lane not in mine:
+                mine[lane] = Ticket(owner, now, lane, since)
+                state.tickets.append(mine[lane])
+            mine[lane].wake = now
+        return [mine[lane] for lane in lanes]
+
+    def _turn(self, state: LimiterState, mine: Ticket, now: float, dues: Mapping[Lane, Decision]) -> Decision:
+        """When it is this ticket's turn, as far as is known now."""
+        due, reason = dues[mine.lane].due, dues[mine.lane].reason
+        start = max(due, now)
+        ready = [
+            ticket
+            for ticket in state.tickets
+            if ticket is mine or (ticket.wake <= start and dues[ticket.lane].due <= start)
+        ]
+        order = in_order(state, ready)
+        ahead = order[: order.index(mine)]
+        if due > now or not ahead:
+            return Decision(start + len(ahead) * self._spacing(state), reason)
+        again = min(now + len(ahead) * self._spacing(state), ahead[0].wake + _GRACE + _SLACK)
+        return Decision(again, "other processes, whose turn it is")
+
+    def withdraw(self, state: LimiterState, owner: str, lane: Lane | None, booking: Booking | None) -> None:
+        """Remove the owner's ticket for a lane, and a booking that was not used, if they are there."""
+        state.tickets = [ticket for ticket in state.tickets if (ticket.owner, ticket.lane) != (owner, lane)]
         if booking and state.flights.get(booking.token) == booking:  # its token may be another's by now
             del state.flights[booking.token]
 
@@ -162,11 +241,27 @@ class Pacing:
         elif failed:
             _refusal.unanswered(state.refusal, booking, now, None, self._draw())
 
+    def returns(self, state: LimiterState, limit: RateLimit, now: float) -> tuple[tuple[float, int], ...]:
+        """After how many seconds requests that Thanx may still count leave the window, and how many then."""
+        trust = self._trust(limit.seconds, state)
+        counted = [*state.window(limit.seconds).moments()]
+        counted += [
+            (self._bound(state, flight, min(now, flight.lease), trust), 1)
+            for flight in state.flights.values()
+        ]
+        ends = ((moment + limit.seconds - now, count) for moment, count in sorted(counted))
+        return tuple((seconds, count) for seconds, count in ends if seconds > 0)
+
     def used(self, state: LimiterState, limit: RateLimit, now: float) -> int:
         """How many requests Thanx may still count within the window of ``limit``."""
-        logged = state.window(limit.seconds).since(now - limit.seconds)
-        flying = sum(flight.lease > now - limit.seconds for flight in state.flights.values())
-        return min(limit.requests, logged + flying)
+        return min(limit.requests, sum(count for _, count in self.returns(state, limit, now)))
+
+    def issuing_ago(self, state: LimiterState, now: float) -> float | None:
+        """Seconds since anybody sent a request other than a poll; 0 while one waits for its turn."""
+        if any(ticket.lane is not Lane.POLL and ticket.wake + _GRACE >= now for ticket in state.tickets):
+            return 0.0
+        sent = [moment for lane, moment in state.sent.items() if lane != Lane.POLL.value]
+        return max(0.0, now - max(sent)) if sent else None
 
     def _spacing(self, state: LimiterState) -> float:
         return self._pace.seconds / self._pace.requests * (1 + state.margin)
@@ -184,11 +279,11 @@ class Pacing:
         base = 0.9 * known * (state.least_round_trip or 0.0)
         return booking.sent + trust * max(0.0, ended - booking.sent - base) + _SLACK
 
-    def _book(self, state: LimiterState, now: float) -> Booking:
+    def _book(self, state: LimiterState, now: float, lane: Lane) -> Booking:
         state.tokens += 1
         booking = Booking(state.tokens, now, now + LEASE)
         state.flights[booking.token] = booking
-        state.last = now
+        state.last = state.sent[lane.value] = now
         if state.refusal.failures:
             state.refusal.probe = booking.token
         return booking
@@ -238,17 +333,3 @@ class Pacing:
             state.margin = max(0.0, state.margin - _MARGIN_STEP / _MARGIN_AFTER)
         elif self._adaptive:
             state.trust = max(0.0, state.trust - _TRUST_STEP / _TRUST_AFTER)
-
-
-def polls_turn(state: LimiterState) -> bool:
-    """Whether the next slot is for a waiting poll: polls get at least one slot in ten."""
-    return state.passed_over >= _POLL_TURN
-
-
-def _ahead(state: LimiterState, mine: Ticket, now: float) -> list[Ticket]:
-    """The tickets with a turn before ``mine`` whose owners ask again by ``now``."""
-    issuing = [ticket for ticket in state.tickets if not ticket.polls]
-    polling = [ticket for ticket in state.tickets if ticket.polls]
-    first = 1 if polls_turn(state) else 0
-    order = polling[:first] + issuing + polling[first:]
-    return [ticket for ticket in order[: order.index(mine)] if ticket.wake <= now]

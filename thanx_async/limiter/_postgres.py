@@ -12,6 +12,7 @@ from thanx_async._core.postgres import SCHEMES, Database, Tables
 from thanx_async._core.postgres_errors import Problem, Trouble
 from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit
 from thanx_async.limiter._pacing import Pacing
+from thanx_async.limiter._reserve import DEFAULT_RESERVE
 from thanx_async.limiter._shared import Reading, SharedLimiter
 from thanx_async.limiter._store import StoreAwayError
 
@@ -87,7 +88,7 @@ class PostgresRateLimiter(SharedLimiter):
     Args:
         dsn: the address, as ``postgresql://user:password@host:port/database``. pgbouncer may stand in
             between, also in transaction mode.
-        limits, strict: as for `LocalRateLimiter`.
+        limits, strict, reserve: as for `LocalRateLimiter`.
         name: what the processes share, one name for each credential. It is stored as it is.
 
     Raises:
@@ -101,9 +102,10 @@ class PostgresRateLimiter(SharedLimiter):
         limits: Sequence[RateLimit] = THANX_RATE_LIMITS,
         *,
         strict: bool = True,
+        reserve: float = DEFAULT_RESERVE,
         name: str = "default",
     ) -> None:
         address = ServerAddress("dsn", dsn, SCHEMES)
         del dsn  # no traceback shows it
-        pacing = Pacing(limits, strict=strict)
+        pacing = Pacing(limits, strict=strict, reserve=reserve)
         super().__init__(pacing, PostgresBackend(address, checks.text("name", name)))

@@ -8,19 +8,21 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
-from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import NoReturn, Self
 from uuid import uuid4
 from weakref import WeakKeyDictionary
+
+import attrs
 
 from thanx_async._core import checks
 from thanx_async._core.errors import TransportError
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import RESOLUTION, changed
 from thanx_async.limiter._limits import RateLimit
-from thanx_async.limiter._pacing import Admission, Pacing, polls_turn
-from thanx_async.limiter._protocol import Lane, LimiterStatus, Slot, WindowStatus
+from thanx_async.limiter._overview import overview, wall_time
+from thanx_async.limiter._pacing import Admission, Pacing
+from thanx_async.limiter._protocol import Lane, LimiterStatus, Slot
 from thanx_async.limiter._refusal import LimiterAnswer
 from thanx_async.limiter._state import Booking, LimiterState
 from thanx_async.limiter._steady import SteadyStore
@@ -29,7 +31,6 @@ from thanx_async.limiter._store import Store, StoreAwayError
 _log = get_logger("thanx_async.limiter")
 
 _LONG_WAIT = 5.0
-_LONGEST_SHOWN = 1e9
 
 
 class LoopQueues:
@@ -78,24 +79,16 @@ class LoopQueues:
         return self.store.look(self._status)
 
     def _status(self, state: LimiterState, now: float) -> LimiterStatus:
-        decision = self.pacing.decide(state, now)
-        held, reason = max(0.0, decision.due - now), decision.reason
-        if outage := self.steady.outage:
-            held, reason = max(held, outage.retry - now, RESOLUTION), outage.reason
-        away_since = state.refusal.away_since
-        used = ((limit, self.pacing.used(state, limit, now)) for limit in self.pacing.limits)
+        shared = overview(self.pacing, state, now, self.steady.outage)
         with self._lock:
             waiting = sum(queue.waiting for queue in self._queues.values())
+            issues = any(queue.has_issuing for queue in self._queues.values())
             round_trips = sorted(self._round_trips)
-        return LimiterStatus(
-            windows=tuple(WindowStatus(limit, count, limit.requests - count) for limit, count in used),
-            held_for=held,
-            held_until=_wall_time(held) if held else None,
-            reason=reason if held else None,
-            refused=state.refusal.count,
+        return attrs.evolve(
+            shared,
             waiting=waiting,
             latency=round_trips[int(0.9 * (len(round_trips) - 1))] if round_trips else None,
-            no_answer_for=None if away_since is None else max(0.0, now - away_since),
+            issuing_ago=0.0 if issues else shared.issuing_ago,
         )
 
     def answered(self, seconds: float) -> None:
@@ -122,15 +115,23 @@ class LoopQueues:
             if now + wait - since <= _LONG_WAIT or self._announced:
                 return
             self._announced = True
-        until = _wall_time(wait).astimezone()
+        until = wall_time(wait).astimezone()
         _log.warning("requests wait for %s, until about %s (%.0f s)", reason, f"{until:%H:%M:%S}", wait)
 
 
-class SlotQueue:
-    """The queue of one event loop.
+@attrs.define(eq=False)
+class _Turn:
+    """The place of a waiting request: what wakes it, and its booking once it has one."""
 
-    Only the first request in the queue asks the store. So event loops and processes take turns, however many
-    requests each of them has.
+    change: asyncio.Event = attrs.field(factory=asyncio.Event)
+    booking: Booking | None = None
+
+
+class SlotQueue:
+    """The queue of one event loop, with a line for each lane.
+
+    Only the first request in the queue asks the store, on behalf of all lanes. So event loops and processes
+    take turns, however many requests each of them has.
     """
 
     def __init__(self, queues: LoopQueues) -> None:
@@ -139,14 +140,19 @@ class SlotQueue:
         self._store = queues.store
         self._name = uuid4().hex
         self._unsure: Booking | None = None
-        self._queues: dict[Lane, OrderedDict[QueuedSlot, asyncio.Event]] = {
-            lane: OrderedDict() for lane in Lane
-        }
+        self._is_asking = False
+        self._asked: set[Lane] = set()
+        self._lines: dict[Lane, OrderedDict[QueuedSlot, _Turn]] = {lane: OrderedDict() for lane in Lane}
 
     @property
     def waiting(self) -> int:
         """The number of waiting requests."""
-        return sum(map(len, self._queues.values()))
+        return sum(map(len, self._lines.values()))
+
+    @property
+    def has_issuing(self) -> bool:
+        """Whether a request other than a poll is waiting."""
+        return any(line for lane, line in self._lines.items() if lane is not Lane.POLL)
 
     @property
     def _owner(self) -> str:
@@ -155,35 +161,61 @@ class SlotQueue:
 
     async def acquire(self, slot: QueuedSlot) -> Booking:
         """Wait for the slot's turn and for the limits. A cancellation gives back the turn and any booking."""
-        queue = self._queues[slot.lane]
-        queue[slot] = change = asyncio.Event()
-        admission: Admission | None = None
-        has_asked = False
+        line = self._lines[slot.lane]
+        turn = line[slot] = _Turn()
         try:
-            while True:
-                change.clear()
-                wait: float | None = None
-                if self._first() is slot:
-                    has_asked = True
-                    admission = await self._ask(slot.lane)
-                    if admission.booking:
-                        return admission.booking
-                    wait = max(admission.due - self._store.now(), RESOLUTION)
-                    self._shared.waits(wait, admission.reason)
-                if admission and self._first() is not slot:
+            while turn.booking is None:
+                turn.change.clear()
+                asks = self._first() is slot and not self._is_asking
+                wait = await self._ask_for_all() if asks else None
+                if wait is not None and self._first() is not slot:
                     wait = None
                     self.wake()
-                await changed(change, wait)
+                if turn.booking is None:
+                    await changed(turn.change, wait)
         except asyncio.CancelledError:
-            del queue[slot]
-            if has_asked:  # no other request may be left to use the ticket, and any other asks for a new one
-                await self._leave(None)
+            line.pop(slot, None)
+            if turn.booking or (slot.lane in self._asked and not line):
+                await self._leave(None if line else slot.lane, turn.booking)
             raise
         finally:
-            queue.pop(slot, None)
+            line.pop(slot, None)
             if not self.waiting:
                 self._shared.emptied()
             self.wake()
+        return turn.booking
+
+    async def turn_in(self, waited: float) -> float:
+        """See `PacedLimiter.turn_in`."""
+
+        def approach(state: LimiterState, now: float) -> float:
+            return self._pacing.approach(state, self._owner, now, max(0.0, now - waited)) - now
+
+        try:
+            return max(0.0, await self._shared.steady.transact(approach))
+        except StoreAwayError:
+            outage = self._shared.steady.outage
+            return max(outage.retry - self._store.now(), RESOLUTION) if outage else RESOLUTION
+
+    async def _ask_for_all(self) -> float:
+        """Ask for a slot, and give it to the first request of its lane. Returns when to ask again, in seconds
+        from now."""
+        self._is_asking = True
+        try:
+            admission = await self._ask()
+        finally:
+            self._is_asking = False
+        if admission.booking is None:
+            wait = max(admission.due - self._store.now(), RESOLUTION)
+            self._shared.waits(wait, admission.reason)
+            return wait
+        if line := self._lines[admission.lane]:
+            _, turn = line.popitem(last=False)
+            turn.booking = admission.booking
+            turn.change.set()
+        else:  # cancelled meanwhile
+            await self._leave(None, admission.booking)
+        return 0.0
 
     async def release(self, booking: Booking, answer: LimiterAnswer | None, *, failed: bool) -> None:
         """Record that the request has ended. If the store fails, its lease expires instead."""
@@ -200,48 +232,50 @@ class SlotQueue:
     def wake(self) -> None:
         """Wake the first request in the queue."""
         if (first := self._first()) is not None:
-            self._queues[first.lane][first].set()
+            self._lines[first.lane][first].change.set()
 
-    async def _ask(self, lane: Lane) -> Admission:
-        polls, others = lane is Lane.POLL, bool(self._queues[Lane.POLL])
+    async def _ask(self) -> Admission:
+        lanes = [lane for lane, line in self._lines.items() if line]
+        self._asked.update(lanes)
         admissions: list[Admission] = []
 
         def ask(state: LimiterState, now: float) -> Admission:
-            self._pacing.withdraw(state, None, self._unsure)
-            admissions.append(self._pacing.admit(state, self._owner, now, polls=polls, others=others))
+            self._pacing.withdraw(state, self._owner, None, self._unsure)
+            admissions.append(self._pacing.admit(state, self._owner, now, lanes))
             return admissions[-1]
 
         try:
             admission = await self._shared.steady.transact(ask)
         except asyncio.CancelledError:
             if admissions and admissions[-1].booking:
-                await self._leave(admissions[-1].booking)
+                await self._leave(None, admissions[-1].booking)
             raise
         except StoreAwayError:
             if admissions:
                 self._unsure = admissions[-1].booking
             outage = self._shared.steady.outage
-            return Admission(None, *(outage.retry, outage.reason) if outage else (self._store.now(), ""))
+            due, reason = (outage.retry, outage.reason) if outage else (self._store.now(), "")
+            return Admission(None, due, reason, lanes[0])
         self._unsure = None
         if admission.booking:
+            self._asked.discard(admission.lane)
             self._shared.admitted()
         return admission
 
-    async def _leave(self, booking: Booking | None) -> None:
-        """Give back this queue's ticket, and an unused booking."""
+    async def _leave(self, lane: Lane | None, booking: Booking | None) -> None:
+        """Give back this queue's ticket for a lane, and an unused booking."""
         unsure, self._unsure = self._unsure, None
 
         def leave(state: LimiterState, _: float) -> None:
-            self._pacing.withdraw(state, self._owner, booking)
-            self._pacing.withdraw(state, None, unsure)
+            self._pacing.withdraw(state, self._owner, lane, booking)
+            self._pacing.withdraw(state, self._owner, None, unsure)
 
         await self._shared.steady.record(leave)
         self._shared.wake_others(self)
 
     def _first(self) -> QueuedSlot | None:
-        issuing, polling = self._queues[Lane.ISSUE], self._queues[Lane.POLL]
-        polls = polling and (not issuing or polls_turn(self._store.state))
-        return next(iter(polling if polls else issuing), None)
+        """The request that asks: the first of the first lane in which any waits."""
+        return next((slot for line in self._lines.values() for slot in line), None)
 
 
 class QueuedSlot:
@@ -304,6 +338,6 @@ class QueuedLimiter:
         """The current state, as far as this process has seen it."""
         return self._queues.status()
 
-
-def _wall_time(wait: float) -> datetime:
-    return datetime.now(UTC) + timedelta(seconds=min(wait, _LONGEST_SHOWN))
+    async def turn_in(self, waited: float) -> float:
+        """See `PacedLimiter.turn_in`."""
+        return await self._queues.here().turn_in(waited)

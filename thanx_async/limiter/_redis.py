@@ -13,6 +13,7 @@ from thanx_async._core.extras import missing
 from thanx_async._core.tasks import Home
 from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit
 from thanx_async.limiter._pacing import Pacing
+from thanx_async.limiter._reserve import DEFAULT_RESERVE
 from thanx_async.limiter._shared import Reading, SharedLimiter
 from thanx_async.limiter._store import StoreAwayError
 
@@ -130,7 +131,7 @@ class RedisRateLimiter(SharedLimiter):
     Args:
         url: the address, as ``redis://user:password@host:port/database``, ``rediss://`` for TLS, or
             ``unix://`` for a socket.
-        limits, strict: as for `LocalRateLimiter`.
+        limits, strict, reserve: as for `LocalRateLimiter`.
         name: what the processes share, one name for each credential. It is a part of the key.
 
     Raises:
@@ -144,10 +145,11 @@ class RedisRateLimiter(SharedLimiter):
         limits: Sequence[RateLimit] = THANX_RATE_LIMITS,
         *,
         strict: bool = True,
+        reserve: float = DEFAULT_RESERVE,
         name: str = "default",
     ) -> None:
         address = ServerAddress("url", url, _SCHEMES)
         del url  # no traceback shows it
-        pacing = Pacing(limits, strict=strict)
+        pacing = Pacing(limits, strict=strict, reserve=reserve)
         longest = pacing.limits[-1].seconds
         super().__init__(pacing, RedisBackend(address, checks.text("name", name), longest))

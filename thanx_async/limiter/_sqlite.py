@@ -21,6 +21,7 @@ from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit
 from thanx_async.limiter._pacing import Pacing
 from thanx_async.limiter._protocol import LimiterStatus
 from thanx_async.limiter._queue import QueuedLimiter
+from thanx_async.limiter._reserve import DEFAULT_RESERVE
 from thanx_async.limiter._state import LimiterState
 from thanx_async.limiter._store import Clock
 from thanx_async.limiter._stored import dump_state, load_state
@@ -147,11 +148,11 @@ class SQLiteRateLimiter(QueuedLimiter):
 
     Args:
         path: the file, on a local disk, in an existing directory.
-        limits, strict: as for `LocalRateLimiter`.
+        limits, strict, reserve: as for `LocalRateLimiter`.
 
     Raises:
-        ConfigurationError: a limit is invalid. Requests and `refresh` raise it if the file is damaged, cannot
-            be written or belongs to another application; the file is not changed.
+        ConfigurationError: an argument is invalid. Requests and `refresh` raise it if the file is damaged,
+            cannot be written or belongs to another application; the file is not changed.
     """
 
     def __init__(
@@ -160,9 +161,10 @@ class SQLiteRateLimiter(QueuedLimiter):
         limits: Sequence[RateLimit] = THANX_RATE_LIMITS,
         *,
         strict: bool = True,
+        reserve: float = DEFAULT_RESERVE,
     ) -> None:
         self.path: Path = checks.path("path", path).absolute()
-        super().__init__(Pacing(limits, strict=strict), SQLiteStore(self.path))
+        super().__init__(Pacing(limits, strict=strict, reserve=reserve), SQLiteStore(self.path))
 
     def __repr__(self) -> str:
         return f"<SQLiteRateLimiter {printable(str(self.path))}: {self.status()}>"

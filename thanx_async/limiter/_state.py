@@ -9,6 +9,8 @@ from math import floor
 
 import attrs
 
+from thanx_async.limiter._protocol import Lane
+
 _GRAINS = 500
 _LATEST = 1e11
 _AHEAD = 7200.0
@@ -68,15 +70,6 @@ class Window:
                 return moment
         return None
 
-    def since(self, moment: float) -> int:
-        """The number of requests later than ``moment``."""
-        count = self.total
-        for end, ended in self.moments():
-            if end > moment:
-                break
-            count -= ended
-        return count
-
     def moments(self) -> Iterator[tuple[float, int]]:
         """The times in order, each with its number of requests."""
         return ((self._end(bucket), count) for bucket, count in self.buckets)
@@ -96,11 +89,15 @@ class Booking:
 
 @attrs.define
 class Ticket:
-    """The turn of a waiting queue, ``owner``, which asks again at ``wake``."""
+    """The turn of one lane of a waiting queue, ``owner``, which asks again at ``wake``.
+
+    Tickets are ordered by ``since``. It defaults to the past, for tickets of earlier versions.
+    """
 
     owner: str
-    polls: bool
     wake: float
+    lane: Lane = Lane.ISSUE
+    since: float = 0.0
 
 
 @attrs.define
@@ -134,6 +131,7 @@ class LimiterState:
         clock: the latest time that any process has seen.
         tokens: the token of the last booking.
         last: when the last request was sent.
+        sent: when the last request of each lane was sent, by the lane's value.
         flights: the requests in flight, by token.
         windows: the log of requests for each window.
         least_round_trip: the shortest round trip so far, in seconds.
@@ -144,12 +142,15 @@ class LimiterState:
         adjusted: when ``margin`` or ``trust`` was last made safer.
         tickets: the queues that wait for their turn.
         passed_over: the number of slots in a row that went to other requests while polls were waiting.
+        bulk_passed_over: the number of slots that went to interactive requests while bulk requests were
+            waiting, since the last one of those.
         refusal: the pause after a 429 or an outage.
     """
 
     clock: float = 0.0
     tokens: int = 0
     last: float | None = None
+    sent: dict[str, float] = attrs.field(factory=dict)
     flights: dict[int, Booking] = attrs.field(factory=dict)
     windows: list[Window] = attrs.field(factory=list)
     least_round_trip: float | None = None
@@ -159,6 +160,7 @@ class LimiterState:
     adjusted: float | None = None
     tickets: list[Ticket] = attrs.field(factory=list)
     passed_over: int = 0
+    bulk_passed_over: int = 0
     refusal: Refusal = attrs.field(factory=Refusal)
 
     def window(self, seconds: float) -> Window:
@@ -182,15 +184,19 @@ class LimiterState:
             self.tokens,
             self.round_trips,
             self.passed_over,
+            self.bulk_passed_over,
             pause.count,
             pause.failures,
             pause.probe or 0,
         ]
+        moments += self.sent.values()
         moments += [time for flight in self.flights.values() for time in (flight.sent, flight.lease)]
         return (
             0 <= self.clock < _LATEST
             and all(moment is None or 0 <= moment <= latest for moment in moments)
-            and all(0 <= ticket.wake < _LATEST for ticket in self.tickets)
+            and all(
+                0 <= moment < _LATEST for ticket in self.tickets for moment in (ticket.wake, ticket.since)
+            )
             and all(token == flight.token <= self.tokens for token, flight in self.flights.items())
             and all(window.is_sound(latest) for window in self.windows)
             and 0 <= self.trust <= 1

@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import count
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
@@ -83,9 +84,10 @@ class StoredOutbox(ABC, Generic[L_co]):
         self._lane: Lane | None = None
 
     def __repr__(self) -> str:
-        opened = "" if self._lane else " (not open)"
-        target = printable("/".join(self._target.target))
-        return f"<{type(self).__name__} {target} in {self._ledger!r}{opened}>"
+        target: RunRecord | None = getattr(self, "_target", None)
+        if target is None:
+            return f"<{type(self).__name__} (not valid)>"
+        return f"<{type(self).__name__} {printable('/'.join(target.target))} in {self._ledger!r}>"
 
     def __reduce__(self) -> NoReturn:
         raise checks.unpicklable("an outbox", "make another one in each process")
@@ -146,8 +148,10 @@ class StoredOutbox(ABC, Generic[L_co]):
 
     async def put(self, identifier: object, *, id: str, using: object | None = None) -> bool:
         """Put a guest; see `Outbox.put`."""
-        guest = self.lane.guests.make(identifier, id)
-        del identifier  # tools that record the local variables of errors would record the guest
+        try:
+            guest = self.lane.guests.make(identifier, id)
+        finally:
+            del identifier  # tools that record the local variables of errors would record the guest
         put = await self._put(guest) if using is None else (await self._put_using(using, [guest]))[0]
         return check_put(put, id)
 
@@ -170,13 +174,18 @@ class StoredOutbox(ABC, Generic[L_co]):
 
     async def put_many(self, pairs: Pairs, *, using: object | None = None) -> int:
         """Put many guests; see `Outbox.put_many`."""
-        lane, new = self.lane, 0
-        async for ids, guests in slices(pairs, lane.guests):
+        try:
+            rows = slices(pairs, self.lane.guests)
+        finally:
+            del pairs  # see `put`
+        new = place = 0
+        async for ids, guests in rows:
             if using is None:
-                puts = await self._ledger.put(lane.run.run_id, guests)
+                puts = await self._ledger.put(self.lane.run.run_id, guests)
             else:
                 puts = await self._put_using(using, guests)
-            new += sum(check_put(put, id) for put, id in zip(puts, ids, strict=True))
+            new += sum(map(check_put, puts, ids, count(place)))
+            place += len(ids)
         return new
 
     async def outcome(self, id: str, *, timeout: float | None = None) -> GuestOutcome:
@@ -234,3 +243,13 @@ class StoredOutbox(ABC, Generic[L_co]):
                 )
         settings = DrainSettings(guard, linger, until_empty)
         await drained(self._ledger, lane, LaneSender(self._ledger, lane, client), settings)
+
+
+def wrong_kind(using: object, kinds: str) -> ConfigurationError:
+    """The error for an object that is not a connection of these kinds."""
+    name = f"{type(using).__module__}.{type(using).__qualname__}"
+    return checks.wrong(
+        "using",
+        f"must be {kinds}, not {name}. With any other connection, execute the SQL and parameters that"
+        " statement() returns",
+    )

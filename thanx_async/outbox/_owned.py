@@ -8,13 +8,14 @@ from time import time
 
 import attrs
 
-from thanx_async._core.errors import GuardError, ThanxError
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
-from thanx_async.batching import Batch, Chunk, Guard, check_failures, min_interval, not_after
+from thanx_async.batching import Batch, Chunk, Guard, min_interval
 from thanx_async.identifiers import MAX_BATCH
-from thanx_async.jobs import JobHandle
 from thanx_async.ledger import BatchOutcome, BatchRecord, Cut, LaneLedger, LaneView, RunRecord
+from thanx_async.limiter import LimiterStatus
+from thanx_async.outbox._following import LaneFollower
+from thanx_async.outbox._lane_guard import LaneGuard
 from thanx_async.outbox._sender import LaneSender
 from thanx_async.outbox._trust import LaneTrust
 
@@ -63,14 +64,13 @@ class OwnedLane:
         self._change = asyncio.Event()
         self._answers = asyncio.Event()
         self._error: Exception | None = None
-        self._unfollowed: ThanxError | None = None
-        self._last_cut = -inf
-        self._canary: Batch | None = None
-        self._failed = self._ended = 0
+        self._next_up: Batch | None = None
+        self._guard = LaneGuard(settings.guard, ledger, lane.run_id)
+        self._trust = LaneTrust(ledger, lane, sender.target.jobs.trust)
+        self._follower = LaneFollower(ledger, self._trust, self._guard, until_empty=settings.until_empty)
         self._forget_at = -inf
         self._noted_at = -inf
         self._noted: str | None = None
-        self._trust = LaneTrust(ledger, lane, sender.target.jobs.trust)
 
     @property
     def _replay_within(self) -> float:
@@ -88,7 +88,9 @@ class OwnedLane:
                 await self._cut_batches()
             except Exception as error:  # noqa: BLE001 - the batches in flight end first
                 self._fail(error)
-        if failure := self._error or self._unfollowed:
+            finally:
+                self._sender.turns.leave(self)
+        if failure := self._error or self._follower.error:
             raise failure
 
     async def _take_up(self) -> None:
@@ -105,7 +107,7 @@ class OwnedLane:
         if batch.handle is None:
             await self._sender.recorder.restore(batch)
             self._recalled.add(batch)
-        self._start(batch, record.recorded_at)
+        self._start(batch)
 
     async def _cut_batches(self) -> None:
         while self._error is None:
@@ -119,22 +121,41 @@ class OwnedLane:
             await self._write_note()
             if self._settings.until_empty and not (view.waiting or self._open):
                 return
-            if (wait := self._wait_to_cut(view)) > 0 or not (size := await self._size_allowed()):
-                await changed(self._change, wait if wait > 0 else _LOOK)
-            else:
+            if (wait := self._wait_for_turn(view)) <= 0 and (
+                size := await self._guard.size_allowed(self._open)
+            ):
                 await self._cut(size)
+                continue
+            if wait <= 0:
+                self._leave_turn()
+            await changed(self._change, wait if wait > 0 else _LOOK)
 
-    def _wait_to_cut(self, view: LaneView) -> float:
-        """Seconds until a batch may be due. It is cut as late as possible, since guests still come."""
-        if not view.waiting or len(self._delivering) >= self._sender.concurrency or self._must_wait():
+    def _wait_for_turn(self, view: LaneView) -> float:
+        """Seconds until a batch may be cut: it is due, it is the lane's turn, and the limits allow a request.
+
+        It is cut as late as possible, since guests still come.
+        """
+        if self._next_up is not None:
             return _LOOK
         status = self._sender.limiter.status()
-        if view.waiting < MAX_BATCH:
-            since_cut = asyncio.get_running_loop().time() - self._last_cut
-            due = max(self._settings.linger - view.waited, min_interval(status) - since_cut)
-            if due > 0:
-                return min(due, _LOOK)
+        if (due := self._wait_to_be_due(view, status)) > 0:
+            self._leave_turn()
+            return min(due, _LOOK)
+        if not self._sender.turns.is_turn_of(self, self._change.set):
+            return _LOOK
         return min(status.held_for - _LEAD, _RECHECK)
+
+    def _wait_to_be_due(self, view: LaneView, status: LimiterStatus) -> float:
+        if not view.waiting or len(self._delivering) >= self._sender.concurrency or self._must_wait():
+            return _LOOK
+        if view.waiting >= MAX_BATCH:
+            return 0.0
+        since_cut = asyncio.get_running_loop().time() - self._sender.turns.last_cut
+        return max(self._settings.linger - view.waited, min_interval(status) - since_cut)
+
+    def _leave_turn(self) -> None:
+        self._next_up = None
+        self._sender.turns.leave(self)
 
     def _must_wait(self) -> bool:
         """Whether a batch was cut and not sent yet, so that new guests wait for the next batch; or a batch of
@@ -142,63 +163,50 @@ class OwnedLane:
 
         The answer may be that Thanx knows other guests under its key. Then nothing more must be sent.
         """
-        queued = (not (batch.delivery.on_wire or batch.delivery.in_doubt) for batch in self._delivering)
-        return bool(self._recalled) or any(queued)
+        return bool(self._recalled) or any(map(self._is_queued, self._delivering))
 
-    async def _size_allowed(self) -> int:
-        """How many guests the guard allows in the next batch; 0 for none yet.
+    def _is_queued(self, batch: Batch) -> bool:
+        delivery = batch.delivery
+        return batch in self._delivering and not (delivery.on_wire or delivery.in_doubt)
 
-        Raises:
-            GuardError: it allows none any more.
-        """
-        guard, size, canary = self._settings.guard, MAX_BATCH, self._canary
-        if canary in self._open:
-            return 0
-        if canary is not None and canary.handle is None and not canary.settled:
-            canary = self._canary = None  # its guests wait again
-        if guard.canary is not None and canary is None:
-            size = guard.canary
-        elif canary is not None and not canary.settled:
-            raise GuardError("the outcome of the canary's guests cannot be told, so nothing more is sent")
-        if guard.max_rewards is not None:
-            rewards = await self._ledger.rewards(self._lane.run_id)
-            size = min(size, guard.max_rewards - rewards)
-            if size <= 0 and not self._open:
-                raise GuardError(
-                    f"max_rewards is {guard.max_rewards:,}: {rewards:,} guests may have a reward"
-                )
-        return max(0, size)
+    def _has_changed(self) -> None:
+        """A batch is sent, or ends. If it is the one that was cut in the lane's turn, the turn is over."""
+        if self._next_up is not None and not self._is_queued(self._next_up):
+            self._leave_turn()
+        self._change.set()
 
     async def _cut(self, size: int) -> None:
         if self._has_failed():
             return
         cut = await self._ledger.cut(self._lane.run_id, size, self._sender.target.encode)
         if cut is None:
+            self._leave_turn()
             return
         if self._has_failed():
             await self._ledger.withdraw(self._lane.run_id, cut.batch.number)
             return
-        batch = self._start_cut(cut)
-        self._last_cut = asyncio.get_running_loop().time()
-        if self._settings.guard.canary is not None and self._canary is None:
-            self._canary = batch
+        batch = self._next_up = self._start_cut(cut)
+        self._sender.turns.last_cut = asyncio.get_running_loop().time()
+        self._guard.started(batch)
 
     def _start_cut(self, cut: Cut) -> Batch:
         batch = self._batch(cut.batch)
         batch.replay(cut.body)
-        self._start(batch, cut.batch.recorded_at)
+        self._start(batch)
         return batch
 
     def _batch(self, record: BatchRecord) -> Batch:
         chunk = Chunk(record.number, record.positions, [])
-        return Batch(chunk, record.run_id, on_send=self._change.set)
+        batch = Batch(chunk, record.run_id, on_send=self._has_changed)
+        batch.limit_age(record.recorded_at, self._replay_within)
+        return batch
 
-    def _start(self, batch: Batch, recorded_at: float) -> None:
+    def _start(self, batch: Batch) -> None:
         if batch.handle is None:
             self._delivering.add(batch)
         if len(batch.positions) > 1:
             batch.allow_split()
-        task = self._group.create_task(self._process(batch, recorded_at))
+        task = self._group.create_task(self._process(batch))
         self._open[batch] = task
         task.add_done_callback(lambda _: self._end(batch))
 
@@ -207,22 +215,22 @@ class OwnedLane:
         del self._open[batch]
         self._delivering.discard(batch)
         self._recalled.discard(batch)
-        self._change.set()
+        self._has_changed()
 
-    async def _process(self, batch: Batch, recorded_at: float) -> None:
+    async def _process(self, batch: Batch) -> None:
         try:
             if batch.handle is None:
-                await self._send(batch, recorded_at)
+                await self._send(batch)
             if batch.handle is not None:
-                await self._follow(batch, batch.handle)
+                await self._follower.follow(batch, batch.handle)
         except Exception as error:  # noqa: BLE001 - any error stops the drain
             self._fail(error)
 
-    async def _send(self, batch: Batch, recorded_at: float) -> None:
+    async def _send(self, batch: Batch) -> None:
         """Send a batch, again and again while it is in doubt and not too old."""
         wait, hurried = _FIRST_WAIT, False
-        while not batch.is_in_doubt or time() - recorded_at <= self._replay_within:
-            if await self._is_sent(batch, recorded_at):
+        while not batch.delivery.is_too_old:
+            if await self._is_sent(batch):
                 self._answers.set()
                 return
             hurried = await self._waited(wait, hurried=hurried)
@@ -232,15 +240,14 @@ class OwnedLane:
             await self._sender.recorder.restore(batch)
         _log.error("batch with key %s stays in doubt: it is too old to be sent again; settle it", batch.key)
 
-    async def _is_sent(self, batch: Batch, recorded_at: float) -> bool:
+    async def _is_sent(self, batch: Batch) -> bool:
         """Try to send a batch. Returns whether its guests are provided for."""
         self._delivering.add(batch)
         try:
-            with not_after(batch, recorded_at, self._replay_within):
-                error = await self._sender.attempt(batch)
+            error = await self._sender.attempt(batch)
         finally:
             self._delivering.discard(batch)
-            self._change.set()
+            self._has_changed()
         self._recalled.discard(batch)
         if error is not None:
             _log.info("batch with key %s was not accepted: %s", batch.key, type(error).__name__)
@@ -259,49 +266,6 @@ class OwnedLane:
         self._answers.clear()
         await changed(self._answers, seconds)
         return self._answers.is_set()
-
-    async def _follow(self, batch: Batch, handle: JobHandle) -> None:
-        """Wait until the job has ended, and record the outcomes."""
-        while not batch.recorded:
-            if not await self._has_ended(handle):
-                return
-            if batch.is_unclear:
-                _log.error("job %s does not tell which guests have a reward: settle it", handle.id)
-                return
-            await self._record(batch)
-        await self._trust.share()
-        self._check_failures(batch)
-
-    async def _record(self, batch: Batch) -> None:
-        """Record the outcomes, unless they are not known any more: an event told them."""
-        if batch.settled:
-            outcome = batch.outcome()
-            await self._ledger.finish(batch.run_id, {batch.number: outcome})
-            batch.settle_from_job()
-            batch.mark_recorded(outcome)
-
-    async def _has_ended(self, handle: JobHandle) -> bool:
-        """Wait until the job has ended. While Thanx refuses to tell, ask again from time to time.
-
-        Returns:
-            Whether it has ended; a drain that is meant to end does not ask again, and fails at its end.
-        """
-        while True:
-            try:
-                await handle.wait()
-            except ThanxError as error:
-                _log.error("job %s cannot be followed: %s", handle.id, type(error).__name__)
-                if self._settings.until_empty:
-                    self._unfollowed = error
-                    return False
-                await asyncio.sleep(_MAX_WAIT)
-            else:
-                return True
-
-    def _check_failures(self, batch: Batch) -> None:
-        self._failed += len(batch.rows)
-        self._ended += len(batch.positions)
-        check_failures(self._settings.guard, failed=self._failed, ended=self._ended)
 
     async def _forget_some(self) -> None:
         """Delete ids that are old enough, in short transactions, once an hour."""

@@ -11,10 +11,12 @@ from thanx_async.ledger import NewGuest, PostgresLanes, Put
 from thanx_async.models import Environment
 from thanx_async.outbox._outbox import StoredOutbox
 from thanx_async.outbox._settings import Unset
-from thanx_async.outbox._using import fetch_value, sqlstate
+from thanx_async.outbox._using import fetch_value
 
-_PUT = "SELECT thanx.put($1, CAST($2 AS uuid), CAST($3 AS bigint), $4)"
-_STATEMENT = "SELECT thanx.put(%s, %s::uuid, %s::bigint, %s)"
+# In another database the lane is NULL, which the function does not take.
+_LANE = "(SELECT lane FROM thanx.lanes WHERE run_id = {})"
+_PUT = f"SELECT thanx.put({_LANE.format('$1')}, CAST($2 AS uuid), CAST($3 AS bigint), $4)"
+_STATEMENT = f"SELECT thanx.put({_LANE.format('%s')}, %s::uuid, %s::bigint, %s)"
 _ID_REUSED, _REVOKED = "TX001", "TX002"  # the SQLSTATEs of the function thanx.put
 
 
@@ -77,8 +79,11 @@ class PostgresOutbox(StoredOutbox[PostgresLanes]):
 
     def statement(self, identifier: object, *, id: str) -> tuple[str, tuple[object, ...]]:
         """The SQL statement that puts a guest, and its parameters; see `Outbox.statement`."""
-        guest = self.lane.guests.make(identifier, id)
-        return _STATEMENT, (self.lane.number, str(UUID(bytes=guest.id)), guest.digest, guest.value)
+        try:
+            guest = self.lane.guests.make(identifier, id)
+        finally:
+            del identifier  # see `put`
+        return _STATEMENT, (self.lane.run.run_id, str(UUID(bytes=guest.id)), guest.digest, guest.value)
 
     async def _put_using(self, using: object, guests: Sequence[NewGuest]) -> list[Put]:
         puts = [Put.KNOWN] * len(guests)
@@ -90,14 +95,14 @@ class PostgresOutbox(StoredOutbox[PostgresLanes]):
         return puts
 
     async def _put_one(self, using: object, guest: NewGuest) -> Put:
-        arguments = (self.lane.number, UUID(bytes=guest.id), guest.digest, guest.value)
         try:
-            is_new = await fetch_value(using, _PUT, arguments)
-        except Exception as error:
-            code = sqlstate(error)
-            if code == _ID_REUSED:
+            is_new = await fetch_value(
+                using, _PUT, (self.lane.run.run_id, UUID(bytes=guest.id), guest.digest, guest.value)
+            )
+        except LedgerError as error:
+            if error.sqlstate == _ID_REUSED:
                 return Put.REUSED
-            if code == _REVOKED:
+            if error.sqlstate == _REVOKED:
                 raise LedgerError("the outbox was revoked: nothing more of it is issued") from None
             raise
         return Put.NEW if is_new else Put.KNOWN

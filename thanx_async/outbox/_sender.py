@@ -17,6 +17,7 @@ from thanx_async._core.errors import (
 from thanx_async.batching import Batch, BatchSender, Target
 from thanx_async.client import internals
 from thanx_async.ledger import LaneLedger, RunRecord
+from thanx_async.limiter import Lane
 from thanx_async.outbox._recorder import LaneRecorder
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class LaneSender:
     Attributes:
         target: what the lane issues.
         recorder: records what becomes of each batch.
+        turns: the turns in which the client's lanes cut batches.
     """
 
     def __init__(self, ledger: LaneLedger, lane: RunRecord, client: ThanxClient) -> None:
@@ -39,6 +41,7 @@ class LaneSender:
         self.target = Target(lane.campaign_id, lane.merchant_id, lane.variant_id, jobs)
         self.recorder = LaneRecorder(ledger, self.target)
         self.limiter = client.limiter
+        self.turns = transport.turns
         self._sender = BatchSender(
             self.target,
             transport,
@@ -47,6 +50,7 @@ class LaneSender:
             self.recorder,
             max_concurrency=None,
             keep_values=False,
+            lane=Lane.INTERACTIVE,
         )
 
     def check_loop(self) -> None:

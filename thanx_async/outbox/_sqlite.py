@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from thanx_async._core import checks
-from thanx_async._core.errors import LedgerError
+from thanx_async._core.errors import LedgerError, LedgerUnavailableError
+from thanx_async._core.sqlite import Problem, Trouble, explained
 from thanx_async.ledger import MOVED, NewGuest, Put, SQLiteLanes
 from thanx_async.models import Environment
 from thanx_async.outbox._group_commit import GroupCommit
-from thanx_async.outbox._outbox import StoredOutbox
+from thanx_async.outbox._outbox import StoredOutbox, wrong_kind
 from thanx_async.outbox._settings import Unset
 
-_PUT = "INSERT INTO thanx_put (lane, id, digest, value) VALUES (?, ?, ?, ?)"
+_PASSING = {Problem.LOCKED, Problem.FULL}
+_PUT = "INSERT INTO {}thanx_put (lane, id, digest, value) VALUES (?, ?, ?, ?)"
 
 
 class SQLiteOutbox(StoredOutbox[SQLiteLanes]):
@@ -87,21 +90,44 @@ class SQLiteOutbox(StoredOutbox[SQLiteLanes]):
 
     def statement(self, identifier: object, *, id: str) -> tuple[str, tuple[object, ...]]:
         """The SQL statement that puts a guest, and its parameters; see `Outbox.statement`."""
-        guest = self.lane.guests.make(identifier, id)
-        return self._statement(guest)
+        try:
+            guest = self.lane.guests.make(identifier, id)
+        finally:
+            del identifier  # see `put`
+        return _PUT.format(""), self._parameters(guest)
 
-    def _statement(self, guest: NewGuest) -> tuple[str, tuple[object, ...]]:
-        return _PUT, (self.lane.number, guest.id, guest.digest, guest.value)
+    def _parameters(self, guest: NewGuest) -> tuple[object, ...]:
+        return self.lane.number, guest.id, guest.digest, guest.value
 
     async def _put_using(self, using: object, guests: Sequence[NewGuest]) -> list[Put]:
         if not isinstance(using, sqlite3.Connection):
-            raise checks.wrong("using", f"must be a sqlite3.Connection, not a {type(using).__name__}")
-        return [self._put_one(using, guest) for guest in guests]
+            raise wrong_kind(using, "a sqlite3.Connection")
+        with explained(self._failure):
+            schema = self._schema(using)
+            return [self._put_one(using, schema, guest) for guest in guests]
 
-    def _put_one(self, using: sqlite3.Connection, guest: NewGuest) -> Put:
+    def _schema(self, using: sqlite3.Connection) -> str:
+        """The name under which the outbox's file is open, quoted.
+
+        Raises:
+            ConfigurationError: it is not.
+        """
+        own, cursor = self.path.stat(), using.cursor()
+        cursor.row_factory = None  # the caller's connection may make dictionaries
+        for _, name, path in cursor.execute("PRAGMA database_list").fetchall():
+            with suppress(OSError):
+                if path and os.path.samestat(own, Path(os.fsdecode(path)).stat()):
+                    return '"' + os.fsdecode(name).replace('"', '""') + '".'
+        raise checks.wrong("using", f"must be a connection to {self.path}, or have that file attached")
+
+    def _failure(self, trouble: Trouble) -> LedgerError:
+        text = f"the guest cannot be put with the caller's connection to {self.path}: {trouble.detail}"
+        return LedgerUnavailableError(text) if trouble.problem in _PASSING else LedgerError(text)
+
+    def _put_one(self, using: sqlite3.Connection, schema: str, guest: NewGuest) -> Put:
         before = using.total_changes
         try:
-            using.execute(*self._statement(guest))
+            using.execute(_PUT.format(schema), self._parameters(guest))
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_TRIGGER:
                 raise

@@ -1,10 +1,11 @@
-"""Identifiers of guests: parsing and normalization."""
+"""Parses and normalizes identifiers: one at a time, and thousands by one match."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from urllib.parse import unquote
 
 import attrs
 
@@ -28,6 +29,10 @@ _PHONE_DIGITS = rf"\+(?:1[0-9]{{10}}+|(?!(?:{_TRUNK_COUNTRIES})0)[2-9][0-9]{{7,1
 _PHONE = re.compile(_PHONE_DIGITS)
 _ODD_SPACE = re.compile(r"[^\S \u00a0\u2000-\u200a\u202f]")
 _SPREADSHEET_TEXT = "'"
+# What address books and web pages leave around a value, and nobody sees: soft hyphen, zero width, direction.
+_INVISIBLE = r"\u00ad\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff"
+_EDGES = re.compile(rf"\A[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+\Z")
+_NAMED = re.compile(r"([^<>]*)<([^<>]*)>")
 _SEPARATOR = r"\s().\-/\u00a0\u2010-\u2015\u202f"
 _SEPARATORS = re.compile(rf"[{_SEPARATOR}]+")
 _DIALLED = re.compile(rf"[{_SEPARATOR}+0-9]*")
@@ -56,7 +61,9 @@ class Identifier:
 
         Accepts an e-mail address or phone number as text, a pair ``("email", "...")``, a mapping
         ``{"type": ..., "value": ...}``, or an `Identifier`. E-mail addresses are trimmed and lowercased.
-        Phone numbers must begin with ``+`` and the country code; their separators are removed.
+        Phone numbers must begin with ``+`` and the country code (see `phone_normalizer`); their separators
+        are removed. Invisible marks around a value, ``Jane <jane@example.com>``, ``mailto:`` and ``tel:`` are
+        removed as well.
 
         Raises:
             InvalidIdentifierError: the item is not an identifier; the reason does not repeat the value.
@@ -213,17 +220,51 @@ def _kind(item: object) -> str:
 def _from_text(text: str) -> str:
     if "@" in text:
         return _email(text)
-    if not _DIALLED.fullmatch(text) and any(character.isalpha() for character in text):
+    if not is_dialled(text) and any(character.isalpha() for character in text):
+        scheme, _, number = bare(text).partition(":")
+        if scheme.lower() == "tel":
+            return _from_text(number)
         raise InvalidIdentifierError("neither an e-mail address (no @) nor a phone number (has letters)")
     return _phone(text)
 
 
+def is_dialled(text: str) -> bool:
+    """Whether a text has only digits, ``+`` and the separators of phone numbers."""
+    return _DIALLED.fullmatch(text) is not None
+
+
+def bare(text: str) -> str:
+    """The text without white space, invisible marks and a spreadsheet's mark of text around it."""
+    return _EDGES.sub("", _EDGES.sub("", text).removeprefix(_SPREADSHEET_TEXT))
+
+
 def _email(text: str) -> str:
-    stripped = text.strip().removeprefix(_SPREADSHEET_TEXT)
-    value = stripped.lower() if stripped.isascii() else stripped  # the KELVIN SIGN would become a k
-    if len(value) <= MAX_EMAIL and _EMAIL.fullmatch(value):
-        return value
-    raise InvalidIdentifierError(_email_fault(value))
+    value = _lowered(text.strip().removeprefix(_SPREADSHEET_TEXT))
+    if not _is_email(value):
+        value = _lowered(_unwrapped(text))
+        if not _is_email(value):
+            raise InvalidIdentifierError(_email_fault(value))
+    return value
+
+
+def _lowered(text: str) -> str:
+    return text.lower() if text.isascii() else text  # the KELVIN SIGN would become a k
+
+
+def _is_email(value: str) -> bool:
+    return len(value) <= MAX_EMAIL and _EMAIL.fullmatch(value) is not None
+
+
+def _unwrapped(text: str) -> str:
+    """The address in ``Jane <jane@example.com>``, unless the name is another one, and after ``mailto:``."""
+    text = bare(text)
+    if named := _NAMED.fullmatch(text):
+        name, address = (bare(part) for part in named.groups())
+        if "@" not in name or name.strip("\"'").lower() == address.lower():
+            text = address
+    if text[:7].lower() == "mailto:":
+        text = unquote(text[7:].partition("?")[0])
+    return bare(text)
 
 
 def _email_fault(value: str) -> str:
@@ -246,17 +287,33 @@ def _email_fault(value: str) -> str:
 
 
 def _phone(text: str) -> str:
+    try:
+        return _dialled(text)
+    except InvalidIdentifierError:
+        if (inner := bare(text)) == text:
+            raise
+    return _dialled(inner)
+
+
+def _dialled(text: str) -> str:
     if not text.strip():
         raise InvalidIdentifierError("empty")
     if _TRUNK_ZERO.search(text):
         raise InvalidIdentifierError('the phone number has a trunk prefix "(0)", which E.164 leaves out')
     text = text.strip().removeprefix(_SPREADSHEET_TEXT)
-    if text[:-1].rstrip().endswith((".", "/")) or (not text.isprintable() and _ODD_SPACE.search(text)):
+    if is_followed(text):
         raise InvalidIdentifierError("the phone number is followed by something else")
     value = _SEPARATORS.sub("", text)
     if _PHONE.fullmatch(value):
         return value
     raise InvalidIdentifierError(_phone_fault(value))
+
+
+def is_followed(text: str) -> bool:
+    """Whether something that is no part of a phone number may follow it, such as ``.0`` or another cell."""
+    return text[:-1].rstrip().endswith((".", "/")) or (
+        not text.isprintable() and _ODD_SPACE.search(text) is not None
+    )
 
 
 def _phone_fault(value: str) -> str:

@@ -1,0 +1,194 @@
+"""How a file of guests is to be read, and what its content turns out to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import attrs
+from cyclopts import Parameter
+
+from thanx_async._core.errors import ConfigurationError, InvalidIdentifierError
+from thanx_async.cli._bytes import binary, content
+from thanx_async.cli._columns import Fix, check_header, columns_of, described, index_of, picker
+from thanx_async.cli._csv import Table, csv_table, is_separator
+from thanx_async.cli._excel import excel_table
+from thanx_async.cli._items import BLANK, Unread, holds_guest
+from thanx_async.cli._json import json_id, json_item, json_items
+from thanx_async.identifiers import normalise, phone_normalizer
+
+
+class Format(StrEnum):
+    """The format of a file of guests."""
+
+    CSV = "csv"
+    LINES = "lines"
+    JSONL = "jsonl"
+
+
+_SUFFIXES = {
+    ".csv": Format.CSV,
+    ".tsv": Format.CSV,
+    ".tab": Format.CSV,
+    ".jsonl": Format.JSONL,
+    ".ndjson": Format.JSONL,
+    ".json": Format.JSONL,
+}
+
+
+@Parameter(name="*")
+@attrs.frozen
+class HowToRead:
+    """How a file of guests is read."""
+
+    column: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
+    """The column (name or number) or key (JSON lines) of the guest; several: the first that holds one."""
+    format: Format | None = None
+    """csv, lines or jsonl; by default from the file's name. Workbooks are told by their content."""
+    delimiter: str | None = None
+    """What is between the cells of a CSV file: a character, or tab; by default found by the header."""
+    encoding: str | None = None
+    """The encoding of a text file, such as cp1252; by default UTF-8, or what a byte order mark says."""
+    sheet: str | None = None
+    """The sheet of a workbook, by its name, or its number from 1; by default the only one with cells."""
+    country: str | None = None
+    """Take phone numbers without a + for numbers of this country, such as US."""
+
+
+@attrs.frozen
+class Input:
+    """The guests of a file.
+
+    Attributes:
+        items: the guests, `BLANK` for blank rows; pairs of a guest and an id if there is an id column.
+        taken: what is read of it, in words.
+        first_row: the row of the first item, counted like a spreadsheet.
+        has_header: whether the first row names the columns.
+        note: what to tell about the rows at the end.
+    """
+
+    items: Iterator[object]
+    taken: str = "each line"
+    first_row: int = 1
+    has_header: bool = False
+    note: Callable[[], str] = attrs.field(default=str)
+
+
+def opened(file: str, name: str, how: HowToRead, id_column: str | None, stack: ExitStack) -> Input:
+    """Open a file, and find out what it is.
+
+    Args:
+        file: the file's name, or ``-`` for standard input.
+        name: what messages call it.
+        how: how it is read.
+        id_column: with it, items are pairs of a guest and an id.
+        stack: closes the file.
+
+    Raises:
+        ConfigurationError: the file can't be read in this way.
+    """
+    stream = binary(file)
+    if file != "-":
+        stack.enter_context(stream)
+    kind = how.format or _SUFFIXES.get(Path(file).suffix.lower())
+    fix = _national(how.country) if how.country is not None else None
+    found = content(stream, name, encoding=how.encoding, is_json=kind is Format.JSONL)
+    if isinstance(found, tuple):
+        if how.delimiter is not None or how.encoding is not None:
+            raise ConfigurationError(f"--delimiter and --encoding go with text; {name} is {found[0]}")
+        table, sheet = excel_table(found[1], found[0], name, how.sheet)
+        return _of_table(table, f"sheet {sheet!r}", how, id_column, fix)
+    if how.sheet is not None:
+        raise ConfigurationError(f"--sheet goes with workbooks; {name} is none")
+    if file != "-":
+        stack.enter_context(found)
+    lines: Iterator[str] = iter(found)
+    if kind is None:
+        first = next(lines, "")
+        kind = Format.CSV if how.column or id_column or _is_header(first) else Format.LINES
+        lines = chain([first] if first else [], lines)
+    return _of_text(lines, kind, how, id_column, fix)
+
+
+def _is_header(line: str) -> bool:
+    """Whether the first line of a file of unknown format is that of a table, as in Excel's Unicode text."""
+    return is_separator(line) or ("\t" in line.strip() and not any(map(holds_guest, line.split("\t"))))
+
+
+def _of_text(
+    lines: Iterator[str], kind: Format, how: HowToRead, id_column: str | None, fix: Fix | None
+) -> Input:
+    if kind is Format.CSV:
+        table = csv_table(lines, how.delimiter, how.column)
+        return _of_table(table, "CSV", how, id_column, fix)
+    if how.delimiter is not None:
+        raise ConfigurationError(f"--delimiter goes with CSV; this file is read as {kind}")
+    if kind is Format.JSONL:
+        return _of_json(lines, how.column, id_column, fix)
+    for option, given in (("--column", how.column), ("--id-column", id_column)):
+        if given:
+            raise ConfigurationError(
+                f"{option} goes with CSV and JSON lines; this file is read as plain lines"
+            )
+    return Input(_line(line, fix) for line in lines)
+
+
+def _line(line: str, fix: Fix | None) -> object:
+    text = line.rstrip("\r\n")
+    if not text or text.isspace():
+        return BLANK
+    return fix(text) if fix else text
+
+
+def _of_json(lines: Iterator[str], columns: Sequence[str], id_column: str | None, fix: Fix | None) -> Input:
+    taken = "each line"
+    if columns:
+        keys = " or ".join(map(repr, columns))
+        taken = f"key {keys}"
+    if id_column is None:
+        return Input(json_items(lines, columns, fix), taken)
+    pairs = ((json_item(line, columns or ["value"], fix), json_id(line, id_column)) for line in lines)
+    return Input(_filled(pairs), taken)
+
+
+def _of_table(table: Table, what: str, how: HowToRead, id_column: str | None, fix: Fix | None) -> Input:
+    header = table.header
+    check_header(table, what)
+    id_index = None if id_column is None else index_of(header, id_column)
+    others = [str(index + 1) for index in range(len(header)) if index != id_index]
+    only = others if id_index is not None and len(others) == 1 else []
+    indices = [int(only[0]) - 1] if only and not how.column else columns_of(header, how.column)
+    pick = picker(table, indices, fix)
+    taken = described(header, indices) + ("" if what == "CSV" else f" in {what}")
+    items: Iterator[object]
+    if id_index is None:
+        items = map(pick, table.rows)
+    else:
+        pairs = ((pick(row), row[id_index].strip() if id_index < len(row) else "") for row in table.rows)
+        items = _filled(pairs)
+    return Input(items, taken, table.first_row, True, table.note)
+
+
+def _filled(pairs: Iterator[tuple[object, str]]) -> Iterator[object]:
+    return (BLANK if pair[0] is BLANK else pair for pair in pairs)
+
+
+def _national(country: str) -> Fix:
+    """A function that makes national numbers international, and tells those that are not valid."""
+    normalize = phone_normalizer(country)
+
+    def fix(text: str) -> object:
+        number = normalize(text)
+        if number == text and "@" not in text and "+" not in text:
+            try:
+                return normalise(text)
+            except InvalidIdentifierError as error:
+                if "no + and country code" in error.reason:
+                    return Unread(text, f"not a valid phone number in {country.upper()}")
+        return number
+
+    return fix
