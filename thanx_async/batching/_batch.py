@@ -8,11 +8,12 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from thanx_async._batches import BatchOutcome, Positions, batch_key, outcome_after, values_of
+from thanx_async._batches import BatchOutcome, Positions, batch_key, values_of
 from thanx_async._core.errors import BadRequestError, ThanxError
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._report import BatchRange, GuestRow
 from thanx_async.batching._rows import FailedRows
+from thanx_async.batching._settling import outcome_after
 from thanx_async.batching._tally import Share, Tally
 from thanx_async.http import Delivery, wire
 from thanx_async.instrumentation import BatchFate
@@ -150,11 +151,9 @@ class Batch:
     @property
     def possible_rewards(self) -> int:
         """How many of the batch's guests may have a reward, as far as is known."""
-        if self._sending:
-            return len(self.positions)
-        if self._outcome:
+        if self._outcome and not self._sending:
             return self._outcome.issued
-        return len(self.positions) if self.handle or self.delivery.in_doubt else 0
+        return len(self.positions) if self._sending or self.handle or self.delivery.in_doubt else 0
 
     @property
     def minimum_failed(self) -> int | None:

@@ -14,6 +14,7 @@ from thanx_async._core.escaping import get_logger, printable
 _log = get_logger("thanx_async.webhooks")
 
 _SAMPLE = 100
+_NOTHING = Trust()
 
 
 class Witnessed(Protocol):
@@ -39,8 +40,8 @@ class EventTrust:
 
     def __init__(self, *, is_active: bool, key: bytes | None = None) -> None:
         self.is_active = is_active
-        self.known: Trust = Trust()
-        self._news = Trust()
+        self.known: Trust = _NOTHING
+        self._news = _NOTHING
         self._key = key or secrets.token_bytes(16)
         self._waiting: WeakSet[Witnessed] = WeakSet()
         self._believed: WeakSet[Witnessed] = WeakSet()
@@ -48,16 +49,17 @@ class EventTrust:
     @property
     def has_news(self) -> bool:
         """Whether `take_news` has anything for the ledger."""
-        return self._news != Trust()
+        return self._news is not _NOTHING
 
     def take_news(self) -> Trust:
         """What was learned since the last call."""
-        news, self._news = self._news, Trust()
+        news, self._news = self._news, _NOTHING
         return news
 
     def keep(self, news: Trust) -> None:
         """Keep news that the ledger has certainly not recorded."""
-        self._news += news
+        if news != _NOTHING:
+            self._news += news
 
     def adopt(self, recorded: Trust) -> None:
         """Take in what all processes have recorded of this credential."""
