@@ -277,6 +277,28 @@ async def test_a_locked_ledger(ledger: SQLiteLedger, path: Path) -> None:
     await ledger.record(batch(), BODY)
 
 
+async def test_a_run_that_could_not_be_given_back(ledger: SQLiteLedger, path: Path) -> None:
+    """A run whose release could not be written stands in nobody's way, as soon as the file can be written."""
+    await ledger.claim(RUN)
+    store = ledger._store
+    assert store is not None
+    store._db.execute("PRAGMA busy_timeout = 50")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for again in (True, False):
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LedgerError, match="another process has locked it"):
+                await ledger.release("march")
+            other.execute("ROLLBACK")
+            if again:
+                await ledger.claim(RUN)
+                await ledger.record(batch(), BODY)
+    async with SQLiteLedger(path) as next_process:
+        with pytest.raises(LedgerError, match="is being worked on"):
+            await next_process.claim(RUN)
+        await ledger._worker.do(store.runs.renew_all)  # as it is done every minute
+        await next_process.claim(RUN)
+
+
 async def test_an_older_ledger_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger of an older version gets what is new, keeps what it holds, and only once."""
     async with SQLiteLedger(path) as ledger:

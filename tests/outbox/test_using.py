@@ -57,6 +57,20 @@ async def test_asyncpg(outbox: PostgresOutbox, dsn: str) -> None:
     await connection.close()
 
 
+async def test_a_put_that_is_committed_after_a_revocation(outbox: PostgresOutbox, dsn: str) -> None:
+    """A guest whose put was not committed when the outbox was revoked is cancelled, too."""
+    connection = await asyncpg.connect(dsn)
+    async with connection.transaction():
+        await outbox.put("a@example.com", id="1", using=connection)
+        await outbox.ledger.save_run(attrs.evolve(outbox.lane.run, revoked_at=1.0))
+    outcome = await outbox.outcome("1")
+    assert (outcome.state.value, outcome.reason) == ("cancelled", "the outbox was revoked")
+    assert await waiting(outbox) == 0
+    with pytest.raises(LedgerError, match="the outbox was revoked"):
+        await outbox.put("b@example.com", id="2", using=connection)
+    await connection.close()
+
+
 async def test_psycopg(outbox: PostgresOutbox, dsn: str) -> None:
     """Connections of both kinds, whatever their rows are."""
     kept: Any = dict_row

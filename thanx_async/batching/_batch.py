@@ -208,6 +208,11 @@ class Batch:
         return error is not None and not error.in_doubt and error.code in _ONE_GUEST
 
     @property
+    def is_refused_in_doubt(self) -> bool:
+        """Whether Thanx refused the batch because of one guest's value, after it may have issued it."""
+        return self.refused is not None and self.is_in_doubt and self.refused.code in _ONE_GUEST
+
+    @property
     def is_split(self) -> bool:
         """Whether Thanx refused the batch because of one guest's value, so that its halves are sent."""
         return self.may_split and self.blames_one_guest
@@ -345,15 +350,11 @@ class Batch:
     def settle_from_job(self) -> None:
         """Take over the outcome once the job has finished and its counts account for every guest."""
         job = self.handle.job if self.handle else None
-        if job is None or not job.is_finished:
-            self._withdraw_event()
-        elif outcome := outcome_after(self._outcome, job, len(self.positions)):
-            self.settle(outcome)
-
-    def _withdraw_event(self) -> None:
-        """Forget an outcome that an event told, if the event is not believed any more."""
-        if self._outcome and self._outcome.by_event and self._outcome is not self.fallback:
-            self._outcome, self.rows, self.recorded = None, (), False
+        if job is not None and job.is_finished:
+            if outcome := outcome_after(self._outcome, job, len(self.positions)):
+                self.settle(outcome)
+        elif self._outcome and self._outcome.by_event and self._outcome is not self.fallback:
+            self._outcome, self.rows, self.recorded = None, (), False  # the event is not believed any more
             self.count()
 
     def job_lost(self) -> bool:

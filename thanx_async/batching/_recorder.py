@@ -182,7 +182,7 @@ class Recorder:
         elif record.outcome and record.outcome.by_event and self._target.jobs.trust.known.broken:
             batch.set_fallback(record.outcome)
             record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
-        held = record.state is BatchState.IN_DOUBT and record.is_older_than(within)
+        held = record.state is BatchState.IN_DOUBT and record.held_because(within) is not None
         batch.adopt(record, self._target.recorded(record), held=held, keep_values=self._keep_values)
 
     async def deliver(self, batch: Batch, body: bytes, send: Send) -> None:

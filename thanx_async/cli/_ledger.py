@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import cyclopts
 
 from thanx_async._batches import BatchOutcome, outcome_of
-from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.errors import ConfigurationError, LeaseError, LedgerError
 from thanx_async.cli._client import connect
 from thanx_async.cli._options import Flag, LedgerName, Whole
 from thanx_async.cli._output import write
@@ -20,7 +23,7 @@ from thanx_async.cli._recorded import (
     states,
 )
 from thanx_async.cli._status import ISSUED
-from thanx_async.ledger import BatchRecord, BatchState, RunProgress, RunRecord
+from thanx_async.ledger import LANES, BatchRecord, BatchState, RunProgress, RunRecord, Settlement
 
 ledger_app = cyclopts.App(name="ledger")
 
@@ -78,6 +81,8 @@ async def settle(
 ) -> int:
     """Settle a batch in doubt by hand, once you know from Thanx what happened to it.
 
+    A held batch of an outbox can be settled while the outbox is drained.
+
     Parameters
     ----------
     run:
@@ -87,36 +92,74 @@ async def settle(
     issued:
         All of its guests have their reward.
     not_issued:
-        None of its guests has one: the next `issue` of the run sends the batch again, unless it has a job.
+        None of its guests has one: the next `issue` of the run, or the drain of the outbox, sends the guests
+        again, unless the batch has a job.
     job:
-        Thanx accepted it as this job, which is checked first, and which `resume` then follows.
+        Thanx accepted it as this job, which is checked first, and which `resume` or the drain then follows.
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
     """
     if [issued, not_issued, job is not None].count(True) != 1:
         raise ConfigurationError("give one of --issued, --not-issued and --job ID")
     async with open_ledger(ledger) as opened:
-        with before_sending():
-            record = await opened.claim(await known_run(opened, run))
-        try:
-            found = next((row for row in await opened.batches(run) if row.number == batch), None)
-            if found is None or not await _is_in_doubt(found, record):
-                raise ConfigurationError(
-                    f"run {run!r} has no batch {batch} in doubt; see {command('ledger show', opened, run)}"
-                )
+        record = await known_run(opened, run)
+        async with _claimed(opened, record) as is_claimed:
+            found = await _find_in_doubt(opened, record, batch)
             if job is not None and found.job_id is not None:
                 raise ConfigurationError(f"it is job {found.job_id} already: say --issued or --not-issued")
+            settlement: Settlement = job
             if job is not None:
                 await _check_job(job, record, found, opened)
-                await opened.accept(run, batch, job)
-            elif found.state is BatchState.IN_DOUBT and not_issued:
-                await opened.withdraw(run, batch)
-            else:
-                await opened.finish(run, {batch: _by_hand(len(found.positions), issued=issued)})
-        finally:
-            await opened.release(run)
+            elif issued or found.state is not BatchState.IN_DOUBT:
+                settlement = _by_hand(len(found.positions), issued=issued)
+            await _settle(opened, found, settlement, is_claimed=is_claimed)
     write(f"batch {batch} of run {run} is settled")
     return ISSUED
+
+
+@asynccontextmanager
+async def _claimed(ledger: AnyLedger, run: RunRecord) -> AsyncIterator[bool]:
+    """Claim a run within the block; False for an outbox that another process drains.
+
+    Raises:
+        ConfigurationError: the run cannot be claimed.
+    """
+    try:
+        await ledger.claim(run)
+    except LedgerError as error:
+        if not (isinstance(error, LeaseError) and run.run_id.startswith(LANES)):
+            raise ConfigurationError(*error.args) from error
+        is_claimed = False
+    else:
+        is_claimed = True
+    try:
+        yield is_claimed
+    finally:
+        if is_claimed:
+            await ledger.release(run.run_id)
+
+
+async def _find_in_doubt(ledger: AnyLedger, run: RunRecord, number: int) -> BatchRecord:
+    found = next((row for row in await ledger.batches(run.run_id) if row.number == number), None)
+    if found is None or not await _is_in_doubt(found, run):
+        raise ConfigurationError(
+            f"run {run.run_id!r} has no batch {number} in doubt;"
+            f" see {command('ledger show', ledger, run.run_id)}"
+        )
+    return found
+
+
+async def _settle(ledger: AnyLedger, batch: BatchRecord, settlement: Settlement, *, is_claimed: bool) -> None:
+    run, number = batch.run_id, batch.number
+    if not is_claimed:
+        with before_sending():
+            await ledger.settle(run, number, settlement)
+    elif isinstance(settlement, BatchOutcome):
+        await ledger.finish(run, {number: settlement})
+    elif settlement is not None:
+        await ledger.accept(run, number, settlement)
+    else:
+        await ledger.withdraw(run, number)
 
 
 async def _is_in_doubt(batch: BatchRecord, run: RunRecord) -> bool:
@@ -170,10 +213,10 @@ def _batch(batch: BatchRecord, replay_within: float, run: RunRecord) -> str:
     if batch.outcome:
         text += f"{batch.outcome.state}: {batch.outcome.issued:,} issued"
     elif batch.state is BatchState.IN_DOUBT:
-        old = batch.is_older_than(replay_within)
-        then = "too old to send again: settle it" if old else "will be sent again"
+        held = batch.held_because(replay_within)
+        then = f"{held}: settle it" if held else "will be sent again"
         then = "not sent again, since the run was revoked: settle it" if run.revoked_at else then
         text += f"in doubt since {date(batch.recorded_at)} ({then}), key {batch.key}"
     else:
-        text += "accepted"
+        text += f"accepted ({batch.held}: settle it)" if batch.held else "accepted"
     return text + (f", job {batch.job_id}" if batch.job_id else "")

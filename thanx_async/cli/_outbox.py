@@ -23,7 +23,6 @@ from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.cli._store import AnyOutbox, Store, Wanted, lanes, opened, outbox_of
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import Identifier
-from thanx_async.ledger import BatchState
 from thanx_async.outbox import GuestState
 from thanx_async.retry import RetryPolicy
 
@@ -41,7 +40,7 @@ _SHOWN = 20
 _MEANINGS = {
     GuestState.WAITING: "waits to be sent",
     GuestState.IN_DOUBT: "was sent, and not answered yet",
-    GuestState.HELD: "in doubt for too long to be sent again: settle the batch",
+    GuestState.HELD: "held until its batch is settled by hand",
     GuestState.ACCEPTED: "accepted by Thanx",
     GuestState.ISSUED: "issued",
     GuestState.FAILED: "failed",
@@ -294,18 +293,18 @@ async def cancel(id: str, /, *, which: Which) -> int:
 
 @outbox_app.command
 async def held(*, which: Which) -> int:
-    """List the batches that are in doubt for too long to be sent again."""
+    """List the batches that have to be settled by hand, and why."""
     count = 0
     for run in await lanes(which.store, which.wanted):
         async with outbox_of(which.store, run.target) as outbox:
             ledger = outbox.ledger
             for batch in await ledger.open_batches(run.run_id):
-                if batch.state is BatchState.IN_DOUBT and batch.is_older_than(outbox.replay_within):
+                if reason := batch.held_because(outbox.replay_within):
                     count += 1
-                    since = date(batch.recorded_at)
-                    guests = len(batch.positions)
+                    since, guests = date(batch.recorded_at), len(batch.positions)
                     write(
-                        f"{run.run_id} batch {batch.number}: {guests:,} guests since {since}, key {batch.key}"
+                        f"{run.run_id} batch {batch.number}: {guests:,} guests since {since},"
+                        f" key {batch.key}: {reason}"
                     )
     write("Ask Thanx, and settle each with `ledger settle`" if count else "No batches are held")
     return SOME_FAILED if count else ISSUED

@@ -17,14 +17,14 @@ from thanx_async._core.escaping import printable
 from thanx_async.cli._options import Dsn
 from thanx_async.cli._state import state_folder, state_path
 from thanx_async.client import ThanxClient
-from thanx_async.ledger import BatchRecord, RunProgress, RunRecord, SQLiteLedger
+from thanx_async.ledger import BatchRecord, RunProgress, RunRecord, SQLiteLanes
 
 if TYPE_CHECKING:
-    from thanx_async.ledger import PostgresLedger
+    from thanx_async.ledger import PostgresLanes
 
 _OWN = "ledger.sqlite"
 
-AnyLedger: TypeAlias = "SQLiteLedger | PostgresLedger"
+AnyLedger: TypeAlias = "SQLiteLanes | PostgresLanes"
 
 
 @contextmanager
@@ -57,20 +57,20 @@ async def new_ledger(place: Path | Dsn | None) -> AsyncIterator[AnyLedger]:
 
 def _ledger(place: Path | Dsn | None) -> AnyLedger:
     if isinstance(place, Dsn):
-        from thanx_async.ledger import PostgresLedger  # imports asyncpg
+        from thanx_async.ledger import PostgresLanes  # imports asyncpg
 
-        return PostgresLedger(place.url)
-    return SQLiteLedger(place or _own_ledger())
+        return PostgresLanes(place.url)
+    return SQLiteLanes(place or _own_ledger())
 
 
 def path_of(ledger: AnyLedger) -> Path | None:
     """The ledger's file; None for a database."""
-    return ledger.path if isinstance(ledger, SQLiteLedger) else None
+    return ledger.path if isinstance(ledger, SQLiteLanes) else None
 
 
 def name_of(ledger: AnyLedger) -> str:
     """The ledger's file, or the address of its database without the password."""
-    return str(ledger.path) if isinstance(ledger, SQLiteLedger) else ledger.label
+    return str(ledger.path) if isinstance(ledger, SQLiteLanes) else ledger.label
 
 
 def _own_ledger() -> Path:

@@ -16,9 +16,10 @@ from thanx_async.ledger._lanes import (
     LaneView,
     NewGuest,
     Put,
+    Settlement,
 )
 from thanx_async.ledger._protocol import Ledger, TrustLedger
-from thanx_async.ledger._records import BatchRecord, BatchState, RunProgress, RunRecord
+from thanx_async.ledger._records import TOO_OLD, BatchRecord, BatchState, RunProgress, RunRecord
 
 if TYPE_CHECKING:
     from thanx_async.ledger._postgres import PostgresLedger as PostgresLedger
@@ -43,6 +44,7 @@ else:
 __all__ = [
     "LANES",
     "MOVED",
+    "TOO_OLD",
     "BatchOutcome",
     "BatchRecord",
     "BatchState",
@@ -60,6 +62,7 @@ __all__ = [
     "RunRecord",
     "SQLiteLanes",
     "SQLiteLedger",
+    "Settlement",
     "Trust",
     "TrustLedger",
     "digest_of",

@@ -14,7 +14,7 @@ from typing import Protocol, Self
 
 import attrs
 
-from thanx_async._batches import Positions, batch_key, digest_of, values_of
+from thanx_async._batches import BatchOutcome, Positions, batch_key, digest_of, values_of
 from thanx_async.ledger._protocol import Ledger
 from thanx_async.ledger._records import BatchRecord, BatchState, RunRecord
 
@@ -27,15 +27,21 @@ LANES = "lane-"
 MOVED = "moved to PostgreSQL"
 """In the errors of all statements that would change a file whose outboxes were moved."""
 
+REVOKED = "the outbox was revoked"
+"""Why guests are cancelled who still waited when their lane was revoked."""
+
 Encode = Callable[[list[str]], bytes]
+Settlement = BatchOutcome | str | None
+"""What became of a held batch: its outcome, or the id of its job; None if it was certainly not issued."""
 
 
 class GuestState(StrEnum):
     """The state of a guest in an outbox.
 
     A guest is waiting, then in doubt while the batch is sent, accepted with the batch's job, and at last
-    issued or failed. A waiting guest may be cancelled, or rejected as no identifier. A guest whose batch is
-    in doubt for too long to be sent again is held.
+    issued or failed. A waiting guest may be cancelled, or rejected as no identifier. A guest is held whose
+    batch has to be settled by hand: it is in doubt and not sent again, or its job has ended without telling
+    who has a reward.
     """
 
     WAITING = "waiting"
@@ -85,7 +91,7 @@ class Fate:
 
     Attributes:
         state: the guest's state.
-        reason: why the guest failed or was rejected.
+        reason: why the guest failed, was rejected, is held, or was cancelled by nobody's call.
         batch: the guest's batch, None before the guest is in one.
     """
 
@@ -115,7 +121,7 @@ class LaneReport:
 
     Attributes:
         waiting, waited: the number of waiting guests, and for how long the oldest has waited.
-        in_doubt, held, accepted: the numbers of batches. Held ones are too old to be sent again.
+        in_doubt, held, accepted: the numbers of batches. Held ones are not counted as anything else.
         owner: who drains the lane, None if nobody does.
         note: why nothing is sent at the moment, as the owner has written it down.
     """
@@ -197,7 +203,8 @@ class Seqs:
 class LaneLedger(Ledger, Protocol):
     """A ledger with lanes. A lane is a run: it is claimed, and its batches are recorded, as for any run.
 
-    `withdraw` lets the guests of a lane's batch wait again.
+    `withdraw` lets the guests of a lane's batch wait again. Once a lane is revoked (`save_run`), all guests
+    who wait are cancelled.
     """
 
     async def __aenter__(self) -> Self:
@@ -264,6 +271,25 @@ class LaneLedger(Ledger, Protocol):
     async def told_batches(self, run_id: str) -> list[BatchRecord]:
         """The batches of a lane whose outcome a webhook told, and no poll has confirmed."""
 
+    async def batch_of(self, job_id: str) -> BatchRecord | None:
+        """The batch that Thanx accepted as this job, or None."""
+
+    async def hold(self, run_id: str, number: int, reason: str) -> None:
+        """Give up a batch of a claimed lane. From then on it is only settled by hand.
+
+        Raises:
+            LedgerError: another process has taken over the lane, and may be sending the batch.
+        """
+
+    async def settle(self, run_id: str, number: int, settlement: Settlement) -> None:
+        """Settle a held batch, also while another process drains the lane: it does nothing for the batch.
+
+        A job is told to that process, as by `hear`. Guests of a batch that was not issued wait again.
+
+        Raises:
+            LedgerError: the batch is not held, or not any more, or it has a job already.
+        """
+
     async def fate(self, run_id: str, guest: bytes) -> Fate | None:
         """The fate of the guest with this id, None if the id is unknown."""
 
@@ -306,9 +332,10 @@ def halves_of(seqs: Seqs, body: bytes) -> Iterator[tuple[Seqs, list[str]]]:
 
 def fate_in(batch: BatchRecord, index: int | None, replay_within: float) -> Fate:
     """The fate of the guest at this place of a batch."""
+    if reason := batch.held_because(replay_within):
+        return Fate(GuestState.HELD, reason, batch)
     if batch.state is BatchState.IN_DOUBT:
-        held = batch.is_older_than(replay_within)
-        return Fate(GuestState.HELD if held else GuestState.IN_DOUBT, batch=batch)
+        return Fate(GuestState.IN_DOUBT, batch=batch)
     if batch.outcome is None:
         return Fate(GuestState.ACCEPTED, batch=batch)
     reasons = dict(batch.outcome.failures)

@@ -19,7 +19,7 @@ from thanx_async._core.postgres_errors import Problem, Trouble
 from thanx_async._core.tasks import Home, to_its_end
 from thanx_async.ledger import _postgres_batches as batches
 from thanx_async.ledger._owner import Owner
-from thanx_async.ledger._postgres_guests import wait_again
+from thanx_async.ledger._postgres_guests import cancel_if_revoked, wait_again
 from thanx_async.ledger._postgres_history import forget
 from thanx_async.ledger._postgres_runs import LEASE, Runs
 from thanx_async.ledger._postgres_schema import LEDGER_TABLES
@@ -30,6 +30,7 @@ from thanx_async.retry import KEYS_LAST
 _log = get_logger("thanx_async.ledger")
 
 _RENEWS_EVERY = LEASE / 3
+_TOLD = "WHERE run_id = $1 AND position('\"by_event\":true'::bytea IN outcome) > 0 ORDER BY number"
 _FORGETS_EVERY = 3600.0
 
 
@@ -237,6 +238,7 @@ class PostgresLedger:
     async def _save_run(self, run: RunRecord) -> None:
         async with self._transaction(durable=True) as connection:
             await self._runs.save(connection, run)
+            await cancel_if_revoked(connection, run.run_id)
 
     async def batches(self, run_id: str) -> list[BatchRecord]:
         """The batches of a run, ordered by number."""
@@ -247,6 +249,11 @@ class PostgresLedger:
         """All batches in doubt, of all runs, oldest first."""
         async with self._transaction() as connection:
             return await batches.select(connection, "WHERE state = 'in_doubt' ORDER BY recorded_at")
+
+    async def told_batches(self, run_id: str) -> list[BatchRecord]:
+        """The batches of a run whose outcome a webhook told, and no poll has confirmed."""
+        async with self._transaction() as connection:
+            return await batches.select(connection, _TOLD, run_id)
 
     async def body(self, run_id: str, number: int) -> bytes:
         """The request body of a batch in doubt."""

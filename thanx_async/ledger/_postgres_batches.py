@@ -19,15 +19,22 @@ _SELECT = f"SELECT {BATCH_COLUMNS} FROM thanx.batches"  # noqa: S608 - fixed col
 _ONE = f"{_SELECT} WHERE run_id = $1 AND number = $2"
 _INSERT = f"""
     INSERT INTO thanx.batches ({BATCH_COLUMNS}, body, seqs)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, 'in_doubt', $8, NULL, NULL, $9, $10::text::int8multirange)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, 'in_doubt', $8, NULL, NULL, NULL, $9, $10::text::int8multirange)
 """  # noqa: S608 - fixed columns
 _TAKE_OUT = """
     DELETE FROM thanx.batches WHERE run_id = $1 AND number = $2 AND state = 'in_doubt'
     RETURNING body, seqs::text AS seqs
 """
 _ACCEPT = """
-    UPDATE thanx.batches SET state = 'accepted', job_id = $3, body = NULL
+    UPDATE thanx.batches SET state = 'accepted', job_id = $3, held = NULL, body = NULL
     WHERE run_id = $1 AND number = $2 AND state = 'in_doubt'
+"""
+_HOLD = """
+    UPDATE thanx.batches SET held = $3 WHERE run_id = $1 AND number = $2 AND state <> 'finished'
+"""
+_HELD = """
+    SELECT state FROM thanx.batches
+    WHERE run_id = $1 AND number = $2 AND state <> 'finished' AND held IS NOT NULL FOR UPDATE
 """
 _FINISH = """
     UPDATE thanx.batches SET state = 'finished', outcome = $3, issued = $4, is_revoked = $5, body = NULL
@@ -108,15 +115,36 @@ async def accept(connection: Connection, run_id: str, number: int, job_id: str) 
         raise refusals.other_job(run_id, number, job_id, known)
 
 
+async def hold(connection: Connection, run_id: str, number: int, reason: str) -> None:
+    """See `LaneLedger.hold`."""
+    await connection.execute(_HOLD, run_id, number, reason)
+
+
+async def check_held(connection: Connection, run_id: str, number: int, *, in_doubt: bool) -> None:
+    """Lock a held batch; one that is in doubt, if it has to be.
+
+    Raises:
+        LedgerError: it is not held.
+    """
+    state = await connection.fetchval(_HELD, run_id, number)
+    if state is None or (in_doubt and state != "in_doubt"):
+        raise refusals.not_held(run_id, number)
+
+
 async def finish(connection: Connection, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
     """See `Ledger.finish`."""
     rows = [
         (run_id, number, outcome.packed(), outcome.issued, outcome.state == "revoked")
         for number, outcome in outcomes.items()
     ]
+    await touch(connection, run_id)
     if run_id.startswith(LANES):
         await connection.executemany(_ISSUED, [(run_id, row[1], row[3]) for row in rows])
     await connection.executemany(_FINISH, rows)
+
+
+async def touch(connection: Connection, run_id: str) -> None:
+    """Note that the run changes. As for a cut, the run is locked first, and its batches and lane after it."""
     await connection.execute("UPDATE thanx.runs SET changed_at = $2 WHERE run_id = $1", run_id, time())
 
 

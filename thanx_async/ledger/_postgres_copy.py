@@ -38,7 +38,7 @@ _BATCH = BATCH_FIELDS[:-1]
 _BATCHES = f"SELECT slot, size, seqs, outcome, {', '.join(_BATCH)} FROM batches"  # noqa: S608 - fixed columns
 _INSERT = f"""
     INSERT INTO thanx.batches ({", ".join(_BATCH)}, outcome, issued, is_revoked, body, seqs)
-    VALUES ({", ".join(f"${place}" for place in range(1, 15))}, $15::text::int8multirange)
+    VALUES ({", ".join(f"${place}" for place in range(1, 16))}, $16::text::int8multirange)
 """  # noqa: S608 - fixed columns
 _LANE = """
     INSERT INTO thanx.lanes (run_id, target, next_number, issued) VALUES ($1, $2, $3, $4) RETURNING lane

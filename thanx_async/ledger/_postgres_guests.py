@@ -8,7 +8,7 @@ from uuid import UUID
 from thanx_async._batches import values_of
 from thanx_async._core.postgres import Connection
 from thanx_async.identifiers import normalise_all
-from thanx_async.ledger._lanes import GuestState, NewGuest, Put, Seqs
+from thanx_async.ledger._lanes import REVOKED, GuestState, NewGuest, Put, Seqs
 
 _FORGETS_AT_ONCE = 1000
 _PUT_MANY = """
@@ -34,6 +34,13 @@ _WAIT_AGAIN = """
     FROM thanx.lanes AS l CROSS JOIN unnest($2::bigint[], $3::text[]) AS t (seq, value)
     LEFT JOIN (SELECT seq, put_at FROM thanx.guests WHERE seq BETWEEN $4 AND $5) AS g USING (seq)
     WHERE l.run_id = $1
+"""
+_CANCEL = """
+    WITH gone AS (
+        DELETE FROM thanx.waiting AS w USING thanx.lanes AS l JOIN thanx.runs AS r USING (run_id)
+        WHERE r.run_id = $1 AND r.revoked_at IS NOT NULL AND w.lane = l.lane RETURNING w.seq
+    )
+    INSERT INTO thanx.ended (seq, state, reason) SELECT seq, $2, $3 FROM gone
 """
 _FORGET = """
     WITH kept AS (
@@ -118,9 +125,15 @@ class GuestsLeftError(Exception):
 
 
 async def wait_again(connection: Connection, run_id: str, seqs: Seqs, body: bytes) -> None:
-    """Let the guests of a batch wait again."""
+    """Let the guests of a batch wait again, unless the lane was revoked."""
     numbers = list(seqs)
     await connection.execute(_WAIT_AGAIN, run_id, numbers, values_of(body), numbers[0], numbers[-1])
+    await cancel_if_revoked(connection, run_id)
+
+
+async def cancel_if_revoked(connection: Connection, run_id: str) -> None:
+    """Cancel the guests who wait in a lane, if the lane was revoked."""
+    await connection.execute(_CANCEL, run_id, GuestState.CANCELLED.value, REVOKED)
 
 
 async def end(connection: Connection, lane: int, seq: int, state: GuestState, reason: str | None) -> bool:

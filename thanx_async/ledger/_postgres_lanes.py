@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import attrs
 import orjson
 
+from thanx_async._batches import BatchOutcome
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.postgres import Connection
 from thanx_async._core.tasks import to_its_end
@@ -18,6 +19,7 @@ from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._lane_settings import with_settings
 from thanx_async.ledger._lanes import (
     LANES,
+    REVOKED,
     TARGET,
     Cut,
     Encode,
@@ -28,6 +30,7 @@ from thanx_async.ledger._lanes import (
     NewGuest,
     Put,
     Seqs,
+    Settlement,
     fate_in,
     halves_of,
     new_cut,
@@ -46,15 +49,14 @@ _CONFIGURE = """
 """
 _FATE = f"""
     SELECT g.seq, w.seq IS NOT NULL AS waits, e.state AS ended, e.reason, b.seqs::text AS seqs,
-        (SELECT replay_within FROM thanx.runs WHERE run_id = $1) AS replay_within,
+        r.replay_within, r.revoked_at IS NOT NULL AS is_revoked,
         {", ".join(f"b.{column}" for column in BATCH_FIELDS)}
-    FROM thanx.guests AS g
+    FROM thanx.guests AS g JOIN thanx.runs AS r ON r.run_id = $1
     LEFT JOIN thanx.waiting AS w ON w.lane = g.lane AND w.seq = g.seq
     LEFT JOIN thanx.ended AS e ON e.seq = g.seq
     LEFT JOIN thanx.batches AS b ON b.run_id = $1 AND b.seqs @> g.seq
     WHERE g.id = $2
 """  # noqa: S608 - fixed columns
-_TOLD = "WHERE run_id = $1 AND position('\"by_event\":true'::bytea IN outcome) > 0 ORDER BY number"
 _NOTE = """
     UPDATE thanx.lanes SET note = $2, noted_until = clock_timestamp() + make_interval(secs => $3)
     WHERE run_id = $1
@@ -69,10 +71,12 @@ _HEAR = """
     WHERE job_id = $1 AND state = 'accepted' AND seqs IS NOT NULL ON CONFLICT DO NOTHING
 """
 _REPORT = """
-    SELECT count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at >= $2 - replay_within) AS in_doubt,
-        count(*) FILTER (WHERE state = 'in_doubt' AND recorded_at < $2 - replay_within) AS held,
-        count(*) FILTER (WHERE state = 'accepted') AS accepted
-    FROM thanx.batches JOIN thanx.runs USING (run_id) WHERE run_id = $1 AND state <> 'finished'
+    SELECT count(*) FILTER (WHERE state = 'in_doubt' AND NOT is_held) AS in_doubt,
+        count(*) FILTER (WHERE is_held) AS held,
+        count(*) FILTER (WHERE state = 'accepted' AND NOT is_held) AS accepted
+    FROM (SELECT state,
+            held IS NOT NULL OR (state = 'in_doubt' AND recorded_at < $2 - replay_within) AS is_held
+        FROM thanx.batches JOIN thanx.runs USING (run_id) WHERE run_id = $1 AND state <> 'finished') AS open
 """
 _REWARDS = """
     SELECT issued + (SELECT coalesce(sum(count), 0)::bigint FROM thanx.batches AS b
@@ -81,7 +85,7 @@ _REWARDS = """
 """
 _OWNER = """
     SELECT CASE WHEN owned_until > clock_timestamp() THEN owner END AS owner,
-        CASE WHEN noted_until > clock_timestamp() THEN note END AS note
+        CASE WHEN noted_until > clock_timestamp() THEN note END AS note, revoked_at IS NOT NULL AS is_revoked
     FROM thanx.runs JOIN thanx.lanes USING (run_id) WHERE run_id = $1
 """
 _FORGET = """
@@ -199,10 +203,31 @@ class PostgresLanes(PostgresLedger):
                 connection, "WHERE run_id = $1 AND state <> 'finished' ORDER BY number", run_id
             )
 
-    async def told_batches(self, run_id: str) -> list[BatchRecord]:
-        """The batches whose outcome a webhook told."""
-        async with self._transaction() as connection:
-            return await batches.select(connection, _TOLD, run_id)
+    async def hold(self, run_id: str, number: int, reason: str) -> None:
+        """Give up a batch."""
+        await to_its_end(self._hold(run_id, number, reason))
+
+    async def _hold(self, run_id: str, number: int, reason: str) -> None:
+        async with self._transaction(durable=True) as connection:
+            await self._runs.check_own(connection, run_id)
+            await batches.hold(connection, run_id, number, reason)
+
+    async def settle(self, run_id: str, number: int, settlement: Settlement) -> None:
+        """Settle a held batch."""
+        await to_its_end(self._settle(run_id, number, settlement))
+
+    async def _settle(self, run_id: str, number: int, settlement: Settlement) -> None:
+        in_doubt = not isinstance(settlement, BatchOutcome)
+        async with self._transaction(durable=True) as connection:
+            await batches.touch(connection, run_id)
+            await batches.check_held(connection, run_id, number, in_doubt=in_doubt)
+            if isinstance(settlement, BatchOutcome):
+                await batches.finish(connection, run_id, {number: settlement})
+            elif settlement is not None:
+                await batches.accept(connection, run_id, number, settlement)
+                await connection.execute(_HEAR, settlement)
+            elif taken := await batches.take_out(connection, run_id, number):
+                await guests.wait_again(connection, run_id, *taken)
 
     async def fate(self, run_id: str, guest: bytes) -> Fate | None:
         """The fate of the guest with this id."""
@@ -212,6 +237,8 @@ class PostgresLanes(PostgresLedger):
             return None
         if found["ended"] is not None:
             return Fate(GuestState(found["ended"]), found["reason"])
+        if found["waits"] and found["is_revoked"]:  # put in a transaction that was open meanwhile
+            return Fate(GuestState.CANCELLED, REVOKED)
         if found["number"] is None:  # otherwise the batch is forgotten
             return Fate(GuestState.WAITING) if found["waits"] else None
         index = batches.seqs_of(found["seqs"]).index(found["seq"])
@@ -239,8 +266,8 @@ class PostgresLanes(PostgresLedger):
             owner = await connection.fetchrow(_OWNER, run_id)
         assert counts is not None and owner is not None  # noqa: S101, PT018 - an aggregate, and a lane's run
         return LaneReport(
-            waiting=waiting,
-            waited=waited,
+            waiting=0 if owner["is_revoked"] else waiting,
+            waited=0.0 if owner["is_revoked"] else waited,
             in_doubt=counts["in_doubt"],
             held=counts["held"],
             accepted=counts["accepted"],

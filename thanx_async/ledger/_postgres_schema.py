@@ -101,6 +101,7 @@ LEDGER_TABLES = Tables(
         """
         ALTER TABLE thanx.runs ADD COLUMN keep_ids double precision;
         ALTER TABLE thanx.runs ADD COLUMN replay_within double precision;
+        ALTER TABLE thanx.batches ADD COLUMN held text;
         ALTER TABLE thanx.lanes ADD COLUMN issued bigint NOT NULL DEFAULT 0;
         UPDATE thanx.lanes SET issued = coalesce(
             (SELECT sum(b.issued) FROM thanx.batches AS b WHERE b.run_id = lanes.run_id), 0);

@@ -13,6 +13,9 @@ from thanx_async._batches import BatchOutcome, Positions
 from thanx_async._core.messages import Message, Name
 from thanx_async.models import IssuanceFailures, IssuanceJob, JobSummary
 
+TOO_OLD = "too old to send again"
+"""Why a batch in doubt is held whose key Thanx may have forgotten."""
+
 
 class BatchState(StrEnum):
     """The state of a batch, which only moves forward."""
@@ -24,7 +27,11 @@ class BatchState(StrEnum):
 
 @attrs.frozen
 class BatchRecord:
-    """A recorded batch. ``digest`` identifies the body; ``recorded_at`` is in seconds since 1970."""
+    """A recorded batch.
+
+    ``digest`` identifies the body; ``recorded_at`` is in seconds since 1970. ``held`` says why the process
+    that drained the batch's lane has given the batch up.
+    """
 
     run_id: str
     number: int
@@ -35,6 +42,18 @@ class BatchRecord:
     recorded_at: float = 0.0
     job_id: str | None = None
     outcome: BatchOutcome | None = None
+    held: str | None = None
+
+    def held_because(self, replay_within: float) -> str | None:
+        """Why nothing more is done for the batch before it is settled by hand; None if it is not held.
+
+        Args:
+            replay_within: the age, in seconds, after which it is not sent again automatically.
+        """
+        if self.state is BatchState.FINISHED:
+            return None
+        too_old = self.state is BatchState.IN_DOUBT and self.is_older_than(replay_within)
+        return self.held or (TOO_OLD if too_old else None)
 
     def is_older_than(self, seconds: float) -> bool:
         """Whether the batch was recorded more than ``seconds`` seconds ago."""

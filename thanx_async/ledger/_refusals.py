@@ -60,6 +60,14 @@ def not_in_doubt(run_id: str, number: int) -> LedgerError:
     return LedgerError(f"batch {number} of lane {run_id!r} is not in doubt any more")
 
 
+def not_held(run_id: str, number: int) -> LedgerError:
+    """A lane's batch can't be settled, since the process that drains the lane may be working on it."""
+    return LedgerError(
+        f"batch {number} of lane {run_id!r} is not held: the process that drains the lane may be working on"
+        " it. Stop that process first, or wait until the batch is held"
+    )
+
+
 def other_job(run_id: str, number: int, job_id: str, known: BatchRecord | None) -> LedgerError:
     """A batch can't be accepted as this job."""
     if known is None:

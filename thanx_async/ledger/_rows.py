@@ -7,7 +7,7 @@ import attrs
 from thanx_async._batches import BatchOutcome, Positions
 from thanx_async.ledger._records import BatchRecord, BatchState, RunRecord
 
-Row = tuple[str, int, str, int, int, bytes, bytes, str, float, str | None, bytes | None]
+Row = tuple[str, int, str, int, int, bytes, bytes, str, float, str | None, str | None, bytes | None]
 BATCH_FIELDS = (
     "run_id",
     "number",
@@ -19,6 +19,7 @@ BATCH_FIELDS = (
     "state",
     "recorded_at",
     "job_id",
+    "held",
     "outcome",
 )
 BATCH_COLUMNS = ", ".join(BATCH_FIELDS)
@@ -32,7 +33,7 @@ def batch_in(row: Row) -> BatchRecord:
     Raises:
         ValueError, TypeError, LookupError: the row is no valid batch.
     """
-    run_id, number, key, first, size, gaps, digest, state, recorded_at, job_id, outcome = row
+    run_id, number, key, first, size, gaps, digest, state, recorded_at, job_id, held, outcome = row
     batch = BatchRecord(
         run_id,
         number,
@@ -43,6 +44,7 @@ def batch_in(row: Row) -> BatchRecord:
         recorded_at,
         job_id,
         BatchOutcome.unpacked(outcome) if outcome is not None else None,
+        held,
     )
     _check(batch)
     return batch
@@ -61,6 +63,7 @@ def _check(batch: BatchRecord) -> None:
     if outcome is not None:
         sound = sound and _is_text(outcome.state) and 0 <= outcome.issued <= count
         sound = sound and all(0 <= index < count and _is_text(reason) for index, reason in outcome.failures)
+    sound = sound and (batch.held is None or _is_text(batch.held))
     if not sound or (outcome is not None) != (batch.state is BatchState.FINISHED):
         raise ValueError
 

@@ -27,6 +27,7 @@ T = TypeVar("T")
 _log = get_logger("thanx_async.ledger")
 
 _RENEWS_EVERY = 60.0
+_TOLD = "AND instr(outcome, CAST('\"by_event\":true' AS BLOB))"
 _FORGETS_EVERY = 3600.0
 _KEPT_FOR = timedelta(days=90)
 
@@ -220,6 +221,10 @@ class SQLiteLedger:
     async def in_doubt(self) -> list[BatchRecord]:
         """All batches in doubt, of all runs, oldest first."""
         return await self._do(lambda store: store.in_doubt())
+
+    async def told_batches(self, run_id: str) -> list[BatchRecord]:
+        """The batches of a run whose outcome a webhook told, and no poll has confirmed."""
+        return await self._do(lambda store: store.batches(run_id, _TOLD))
 
     async def body(self, run_id: str, number: int) -> bytes:
         """The request body of a batch in doubt."""

@@ -20,6 +20,7 @@ from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._rows import BATCH_COLUMNS
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile, check_place
+from thanx_async.ledger._sqlite_held import HeldBatches
 from thanx_async.ledger._sqlite_history import History
 from thanx_async.ledger._sqlite_lanes import LaneTable
 from thanx_async.ledger._sqlite_moving import check_not_moved
@@ -29,6 +30,7 @@ from thanx_async.ledger._sqlite_schema import connect, explained, readable
 from thanx_async.ledger._sqlite_trust import TrustTable
 
 _STEPS_AT_START = 20
+_SELECT = f"SELECT {BATCH_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
 
 _log = get_logger("thanx_async.ledger")
 
@@ -57,6 +59,7 @@ class LedgerFile:
             self.history = History(self._db, path)
             self.trust = TrustTable(self._db, path)
             self.lanes = LaneTable(self._db, path, self.runs, self)
+            self.held = HeldBatches(self._db, path, self.runs, self.lanes, self)
             try:
                 self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
                 try:
@@ -84,11 +87,12 @@ class LedgerFile:
     def batch_of(self, job_id: str) -> BatchRecord | None:
         """The batch that Thanx accepted as this job, or None."""
         with explained(self._path):
-            row = self._db.execute(
-                f"SELECT {BATCH_COLUMNS} FROM batches WHERE job_id = ?",  # noqa: S608 - fixed columns
-                (job_id,),
-            ).fetchone()
-        return batch_of(row, self._path) if row else None
+            found = self._select("WHERE job_id = ?", job_id)
+        return found[0] if found else None
+
+    def _select(self, where: str, *arguments: object) -> list[BatchRecord]:
+        rows = self._db.execute(f"{_SELECT} {where}", arguments).fetchall()
+        return [batch_of(row, self._path) for row in rows]
 
     def close(self) -> None:
         """Release all runs of this process, wipe unused slots and close the files."""
@@ -107,11 +111,7 @@ class LedgerFile:
 
     def batches(self, run_id: str, where: str = "") -> list[BatchRecord]:
         with explained(self._path):
-            rows = self._db.execute(
-                f"SELECT {BATCH_COLUMNS} FROM batches WHERE run_id = ? {where} ORDER BY number",  # noqa: S608 - fixed text
-                (run_id,),
-            ).fetchall()
-        return [batch_of(row, self._path) for row in rows]
+            return self._select(f"WHERE run_id = ? {where} ORDER BY number", run_id)
 
     def placed(self, run_id: str, seq: int) -> tuple[BatchRecord, Seqs] | None:
         """The batch that a lane's guest is in, and its guests. The caller holds a transaction."""
@@ -129,11 +129,7 @@ class LedgerFile:
 
     def in_doubt(self) -> list[BatchRecord]:
         with explained(self._path):
-            rows = self._db.execute(
-                f"SELECT {BATCH_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
-                " WHERE state = 'in_doubt' ORDER BY recorded_at"
-            ).fetchall()
-        return [batch_of(row, self._path) for row in rows]
+            return self._select("WHERE state = 'in_doubt' ORDER BY recorded_at")
 
     def body(self, run_id: str, number: int) -> bytes:
         with explained(self._path):
@@ -163,11 +159,8 @@ class LedgerFile:
         return known or batch
 
     def _batch(self, run_id: str, number: int) -> BatchRecord | None:
-        row = self._db.execute(
-            f"SELECT {BATCH_COLUMNS} FROM batches WHERE run_id = ? AND number = ?",  # noqa: S608 - fixed columns
-            (run_id, number),
-        ).fetchone()
-        return batch_of(row, self._path) if row else None
+        found = self._select("WHERE run_id = ? AND number = ?", run_id, number)
+        return found[0] if found else None
 
     def insert(self, batch: BatchRecord, body: bytes, seqs: Seqs | None = None) -> None:
         """Insert a batch in doubt; with the numbers of its guests if it is a lane's.
@@ -180,7 +173,7 @@ class LedgerFile:
         positions = batch.positions
         self._db.execute(
             f"INSERT INTO batches ({BATCH_COLUMNS}, slot, size, seqs)"  # noqa: S608 - fixed columns
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, ?, ?, ?)",
             (
                 batch.run_id,
                 batch.number,
@@ -199,27 +192,35 @@ class LedgerFile:
 
     def accept(self, run_id: str, number: int, job_id: str) -> None:
         with explained(self._path):
-            freed = self._db.execute(
-                "UPDATE batches SET state = 'accepted', job_id = ?"
-                " WHERE run_id = ? AND number = ? AND state = 'in_doubt' RETURNING slot, size",
-                (job_id, run_id, number),
-            ).fetchall()
-            self._free(freed)
-            known = None if freed else self._batch(run_id, number)
+            self.accepted(run_id, number, job_id)
+
+    def accepted(self, run_id: str, number: int, job_id: str) -> None:
+        """Record that Thanx accepted a batch, as a part of the caller's transaction, if there is one."""
+        freed = self._db.execute(
+            "UPDATE batches SET state = 'accepted', job_id = ?, held = NULL"
+            " WHERE run_id = ? AND number = ? AND state = 'in_doubt' RETURNING slot, size",
+            (job_id, run_id, number),
+        ).fetchall()
+        self._free(freed)
+        known = None if freed else self._batch(run_id, number)
         if not freed and (known is None or known.job_id != job_id):
             raise refusals.other_job(run_id, number, job_id, known)
 
     def finish(self, run_id: str, outcomes: Mapping[int, BatchOutcome]) -> None:
         with explained(self._path), transaction(self._db):
             for number, outcome in outcomes.items():
-                self.lanes.count_issued(run_id, number, outcome.issued)
-                freed = self._db.execute(
-                    "UPDATE batches SET state = 'finished', outcome = ?"
-                    " WHERE run_id = ? AND number = ? RETURNING slot, size",
-                    (outcome.packed(), run_id, number),
-                ).fetchall()
-                self._free(freed)
+                self.finished(run_id, number, outcome)
             self._db.execute("UPDATE runs SET changed_at = ? WHERE run_id = ?", (time(), run_id))
+
+    def finished(self, run_id: str, number: int, outcome: BatchOutcome) -> None:
+        """Record the outcome of a batch. The caller holds a transaction."""
+        self.lanes.count_issued(run_id, number, outcome.issued)
+        freed = self._db.execute(
+            "UPDATE batches SET state = 'finished', outcome = ?"
+            " WHERE run_id = ? AND number = ? RETURNING slot, size",
+            (outcome.packed(), run_id, number),
+        ).fetchall()
+        self._free(freed)
 
     def withdraw(self, run_id: str, number: int) -> None:
         with explained(self._path), transaction(self._db):

@@ -7,9 +7,21 @@ from collections.abc import Sequence
 from time import time
 
 from thanx_async.identifiers import normalise_all
-from thanx_async.ledger._lanes import GuestState, NewGuest, Put, Seqs
+from thanx_async.ledger._lanes import REVOKED, GuestState, NewGuest, Put, Seqs
 
 _FORGETS_AT_ONCE = 1000
+
+
+def cancel_if_revoked(db: sqlite3.Connection, run_id: str) -> None:
+    """Cancel the guests who wait in a lane, if the lane was revoked. The caller holds a transaction."""
+    lane = db.execute(
+        "SELECT lane FROM lanes JOIN runs USING (run_id) WHERE run_id = ? AND revoked_at IS NOT NULL",
+        (run_id,),
+    ).fetchone()
+    if lane is not None:
+        cancelled = (GuestState.CANCELLED.value, REVOKED, *lane)
+        db.execute("INSERT INTO ended SELECT seq, ?, ? FROM waiting WHERE lane = ?", cancelled)
+        db.execute("DELETE FROM waiting WHERE lane = ?", lane)
 
 
 class GuestTable:

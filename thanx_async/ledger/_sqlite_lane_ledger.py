@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from thanx_async.ledger._lanes import Cut, Encode, Fate, LaneReport, LaneView, NewGuest, Put
+from thanx_async.ledger._lanes import Cut, Encode, Fate, LaneReport, LaneView, NewGuest, Put, Settlement
 from thanx_async.ledger._records import BatchRecord, RunRecord
 from thanx_async.ledger._sqlite import SQLiteLedger
-
-_TOLD = "AND instr(outcome, CAST('\"by_event\":true' AS BLOB))"
 
 
 class SQLiteLanes(SQLiteLedger):
@@ -42,9 +40,13 @@ class SQLiteLanes(SQLiteLedger):
         """The batches that are in doubt or accepted."""
         return await self._do(lambda store: store.lanes.open_batches(run_id))
 
-    async def told_batches(self, run_id: str) -> list[BatchRecord]:
-        """The batches whose outcome a webhook told."""
-        return await self._do(lambda store: store.batches(run_id, _TOLD))
+    async def hold(self, run_id: str, number: int, reason: str) -> None:
+        """Give up a batch."""
+        await self._do(lambda store: store.held.hold(run_id, number, reason))
+
+    async def settle(self, run_id: str, number: int, settlement: Settlement) -> None:
+        """Settle a held batch."""
+        await self._do(lambda store: store.held.settle(run_id, number, settlement))
 
     async def fate(self, run_id: str, guest: bytes) -> Fate | None:
         """The fate of the guest with this id."""

@@ -35,7 +35,7 @@ from thanx_async.ledger._lanes import (
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import BatchRecord, RunRecord
 from thanx_async.ledger._rows import RUN_FIELDS
-from thanx_async.ledger._sqlite_guests import GuestTable
+from thanx_async.ledger._sqlite_guests import GuestTable, cancel_if_revoked
 from thanx_async.ledger._sqlite_runs import RunTable, run_of
 from thanx_async.ledger._sqlite_schema import explained, readable
 
@@ -48,10 +48,11 @@ _CONFIGURE = """
     WHERE run_id = ?
 """
 _COUNTS = """
-    SELECT coalesce(sum(state = 'in_doubt'), 0),
-        coalesce(sum(state = 'in_doubt' AND recorded_at < :now - replay_within), 0),
-        coalesce(sum(state = 'accepted'), 0)
-    FROM batches JOIN runs USING (run_id) WHERE run_id = :run_id AND state != 'finished'
+    SELECT coalesce(sum(state = 'in_doubt' AND NOT is_held), 0), coalesce(sum(is_held), 0),
+        coalesce(sum(state = 'accepted' AND NOT is_held), 0)
+    FROM (SELECT state,
+            held IS NOT NULL OR (state = 'in_doubt' AND recorded_at < :now - replay_within) AS is_held
+        FROM batches JOIN runs USING (run_id) WHERE run_id = :run_id AND state != 'finished')
 """
 _REWARDS = """
     SELECT issued + (SELECT coalesce(sum(count), 0) FROM batches AS b
@@ -189,8 +190,9 @@ class LaneTable:
             return [self._record(run_id, part, encode(half)) for part, half in halves_of(*found)]
 
     def give_back(self, run_id: str, seqs: Seqs, body: bytes) -> None:
-        """Let the guests of a batch wait again. The caller holds a transaction."""
+        """Let guests of a batch wait again, unless the lane was revoked. The caller holds a transaction."""
         self._guests.wait_again(self._number(run_id), seqs, values_of(body))
+        cancel_if_revoked(self._db, run_id)
 
     def open_batches(self, run_id: str) -> list[BatchRecord]:
         return self._batches.batches(run_id, "AND state != 'finished'")
@@ -230,7 +232,7 @@ class LaneTable:
         return LaneReport(
             waiting=waiting,
             waited=waited,
-            in_doubt=in_doubt - held,
+            in_doubt=in_doubt,
             held=held,
             accepted=accepted,
             owner=Owner.living(owner if until > now else None),
@@ -258,11 +260,15 @@ class LaneTable:
 
     def hear(self, job_id: str) -> None:
         with explained(self._path), transaction(self._db):
-            self._db.execute(
-                "INSERT OR IGNORE INTO heard SELECT job_id FROM batches WHERE job_id = ?"
-                " AND state = 'accepted' AND seqs IS NOT NULL",
-                (job_id,),
-            )
+            self.heard(job_id)
+
+    def heard(self, job_id: str) -> None:
+        """Take in news of a job. The caller holds a transaction."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO heard SELECT job_id FROM batches WHERE job_id = ?"
+            " AND state = 'accepted' AND seqs IS NOT NULL",
+            (job_id,),
+        )
 
     def forget_guests(self, run_id: str, before: float) -> int:
         with explained(self._path), transaction(self._db):

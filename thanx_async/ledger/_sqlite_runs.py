@@ -9,11 +9,13 @@ from types import UnionType
 
 import attrs
 
+from thanx_async._core.errors import LeaseError, LedgerError
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import RunRecord
 from thanx_async.ledger._rows import RUN_COLUMNS, RUN_FIELDS
+from thanx_async.ledger._sqlite_guests import cancel_if_revoked
 from thanx_async.ledger._sqlite_schema import explained, readable
 
 LEASE = 300.0
@@ -23,16 +25,33 @@ _NOT_FORGOTTEN = "run_id NOT IN (SELECT run_id FROM forgotten)"
 
 
 class RunTable:
-    """The runs in one open ledger file. Methods named like those of `Ledger` do the same."""
+    """The runs in one open ledger file. Methods named like those of `Ledger` do the same.
+
+    A run that this process has given up may still be claimed in the file, if that could not be written. The
+    claims of such runs are kept, so that they are in nobody's way, and released later.
+    """
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
         self._path = path
         self._owners: dict[str, str] = {}
+        self._given_up: dict[str, str] = {}
 
     def claim(self, run: RunRecord) -> RunRecord:
         """See `Ledger.claim`."""
-        now, owner = time(), Owner.new().packed()
+        owner = Owner.new().packed()
+        try:
+            known = self._claim(run, owner)
+        except LeaseError:
+            raise
+        except LedgerError:
+            self._given_up[owner] = run.run_id  # the commit may have taken effect
+            raise
+        self._owners[run.run_id] = owner
+        return known
+
+    def _claim(self, run: RunRecord, owner: str) -> RunRecord:
+        now = time()
         with explained(self._path), transaction(self._db):
             self._check_not_forgotten(run.run_id)
             known = self.find(run.run_id)
@@ -47,7 +66,6 @@ class RunTable:
                 raise refusals.other_settings(run.run_id, differences)
             self._check_free(run.run_id, now)
             self._set_owner(run.run_id, owner, now + LEASE)
-        self._owners[run.run_id] = owner
         return known
 
     def insert(self, run: RunRecord) -> None:
@@ -71,7 +89,9 @@ class RunTable:
     def _check_free(self, run_id: str, now: float) -> None:
         text, until = self._owner(run_id)
         with readable(self._path, f"the lease of run {run_id!r}"):
-            if text is None or until <= now or (owner := Owner.unpacked(text)).is_certainly_dead():
+            if text is None or until <= now or text in self._given_up:
+                return
+            if (owner := Owner.unpacked(text)).is_certainly_dead():
                 return
         raise refusals.in_use(run_id, owner, until - now)
 
@@ -85,15 +105,27 @@ class RunTable:
         )
 
     def release(self, run_id: str) -> None:
-        owner = self._owners.pop(run_id, None)
+        self._give_up(run_id)
+        self._release_given_up()
+
+    def _give_up(self, *run_ids: str) -> None:
+        for run_id in run_ids:
+            if (owner := self._owners.pop(run_id, None)) is not None:
+                self._given_up[owner] = run_id
+
+    def _release_given_up(self) -> None:
+        if not self._given_up:
+            return
         with explained(self._path), transaction(self._db):
-            if owner is not None and self._owner(run_id)[0] == owner:
-                self._set_owner(run_id, None, 0.0)
+            for owner, run_id in self._given_up.items():
+                if self._owner(run_id)[0] == owner:
+                    self._set_owner(run_id, None, 0.0)
+        self._given_up.clear()
 
     def release_all(self) -> None:
         """Release all runs of this process."""
-        for run_id in list(self._owners):
-            self.release(run_id)
+        self._give_up(*self._owners)
+        self._release_given_up()
 
     def is_new(self) -> bool:
         """Whether no run was ever recorded."""
@@ -122,6 +154,7 @@ class RunTable:
                 " WHERE run_id = ?",
                 (run.total, run.batches, run.revoked_at, time(), run.run_id),
             )
+            cancel_if_revoked(self._db, run.run_id)
 
     def is_own(self, run_id: str) -> bool:
         """Whether this process still has the run's lease. The caller holds a transaction."""
@@ -129,7 +162,8 @@ class RunTable:
         return owner is not None and owner == self._owners.get(run_id)
 
     def renew_all(self) -> None:
-        """Renew all leases that this process still has."""
+        """Renew all leases that this process still has, and release what it has given up."""
+        self._release_given_up()
         if not self._owners:
             return
         now = time()

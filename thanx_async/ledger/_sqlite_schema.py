@@ -96,6 +96,7 @@ MIGRATIONS: list[str] = [
     """
     ALTER TABLE runs ADD COLUMN keep_ids REAL;
     ALTER TABLE runs ADD COLUMN replay_within REAL;
+    ALTER TABLE batches ADD COLUMN held TEXT;
     ALTER TABLE lanes ADD COLUMN issued INTEGER NOT NULL DEFAULT 0;
     UPDATE lanes SET issued = (
         SELECT coalesce(sum(json_extract(CAST(outcome AS TEXT), '$.issued')), 0) FROM batches AS b

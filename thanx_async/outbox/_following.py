@@ -24,17 +24,27 @@ class LaneFollower:
         ledger: the ledger, where the lane is claimed.
         trust: the trust in events that tell outcomes.
         guard: learns of the outcomes.
+        hold: gives a batch up until it is settled by hand, for a reason.
         until_empty: give a job up that Thanx refuses to tell of.
 
     Attributes:
         error: why a job was given up, None if none was.
     """
 
-    def __init__(self, ledger: LaneLedger, trust: LaneTrust, guard: LaneGuard, *, until_empty: bool) -> None:
+    def __init__(
+        self,
+        ledger: LaneLedger,
+        trust: LaneTrust,
+        guard: LaneGuard,
+        hold: Callable[[Batch, str], Awaitable[None]],
+        *,
+        until_empty: bool,
+    ) -> None:
         self.error: ThanxError | None = None
         self._ledger = ledger
         self._trust = trust
         self._guard = guard
+        self._hold = hold
         self._until_empty = until_empty
 
     async def follow(self, batch: Batch, handle: JobHandle) -> None:
@@ -43,7 +53,7 @@ class LaneFollower:
             if not await self._has_ended(handle):
                 return
             if batch.is_unclear:
-                _log.error("job %s does not tell which guests have a reward: settle it", handle.id)
+                await self._hold(batch, f"job {handle.id} has ended without telling who has a reward")
                 return
             await self._record(batch)
         await self._trust.share()

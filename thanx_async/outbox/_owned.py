@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from math import inf
-from time import time
 
 import attrs
 
@@ -12,12 +10,22 @@ from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
 from thanx_async.batching import Batch, Chunk, Guard, min_interval
 from thanx_async.identifiers import MAX_BATCH
-from thanx_async.ledger import BatchOutcome, BatchRecord, Cut, LaneLedger, LaneView, RunRecord
+from thanx_async.ledger import (
+    TOO_OLD,
+    BatchOutcome,
+    BatchRecord,
+    BatchState,
+    Cut,
+    LaneLedger,
+    LaneView,
+    RunRecord,
+)
 from thanx_async.limiter import LimiterStatus
 from thanx_async.outbox._following import LaneFollower
 from thanx_async.outbox._lane_guard import LaneGuard
 from thanx_async.outbox._sender import LaneSender
 from thanx_async.outbox._trust import LaneTrust
+from thanx_async.outbox._upkeep import LaneUpkeep
 
 _log = get_logger("thanx_async.outbox")
 
@@ -26,9 +34,6 @@ _LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll d
 _RECHECK = 0.25
 _FIRST_WAIT = 5.0
 _MAX_WAIT = 60.0
-_FORGETS_EVERY = 3600.0
-_NOTED_FROM = 1.0
-_NOTE_LASTS = 30.0
 
 
 @attrs.frozen
@@ -67,14 +72,14 @@ class OwnedLane:
         self._next_up: Batch | None = None
         self._guard = LaneGuard(settings.guard, ledger, lane.run_id)
         self._trust = LaneTrust(ledger, lane, sender.target.jobs.trust)
-        self._follower = LaneFollower(ledger, self._trust, self._guard, until_empty=settings.until_empty)
-        self._forget_at = -inf
-        self._noted_at = -inf
-        self._noted: str | None = None
+        self._follower = LaneFollower(
+            ledger, self._trust, self._guard, self._hold, until_empty=settings.until_empty
+        )
+        self._upkeep = LaneUpkeep(ledger, lane, sender.limiter)
 
     @property
     def _replay_within(self) -> float:
-        return self._lane.replayed_within(self._ledger.replay_within)
+        return self._upkeep.lane.replayed_within(self._ledger.replay_within)
 
     async def drain(self) -> None:
         """Send whoever waits, until the drain fails or, if it is meant to end, until nothing is left.
@@ -97,7 +102,8 @@ class OwnedLane:
         """Start the batches that an earlier owner has left open."""
         await self._trust.learn()
         for record in await self._ledger.open_batches(self._lane.run_id):
-            await self._take_up_batch(record)
+            if record.state is BatchState.ACCEPTED or record.held is None:
+                await self._take_up_batch(record)
 
     async def _take_up_batch(self, record: BatchRecord, told: BatchOutcome | None = None) -> None:
         batch = self._batch(record)
@@ -114,11 +120,10 @@ class OwnedLane:
             self._change.clear()
             view = await self._ledger.view(self._lane.run_id, MAX_BATCH)
             for job_id in view.heard:
-                self._sender.target.jobs.ended(job_id)
+                await self._hear(job_id)
             for record, told in await self._trust.doubted():
                 await self._take_up_batch(record, told)
-            await self._forget_some()
-            await self._write_note()
+            await self._upkeep.do()
             if self._settings.until_empty and not (view.waiting or self._open):
                 return
             if (wait := self._wait_for_turn(view)) <= 0 and (
@@ -129,6 +134,19 @@ class OwnedLane:
             if wait <= 0:
                 self._leave_turn()
             await changed(self._change, wait if wait > 0 else _LOOK)
+
+    async def _hear(self, job_id: str) -> None:
+        """A job has ended, or somebody has found out that it is the job of a held batch."""
+        self._sender.target.jobs.ended(job_id)
+        if job_id in {batch.job_id for batch in self._open}:
+            return
+        record = await self._ledger.batch_of(job_id)
+        if (
+            record is not None
+            and (record.run_id, record.state, record.held) == (self._lane.run_id, BatchState.ACCEPTED, None)
+            and record.number not in {batch.number for batch in self._open}
+        ):
+            await self._take_up_batch(record)
 
     def _wait_for_turn(self, view: LaneView) -> float:
         """Seconds until a batch may be cut: it is due, it is the lane's turn, and the limits allow a request.
@@ -238,7 +256,12 @@ class OwnedLane:
                 return  # its guests wait again
             wait = min(_MAX_WAIT, 2 * wait)
             await self._sender.recorder.restore(batch)
-        _log.error("batch with key %s stays in doubt: it is too old to be sent again; settle it", batch.key)
+        await self._hold(batch, TOO_OLD)
+
+    async def _hold(self, batch: Batch, reason: str) -> None:
+        """Give up a batch until it is settled by hand."""
+        await self._ledger.hold(batch.run_id, batch.number, reason)
+        _log.error("batch %d of %s is held, settle it: %s", batch.number, batch.run_id, reason)
 
     async def _is_sent(self, batch: Batch) -> bool:
         """Try to send a batch. Returns whether its guests are provided for."""
@@ -251,6 +274,9 @@ class OwnedLane:
         self._recalled.discard(batch)
         if error is not None:
             _log.info("batch with key %s was not accepted: %s", batch.key, type(error).__name__)
+        if batch.is_refused_in_doubt and batch.refused is not None:
+            await self._hold(batch, f"Thanx refused it with {batch.refused.code} when it was sent again")
+            return True
         for half in self._sender.recorder.take_halves(batch):
             self._start_cut(half)
         return error is None
@@ -266,24 +292,6 @@ class OwnedLane:
         self._answers.clear()
         await changed(self._answers, seconds)
         return self._answers.is_set()
-
-    async def _forget_some(self) -> None:
-        """Delete ids that are old enough, in short transactions, once an hour."""
-        now = asyncio.get_running_loop().time()
-        if now < self._forget_at:
-            return
-        self._lane = await self._ledger.run(self._lane.run_id) or self._lane  # its settings may have changed
-        keep = self._lane.keep_ids
-        if keep in (None, inf) or not await self._ledger.forget_guests(self._lane.run_id, time() - keep):
-            self._forget_at = now + _FORGETS_EVERY
-
-    async def _write_note(self) -> None:
-        """Write down for the status why nothing is sent, now and then."""
-        status, now = self._sender.limiter.status(), asyncio.get_running_loop().time()
-        text = str(status.reason) if status.held_for > _NOTED_FROM else None
-        if text != self._noted or (text is not None and now - self._noted_at > _NOTE_LASTS / 2):
-            await self._ledger.note(self._lane.run_id, text, status.held_for + _NOTE_LASTS)
-            self._noted, self._noted_at = text, now
 
     def _has_failed(self) -> bool:
         """Whether anything has stopped the drain. A batch may have done so at any time."""

@@ -22,7 +22,8 @@ class GuestOutcome:
     Attributes:
         id: the id under which the guest was put.
         state: see `GuestState`.
-        reason: why the guest failed or was rejected; None otherwise.
+        reason: why the guest failed, was rejected, is held, or was cancelled because the outbox was revoked;
+            None otherwise.
         job_id: the job of the guest's batch, None before Thanx has accepted the batch.
         idempotency_key: the key of the guest's batch, None before the guest is in one.
         by_event: a webhook told the outcome, and no poll has confirmed it (`Events.OUTCOME`).
@@ -67,7 +68,8 @@ class OutboxStatus:
         waiting: the number of guests who wait to be sent.
         oldest: for how many seconds the oldest of them has waited; 0 if nobody waits.
         in_doubt: the number of batches that were sent without an answer yet, and are sent again.
-        held: the number of batches that are in doubt for too long to be sent again. Settle them by hand.
+        held: the number of batches to settle by hand: in doubt and not sent again, or with a job that has
+            ended without telling who has a reward.
         accepted: the number of batches whose jobs are running.
         drained_by: the process that drains the outbox; None if none does.
         paused: why nothing is sent at the moment; None if nothing is in the way.
