@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from thanx_async._core.errors import ThanxError
 from thanx_async._core.escaping import get_logger
