@@ -7,6 +7,7 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
 import attrs
@@ -149,6 +150,30 @@ class Trust:
             self.with_failures + other.with_failures,
             self.broken or other.broken,
         )
+
+
+@attrs.frozen
+class EndedJob:
+    """What a webhook told of a job's end, without anything about its guests."""
+
+    job_id: str
+    state: str
+    merchant_id: str | None
+    total: int
+    issued: int
+    failed: int
+    timestamp: datetime | None
+
+    def packed(self) -> bytes:
+        """The fields as JSON."""
+        return orjson.dumps(attrs.asdict(self))
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> EndedJob:
+        """What was packed."""
+        fields = orjson.loads(data)
+        moment = fields.pop("timestamp")
+        return cls(**fields, timestamp=None if moment is None else datetime.fromisoformat(moment))
 
 
 def outcome_of(job: IssuanceJob, count: int) -> Numbered[str] | None:

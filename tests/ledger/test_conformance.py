@@ -8,7 +8,7 @@ import pickle
 import socket
 import threading
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import time
 from typing import Any
@@ -28,6 +28,8 @@ from thanx_async.ledger import (
     BatchOutcome,
     BatchRecord,
     BatchState,
+    EndedJob,
+    RelayLedger,
     RunProgress,
     Trust,
     TrustLedger,
@@ -622,3 +624,21 @@ async def test_an_outcome_that_an_event_told(ledger: AnyLedger) -> None:
     assert job.by_event
     await ledger.finish("march", {0: DONE})
     assert (await only(ledger)).outcome == DONE
+
+
+async def test_events_are_relayed(place: Place) -> None:
+    """What a process hears reaches the one whose run has the job, once, also if it came before the answer."""
+    event = EndedJob("job1", "completed", "m1", 3, 3, 0, datetime(2026, 11, 24, tzinfo=UTC))
+    async with place.ledger() as owner, place.ledger() as hearing:
+        assert isinstance(owner, RelayLedger)
+        await owner.claim(RUN)
+        await owner.record(batch(), BODY)
+        await hearing.relay(event)
+        await hearing.relay(attrs.evolve(event, issued=0, failed=3))
+        await hearing.relay(attrs.evolve(event, job_id="job2", timestamp=None))
+        assert await owner.relayed("march") == []
+        await owner.accept("march", 0, "job1")
+        assert await owner.relayed("march") == [event]
+        assert await owner.relayed("march") == []
+        assert await owner.relayed("april") == []
+    assert "@" not in await place.sql("SELECT * FROM thanx.events")

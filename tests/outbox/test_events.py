@@ -62,7 +62,7 @@ async def test_outcomes_without_polls(
 ) -> None:
     """Trust is kept with the outbox; after a lie the outcomes that events told are polled, all of them."""
     async with make() as outbox:
-        await outbox.ledger.exchange_trust(emulator.url, "c", Trust(3, 1))  # type: ignore[attr-defined]  # a TrustLedger
+        await outbox.ledger.exchange_trust(emulator.url, "c", Trust(3, 1))
         await put(outbox, 0)
         await drain(outbox, client)
         assert await states(outbox, 0) == [("failed", True), ("issued", True)]
@@ -80,7 +80,7 @@ async def test_outcomes_without_polls(
         for number in (0, 1):
             assert await states(outbox, number) == [("failed", False), ("issued", False)]
         assert len(polls(emulator)) == 2
-        known = await outbox.ledger.exchange_trust(emulator.url, "c", Trust())  # type: ignore[attr-defined]  # likewise
+        known = await outbox.ledger.exchange_trust(emulator.url, "c", Trust())
         assert known.broken
 
 

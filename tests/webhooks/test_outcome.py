@@ -453,6 +453,27 @@ async def test_what_was_believed_is_polled_when_trust_is_lost(path: Path) -> Non
         assert await outcomes(ledger) == [(True, False)] * 5
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+async def test_a_worker_hears_for_another(path: Path, failing: int) -> None:
+    """Where nobody has failed, the event is believed by the process that waits; otherwise it is a hint."""
+    async with (
+        SQLiteLedger(path) as ours,
+        SQLiteLedger(path) as theirs,
+        hooked(speed=JobSpeed(identifiers_per_second=1)) as (emulator, client),
+        ThanxClient("c", "t", base_url=emulator.url) as other,
+    ):
+        app = web.Application()
+        app.router.add_post("/hook", aiohttp_handler(other, SECRET, relay=theirs))
+        async with TestServer(app) as server:
+            emulator.webhooks = attrs.evolve(HOOKS, url=str(server.make_url("/hook")))
+            trusting(client)
+            run = await recording(client, ours).issue(listed(50, failing=failing), run_id="run")
+            report = await run.wait()
+            assert (report.issued, len(report.failed)) == (50 - 5 * failing, 5 * failing)
+            told = [bool(handle.job and handle.job.by_event) for handle in run.handles]
+            assert told == [not failing] * 5
+
+
 @given(
     sizes=st.lists(st.integers(0, 3), min_size=4, max_size=8),
     lie=st.none() | st.sampled_from(sorted(Oddity)),

@@ -13,6 +13,7 @@ from thanx_async._core.errors import NotFoundError, ThanxError
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunker
 from thanx_async.batching._eta import Eta, eta_of_run
+from thanx_async.batching._relay import listening
 from thanx_async.batching._report import (
     BatchRange,
     GuestRow,
@@ -165,7 +166,8 @@ class RunAccount:
     async def follow_all(self) -> None:
         """Follow every job to its end. The known outcomes are recorded even if this fails."""
         try:
-            await self._poll_all()
+            async with listening(self._ledger, self.run_id, self._jobs):
+                await self._poll_all()
             if self._jobs is not None:
                 await self._jobs.audits.settle()
             await self._poll_retracted()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from thanx_async._batches import outcome_of
+from thanx_async._batches import EndedJob, outcome_of
 from thanx_async._core.columns import Numbered
 from thanx_async._decoding import masked
 from thanx_async.identifiers import normalise_all, type_of
@@ -83,6 +83,14 @@ class Claim:
             Numbered.of(failures),
             len(refused),
             event.timestamp,
+        )
+
+    @classmethod
+    def relayed(cls, job: EndedJob) -> Claim:
+        """What an event told another process: nothing of the guests who failed but their number."""
+        nobody: Numbered[tuple[str, str]] = Numbered.of(())
+        return cls(
+            job.state, job.merchant_id, job.total, job.issued, job.failed, nobody, job.failed, job.timestamp
         )
 
 

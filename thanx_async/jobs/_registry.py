@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from thanx_async._batches import EndedJob
 from thanx_async.jobs._audits import Audits
 from thanx_async.jobs._claims import Claim, Guests, Sent
 from thanx_async.jobs._handle import JobHandle
@@ -128,6 +129,10 @@ class JobRegistry:
             poller.weigh()
         elif claim is not None:
             self._bound_early()
+
+    def relayed(self, job: EndedJob) -> None:
+        """An event has reached another process, which cannot tell which guests it names."""
+        self.ended(job.job_id, Claim.relayed(job) if self.trust.is_active else None)
 
     def _bound_early(self) -> None:
         """Forget the oldest early events if they name too many guests."""

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 import attrs
 
 from thanx_async._batches import BatchOutcome, Positions, batch_key, digest_of, values_of
-from thanx_async.ledger._protocol import Ledger
+from thanx_async.ledger._protocol import Ledger, RelayLedger, TrustLedger
 from thanx_async.ledger._records import BatchRecord, BatchState, RunRecord
 
 TARGET = ("base_url", "client_id", "campaign_id", "merchant_id", "variant_id")
@@ -200,7 +200,7 @@ class Seqs:
         return cls(array("q", numbers[::2]), array("q", accumulate(numbers[1::2])))
 
 
-class LaneLedger(Ledger, Protocol):
+class LaneLedger(Ledger, TrustLedger, RelayLedger, Protocol):
     """A ledger with lanes. A lane is a run: it is claimed, and its batches are recorded, as for any run.
 
     `withdraw` lets the guests of a lane's batch wait again. Once a lane is revoked (`save_run`), all guests

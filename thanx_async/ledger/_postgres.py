@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import NoReturn, Self
 
-from thanx_async._batches import BatchOutcome, Trust
+from thanx_async._batches import BatchOutcome, EndedJob, Trust
 from thanx_async._core import checks
 from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import LedgerError, LedgerUnavailableError
@@ -18,6 +18,7 @@ from thanx_async._core.postgres import SCHEMES, Connection, Database
 from thanx_async._core.postgres_errors import Problem, Trouble
 from thanx_async._core.tasks import Home, to_its_end
 from thanx_async.ledger import _postgres_batches as batches
+from thanx_async.ledger import _postgres_events as events
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._postgres_guests import cancel_if_revoked, wait_again
 from thanx_async.ledger._postgres_history import forget
@@ -307,6 +308,19 @@ class PostgresLedger:
     async def _exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
         async with self._transaction() as connection:
             return await exchange_trust(connection, base_url, client_id, news)
+
+    async def relay(self, job: EndedJob) -> None:
+        """Take in what an event told of a job; see `RelayLedger.relay`."""
+        await to_its_end(self._relay(job))
+
+    async def _relay(self, job: EndedJob) -> None:
+        async with self._transaction() as connection:
+            await events.relay(connection, job)
+
+    async def relayed(self, run_id: str) -> list[EndedJob]:
+        """What events told of the jobs of a run; see `RelayLedger.relayed`."""
+        async with self._transaction() as connection:
+            return await events.relayed(connection, run_id)
 
     def _error(self, trouble: Trouble) -> LedgerError:
         text = f"the ledger in PostgreSQL at {self.label} cannot be used: {trouble.detail}; {trouble.advice}"

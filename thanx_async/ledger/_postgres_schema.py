@@ -116,6 +116,11 @@ LEDGER_TABLES = Tables(
             with_failures bigint NOT NULL,
             broken boolean NOT NULL,
             PRIMARY KEY (base_url, client_id)
+        );
+        CREATE TABLE thanx.events (
+            job_id text PRIMARY KEY,
+            heard_at double precision NOT NULL,
+            told bytea NOT NULL
         )
         """,
     ),

@@ -50,6 +50,9 @@ def batch_in(row: Row) -> BatchRecord:
     return batch
 
 
+EVENTS_LAST = 86_400.0
+"""Seconds after which an event that nobody has asked for is deleted."""
+
 _LATEST = 250_000_000_000
 """A time, in seconds since 1970, that a datetime can hold."""
 

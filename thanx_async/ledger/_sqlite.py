@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
-from thanx_async._batches import BatchOutcome, Trust
+from thanx_async._batches import BatchOutcome, EndedJob, Trust
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.escaping import get_logger, printable
@@ -249,6 +249,14 @@ class SQLiteLedger:
     async def exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
         """Add what was learned about webhook events; see `TrustLedger.exchange_trust`."""
         return await self._do(lambda store: store.trust.exchange(base_url, client_id, news))
+
+    async def relay(self, job: EndedJob) -> None:
+        """Take in what an event told of a job; see `RelayLedger.relay`."""
+        await self._do(lambda store: store.events.relay(job))
+
+    async def relayed(self, run_id: str) -> list[EndedJob]:
+        """What events told of the jobs of a run; see `RelayLedger.relayed`."""
+        return await self._do(lambda store: store.events.relayed(run_id))
 
     async def _do(self, work: Callable[[LedgerFile], T]) -> T:
         self._home.check()

@@ -20,6 +20,7 @@ from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._rows import BATCH_COLUMNS
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile, check_place
+from thanx_async.ledger._sqlite_events import EventTable
 from thanx_async.ledger._sqlite_held import HeldBatches
 from thanx_async.ledger._sqlite_history import History
 from thanx_async.ledger._sqlite_lanes import LaneTable
@@ -58,6 +59,7 @@ class LedgerFile:
             self.runs = RunTable(self._db, path)
             self.history = History(self._db, path)
             self.trust = TrustTable(self._db, path)
+            self.events = EventTable(self._db, path)
             self.lanes = LaneTable(self._db, path, self.runs, self)
             self.held = HeldBatches(self._db, path, self.runs, self.lanes, self)
             try:

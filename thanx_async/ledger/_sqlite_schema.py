@@ -112,6 +112,7 @@ MIGRATIONS: list[str] = [
         broken INTEGER NOT NULL,
         PRIMARY KEY (base_url, client_id)
     ) WITHOUT ROWID;
+    CREATE TABLE events (job_id TEXT PRIMARY KEY, heard_at REAL NOT NULL, told BLOB NOT NULL) WITHOUT ROWID;
     """,
 ]
 

@@ -121,6 +121,7 @@ class OwnedLane:
             view = await self._ledger.view(self._lane.run_id, MAX_BATCH)
             for job_id in view.heard:
                 await self._hear(job_id)
+            await self._trust.take_relayed(self._sender.target.jobs)
             for record, told in await self._trust.doubted():
                 await self._take_up_batch(record, told)
             await self._upkeep.do()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from thanx_async.batching import share_trust
-from thanx_async.jobs import EventTrust
+from thanx_async.jobs import EventTrust, JobRegistry
 from thanx_async.ledger import BatchOutcome, BatchRecord, BatchState, LaneLedger, RunRecord
 
 
@@ -33,6 +33,12 @@ class LaneTrust:
         """Record what was learned."""
         if self._trust.has_news:
             await share_trust(self._ledger, self._trust, self._lane)
+
+    async def take_relayed(self, jobs: JobRegistry) -> None:
+        """Take in what events told of the lane's jobs at other processes."""
+        if self._trust.is_active:
+            for job in await self._ledger.relayed(self._lane.run_id):
+                jobs.relayed(job)
 
     async def doubted(self) -> list[tuple[BatchRecord, BatchOutcome]]:
         """The batches whose outcome an event has told, once events are no longer believed.
