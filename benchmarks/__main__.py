@@ -23,6 +23,7 @@ _PROGRAMS = (
     "growth",
     "limiter",
     "budget",
+    "lanes",
     "guard",
 )
 _README = Path(__file__).parents[1] / "README.md"

@@ -1,8 +1,17 @@
+import sys
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thanx_async import Identifier, IdentifierType, InvalidIdentifierError
+from thanx_async import (
+    ConfigurationError,
+    Identifier,
+    IdentifierType,
+    InvalidIdentifierError,
+    phone_normalizer,
+)
 from thanx_async.batching._chunker import Chunker
 from thanx_async.identifiers import normalise, normalise_all
 
@@ -143,6 +152,108 @@ def test_a_spreadsheets_mark_of_text_is_no_part_of_the_guest(text: str, value: s
     """An apostrophe before a value is what spreadsheets write to keep it as text."""
     assert normalise(text) == value
     assert normalise_all([text, value])[0] == [value, value]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("\u202a+14155551234\u202c", "+14155551234"),
+        ("\ufeffJane@example.com\u200b", "jane@example.com"),
+        ("\u2068'\u00adjane@example.com\u2069\n", "jane@example.com"),
+        ("Jane Doe <Jane@Example.com>", "jane@example.com"),
+        ('"Doe, Jane" <jane@example.com>', "jane@example.com"),
+        ("jane@example.com <jane@example.com>", "jane@example.com"),
+        ("<mailto:jane%2Btag@example.com?subject=Hi>", "jane+tag@example.com"),
+        ("MAILTO:jane@example.com", "jane@example.com"),
+        ("tel:+1-415-555-1234", "+14155551234"),
+        ('="+14155551234"', "+14155551234"),
+        ('="jane@example.com"', "jane@example.com"),
+        ("+14155551234\n\u200e", "+14155551234"),
+    ],
+)
+def test_what_exports_wrap_around_a_guest(text: str, value: str) -> None:
+    """Invisible marks, a name and a scheme are no part of the guest, who has one spelling in the end."""
+    assert normalise(text) == value
+    assert normalise_all([text, value, text.upper()])[0] == [value] * 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "joe@example.com <jane@example.com>",
+        "Jane <jane@example.com>, Joe <joe@example.com>",
+        "mailto:jane@example.com,joe@example.com",
+        "Jane <jane>",
+        "ja\u200bne@example.com",
+        "+1415\u200b5551234",
+        "\u200b",
+        "tel:4155551234",
+        "Jane <KELVIN\u212a@x.com>",
+    ],
+)
+def test_what_may_be_somebody_else_stays_refused(text: str) -> None:
+    """Two addresses in one value, and marks within a value, are not guessed at."""
+    with pytest.raises(InvalidIdentifierError):
+        normalise(text)
+
+
+@pytest.mark.parametrize(
+    ("country", "text", "value"),
+    [
+        ("US", "(415) 555-1234", "+14155551234"),
+        ("US", "4155551234", "+14155551234"),
+        ("us", "14155551234.0", "+14155551234"),
+        ("US", "'415.555.1234 ", "+14155551234"),
+        ("US", '="4155551234"', "+14155551234"),
+        ("US", "\u202a(415) 555-1234\u202c", "+14155551234"),
+        ("GB", "020 7946 0958", "+442079460958"),
+        ("DE", "030 901820", "+4930901820"),
+        ("IT", "06 6982", "+39066982"),
+    ],
+)
+def test_national_numbers(country: str, text: str, value: str) -> None:
+    """A country makes numbers as they are dialed there international."""
+    assert phone_normalizer(country)(text) == value
+    assert normalise(value) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "jane@example.com",
+        "+44 20 7946 0958",
+        "555-1234",
+        "415-555-1234 x5",
+        "(415) 555-1234/5",
+        "4155551234\t12",
+        "4155551234.5",
+        "1.41556E+10",
+        "0000000000",
+        "junk",
+        "",
+    ],
+)
+def test_what_is_no_national_number_stays_as_it_is(text: str) -> None:
+    """So it is accepted or rejected as without a country."""
+    assert phone_normalizer("US")(text) is text
+
+
+def test_a_normalizer_over_a_source() -> None:
+    """It leaves what is no text to be rejected with its position."""
+    items: list[Any] = ["4155551234", None, ("phone", "4155551234"), "a@x.com"]
+    values, refused = normalise_all(list(map(phone_normalizer("US"), items)))
+    assert values == ["+14155551234", "", "", "a@x.com"]
+    assert list(refused) == [1, 2]
+
+
+def test_a_wrong_country(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error at once, like a package that is missing."""
+    for country in ("UK", "", "USA", 1):
+        with pytest.raises(ConfigurationError, match="country"):
+            phone_normalizer(country)  # type: ignore[arg-type]  # one is wrong
+    monkeypatch.setitem(sys.modules, "phonenumbers", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'thanx_async\[cli\]'"):
+        phone_normalizer("US")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from thanx_async import (
     InvalidResponseError,
     Lane,
     LocalRateLimiter,
+    RateLimit,
     RetryPolicy,
     ServerError,
     Slot,
@@ -26,6 +27,7 @@ from thanx_async.instrumentation import (
     BatchEvent,
     BatchRecord,
     JobRecord,
+    LimitRecord,
     Record,
     RequestRecord,
     RetryRecord,
@@ -283,3 +285,20 @@ async def test_jobs(emulator: Emulator) -> None:
 def test_the_former_name_of_batch_events() -> None:
     """Hooks that match records by the former name still do."""
     assert BatchRecord is BatchEvent
+
+
+async def test_a_limit_that_is_nearly_spent_is_told_once(emulator: Emulator) -> None:
+    """There is a record when four fifths and nearly all of a long limit are used, not for each request."""
+    records: list[Record] = []
+    limits = [RateLimit(100, 1), RateLimit(200, 1000)]
+    limiter = LocalRateLimiter(limits, reserve=0)
+    async with ThanxClient("c", "t", base_url=emulator.url, limiter=limiter, hook=records.append) as client:
+        for _ in range(200):
+            await client.get_scopes()
+        told = [record for record in records if isinstance(record, LimitRecord)]
+        assert told == [LimitRecord(200, 1000, 160, 0.8), LimitRecord(200, 1000, 190, 0.95)]
+        await asyncio.sleep(2000)
+        for _ in range(160):
+            await client.get_scopes()
+    told = [record for record in records if isinstance(record, LimitRecord)]
+    assert [record.level for record in told] == [0.8, 0.95, 0.8]

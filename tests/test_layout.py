@@ -19,8 +19,8 @@ from thanx_async.emulator import Emulator
 PACKAGE = Path(thanx_async.__file__).parent
 FLOORS = (
     {"_core", "instrumentation", "_version", "emulator"},
-    {"limiter", "models", "retry", "otel"},
-    {"identifiers", "_decoding", "_batches"},
+    {"limiter", "models", "retry"},
+    {"identifiers", "_decoding", "_batches", "otel"},
     {"http", "ledger", "webhooks"},
     {"jobs"},
     {"client", "batching"},

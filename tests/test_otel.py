@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from typing import cast
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -19,6 +20,7 @@ from thanx_async import (
     ConnectionFailedError,
     JobHandle,
     NotFoundError,
+    RateLimiter,
     RetryPolicy,
     SQLiteLedger,
     ThanxClient,
@@ -333,3 +335,24 @@ async def test_the_other_hook_is_checked_and_guarded(
     async with ThanxClient("c", "t", base_url=emulator.url, hook=hook) as client:
         await client.list_merchants()
     assert "the hook failed on a RequestRecord" in caplog.text
+
+
+async def test_gauges_of_the_limits(emulator: Emulator, seen: Seen) -> None:
+    """What is used, free and reserved of each limit is there once a limiter is observed."""
+    assert seen.points("thanx.rate_limit.used") == []
+    async with ThanxClient("c", "t", base_url=emulator.url, hook=seen.hook) as client:
+        seen.hook.observe(client.limiter)
+        await client.issue_rewards(**TARGET, identifiers=guests(1))
+        by_window = "thanx.rate_limit.window"
+        assert seen.values("thanx.rate_limit.used", by_window) == {1.0: 1, 900.0: 1}
+        assert seen.values("thanx.rate_limit.free", by_window) == {1.0: 4, 900.0: 1999}
+        assert seen.values("thanx.rate_limit.reserved", by_window) == {1.0: 0, 900.0: 200}
+        held = seen.values("thanx.rate_limit.held", "thanx.lane")
+        assert set(held) == {"interactive", "issue"}
+        assert all(0 <= seconds <= 0.2 for seconds in held.values())
+
+
+def test_what_is_no_limiter_is_not_observed(seen: Seen) -> None:
+    """A wrong argument is told at once, not when metrics are read."""
+    with pytest.raises(ConfigurationError, match="limiter must be a rate limiter"):
+        seen.hook.observe(cast(RateLimiter, None))

@@ -1,6 +1,7 @@
 """The README's programs run as they stand."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from types import ModuleType
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from tests.helpers import BLOCKS, SECRET, environment, guests, issued, program, sign
+from tests.helpers import BLOCKS, README, SECRET, environment, guests, issued, program, sign
+from thanx_async.cli import COMMANDS
 from thanx_async.emulator import Emulator
 from thanx_async.postgres import init
 
@@ -61,3 +63,9 @@ async def test_the_webhook_endpoint(
             async with http.post("/webhooks/thanx", data=body, headers=headers) as response:
                 assert response.status == status
     assert capsys.readouterr().out == "job job1 guest 7 has a reward\n"
+
+
+def test_the_list_of_commands_is_complete() -> None:
+    """The README names each command of the command line."""
+    [listed] = re.findall(r"^```sh\n(thanx-async issue.*?)```", README.read_text(), re.DOTALL | re.MULTILINE)
+    assert set(COMMANDS) <= set(re.findall(r"\w+", listed))

@@ -40,6 +40,7 @@ from thanx_async.batching import (
     check_run_id,
     check_sizes,
     planned,
+    run_to_end,
 )
 from thanx_async.client import ThanxClient, internals
 from thanx_async.identifiers import MAX_BATCH, normalise
@@ -162,7 +163,9 @@ class AsyncBatcher:
         """Requests allowed in flight: by default the rate times the latency (Little's law), plus one."""
         return self._sender.concurrency
 
-    async def issue(self, identifiers: Identifiers, *, run_id: str | None = None) -> IssuanceRun:
+    async def issue(
+        self, identifiers: Identifiers, *, run_id: str | None = None, limit: int | None = None
+    ) -> IssuanceRun:
         """Send all guests of an input, until Thanx has accepted every batch. Then ``await run.wait()``.
 
         Args:
@@ -172,6 +175,8 @@ class AsyncBatcher:
                 ``run_id`` is not issued twice as long as Thanx keeps its keys. With a ledger, the run
                 continues where it stopped: accepted batches are not sent again, and batches in doubt are sent
                 with the same key and bytes.
+            limit: read only this many items of the input. With a ledger, the same ``run_id`` and input
+                without a limit, or with a higher one, continue the run after them.
 
         Raises:
             InputChangedError: the ledger has this run with another input. Nothing was sent.
@@ -180,9 +185,11 @@ class AsyncBatcher:
             BatchError: the run stopped. Its ``run`` knows the fate of every item read so far, and its
                 ``__cause__`` is the error that stopped the run.
         """
-        return await _run_to_end(self.stream(identifiers, run_id=run_id))
+        return await run_to_end(self.stream(identifiers, run_id=run_id, limit=limit))
 
-    def stream(self, identifiers: Identifiers, *, run_id: str | None = None) -> IssuanceStream:
+    def stream(
+        self, identifiers: Identifiers, *, run_id: str | None = None, limit: int | None = None
+    ) -> IssuanceStream:
         """Like `issue`, but yield each job handle once Thanx accepts its batch, in input order::
 
             async with batcher.stream(source) as handles:
@@ -196,7 +203,7 @@ class AsyncBatcher:
         if self.guard.canary is not None:
             account.chunker.cut_first_at(self.guard.canary)
         begin = self._recorder.begin if self._recorder else None
-        return self._stream(account, Source(identifiers), self.guard, begin)
+        return self._stream(account, Source(identifiers, limit=limit), self.guard, begin)
 
     def _stream(
         self, account: RunAccount, source: Source | None, guard: Guard, begin: Begin | None
@@ -234,11 +241,16 @@ class AsyncBatcher:
         account = RunAccount(run_id, self._chunker(), self._client.limiter)
         recall = partial(self._recorder.recall, replay=replay, only_in_doubt=only_in_doubt)
         guard = Guard() if only_in_doubt else self.guard
-        return await _run_to_end(self._stream(account, None, guard, recall))
+        return await run_to_end(self._stream(account, None, guard, recall))
 
-    async def plan(self, identifiers: Identifiers) -> IssuancePlan:
-        """Read and check the input without a request. Returns what a run would send."""
-        return await planned(Source(identifiers), self._chunker(), self._client.limiter)
+    async def plan(self, identifiers: Identifiers, *, limit: int | None = None) -> IssuancePlan:
+        """Read and check the input without a request. Returns what a run would send.
+
+        Args:
+            identifiers: as for `issue`.
+            limit: read only this many items of the input.
+        """
+        return await planned(Source(identifiers, limit=limit), self._chunker(), self._client.limiter)
 
     def _chunker(self) -> Chunker:
         return Chunker(self._batch_size, deduplicate=self._deduplicate, keep_values=self._keep_values)
@@ -301,6 +313,13 @@ class AsyncBatcher:
         Cancelling takes the guest out, unless another caller has added the same guest or the batch is cut. A
         note on the cancellation, which is the cause of the `TimeoutError` of ``asyncio.timeout``, tells
         whether the guest was taken out or may get the reward, and with which idempotency key.
+
+        With a ledger, the batch is recorded under that key before it is sent. The caller may be told the key
+        before the record is durable. If the process then dies, `recover` settles the batches that the ledger
+        knows. A key that is in no batch of the ledger after the restart was never sent: nothing was issued
+        under it, and the guest can be added again. Look for the key in ``ledger.batches(run.run_id)`` of all
+        ``ledger.runs()``.
+
         While ``max_waiting`` guests are waiting, further callers wait for a place.
 
         Call it on the event loop on which the batcher was opened; from another thread as
@@ -372,6 +391,9 @@ class AsyncBatcher:
         variant. Batches that this batcher itself leaves in doubt while it is open are sent again once Thanx
         answers; `recover` tries them at once.
 
+        A key that a caller of `add` was told, and that the ledger does not know, was never sent: nothing was
+        issued under it; see `add`.
+
         Runs of processes that are still alive are left alone, and so are batches that have been in doubt for
         longer than the ledger's ``replay_within``. A warning in the log tells which batches stay in doubt,
         and why; they can be recovered later. A process that died in another container, or on a machine that
@@ -409,13 +431,6 @@ class AsyncBatcher:
             if isinstance(run.error, TransportError | ServerError):
                 break
         return runs
-
-
-async def _run_to_end(stream: IssuanceStream) -> IssuanceRun:
-    async with stream as handles:
-        async for _ in handles:
-            pass
-    return stream.run
 
 
 def _check_parts(client: object, guard: object, ledger: object, on_progress: object) -> None:

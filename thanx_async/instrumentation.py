@@ -17,6 +17,8 @@ import attrs
 
 _log = logging.getLogger("thanx_async")
 
+_WARNED_FROM = 0.9
+
 
 @attrs.frozen
 class WaitRecord:
@@ -120,10 +122,24 @@ class JobRecord:
     polls: int
 
 
+@attrs.frozen
+class LimitRecord:
+    """Most of a rate limit is spent: ``used`` of ``requests`` in ``seconds`` seconds.
+
+    It comes when ``level``, a share of 0.8 or 0.95, is reached, of all limits but the one with the shortest
+    window. It comes again only after the use has fallen below the level.
+    """
+
+    requests: int
+    seconds: float
+    used: int
+    level: float
+
+
 BatchRecord = BatchEvent
 """The former name of `BatchEvent`."""
 
-Record = WaitRecord | RequestRecord | RetryRecord | BatchEvent | JobRecord
+Record = WaitRecord | RequestRecord | RetryRecord | BatchEvent | JobRecord | LimitRecord
 
 
 class Hook(Protocol):
@@ -161,6 +177,9 @@ def log_record(record: Record) -> None:
             _log.warning(
                 "%s %s: attempt %d ended in %s; the next in %.1f s", method, endpoint, attempt, error, delay
             )
+        case LimitRecord(requests, seconds, used, level):
+            most = logging.WARNING if level > _WARNED_FROM else logging.INFO
+            _log.log(most, "%d of %d requests in %g s are used", used, requests, seconds)
         case BatchEvent():
             _log_batch(record)
         case JobRecord():

@@ -6,7 +6,8 @@ Source: opentelemetry.io, semantic conventions for HTTP client spans and metrics
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from time import time_ns
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ from thanx_async.instrumentation import (
     emit,
     log_record,
 )
+from thanx_async.limiter import Lane, RateLimiter, WindowStatus
 
 _NAME = "thanx_async"
 _MAX_OPEN = 10_000
@@ -35,6 +37,12 @@ _MAX_LINKS = 128
 _REQUEST_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 _WAIT_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_GAUGES: tuple[tuple[str, str, Callable[[WindowStatus], int]], ...] = (
+    ("used", "Requests that count against a rate limit", lambda window: window.used),
+    ("free", "Requests left of a rate limit", lambda window: window.free),
+    ("reserved", "Requests of a rate limit kept for interactive ones", lambda window: window.reserved),
+)
 
 _Attributes = dict[str, str | int]
 
@@ -50,7 +58,8 @@ class OpenTelemetryHook:
     Metrics: ``http.client.request.duration`` (s), ``thanx.retries``, ``thanx.rate_limit.refusals``,
     ``thanx.rate_limit.wait`` (s), and ``thanx.guests`` by ``thanx.outcome``: accepted, refused, in_doubt or
     unsent each time their batch was sent, though in_doubt only once, and issued or failed once their job is
-    known to be finished.
+    known to be finished. After `observe` also the gauges ``thanx.rate_limit.used``, ``.free`` and
+    ``.reserved`` by ``thanx.rate_limit.window`` (s), and ``thanx.rate_limit.held`` (s).
 
     Args:
         tracer_provider, meter_provider: the global providers by default.
@@ -68,7 +77,10 @@ class OpenTelemetryHook:
         self._then = then
         self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
         self._open: OrderedDict[str, Span] = OrderedDict()
-        self._make_instruments(metrics.get_meter(_NAME, __version__, meter_provider))
+        self._limiter: RateLimiter | None = None
+        meter = metrics.get_meter(_NAME, __version__, meter_provider)
+        self._make_instruments(meter)
+        self._make_gauges(meter)
 
     def _make_instruments(self, meter: metrics.Meter) -> None:
         self._duration = meter.create_histogram(
@@ -88,6 +100,35 @@ class OpenTelemetryHook:
             "thanx.rate_limit.refusals", "{request}", "Answers with status 429"
         )
         self._guests = meter.create_counter("thanx.guests", "{guest}", "Guests by outcome")
+
+    def _make_gauges(self, meter: metrics.Meter) -> None:
+        for name, text, value in _GAUGES:
+            meter.create_observable_gauge(
+                f"thanx.rate_limit.{name}", [partial(self._windows, value)], "{request}", text
+            )
+        meter.create_observable_gauge(
+            "thanx.rate_limit.held", [self._held], "s", "Time until the next request may be sent"
+        )
+
+    def observe(self, limiter: RateLimiter) -> None:
+        """Show a limiter in gauges, such as ``client.limiter``, in place of one observed before.
+
+        A limiter shared by processes shows what its process has last seen.
+        """
+        checks.has("limiter", limiter, "a rate limiter", "status", "limits")
+        self._limiter = limiter
+
+    def _windows(self, value: Callable[[WindowStatus], int], _: object) -> Iterator[metrics.Observation]:
+        for window in self._limiter.status().windows if self._limiter else ():
+            yield metrics.Observation(value(window), {"thanx.rate_limit.window": window.limit.seconds})
+
+    def _held(self, _: object) -> Iterator[metrics.Observation]:
+        if self._limiter:
+            status = self._limiter.status()
+            yield metrics.Observation(status.held_for, {"thanx.lane": Lane.INTERACTIVE.value})
+            yield metrics.Observation(
+                max(status.held_for, status.bulk_held_for), {"thanx.lane": Lane.ISSUE.value}
+            )
 
     def __call__(self, record: Record, /) -> None:
         match record:

@@ -103,12 +103,17 @@ class RetryPolicy:
     ``Retry-After`` of the answer is honored. After a 429 the request waits in the rate limiter instead, which
     does not count as an attempt.
 
+    The policy does not bound the pauses of the rate limiter, where each attempt waits for its turn. In an
+    outage the limiter pauses all requests, for up to 30 s at a time, or for the ``Retry-After`` of a 5xx, up
+    to 5 minutes. After a 429 it pauses them for up to a minute, or for the ``Retry-After``, up to an hour.
+
     Args:
         max_attempts: how often a request is sent at most; None for as often as patience allows.
         base_delay, max_delay: seconds, of the first and of the longest wait.
         jitter: from 0 to 1.
-        patience: seconds from the end of the first attempt that failed, after which no other one begins;
-            infinite for as long as it takes.
+        patience: seconds from the end of the first attempt that failed. An attempt that fails after that is
+            the last one; it may begin later, by a pause of the rate limiter. Infinite for as long as it
+            takes.
     """
 
     max_attempts: int | None = None

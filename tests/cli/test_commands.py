@@ -353,7 +353,7 @@ def test_jobs(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert run(["job", "show", *job]) == 0
     assert "job000001: completed, 6 of 6 processed\n  5 issued, 1 failed" in capsys.readouterr().out
     assert run(["job", "wait", *job, "--timeout", "5"]) == 1
-    assert run(["job", "revoke", *job]) == 0
+    assert run(["job", "revoke", *job, "--yes"]) == 0
     assert served.reward_counts() == {}
     capsys.readouterr()
     assert run(["job", "show", "nope", "--merchant", MERCHANT]) == 3

@@ -4,6 +4,7 @@ import shlex
 import sqlite3
 import stat
 from contextlib import closing
+from io import StringIO
 from pathlib import Path
 
 import platformdirs
@@ -118,7 +119,7 @@ def test_what_was_done_is_no_wrong_use(
         raise LedgerError("the disk is full")
 
     monkeypatch.setattr(SQLiteLedger, "finish", full)
-    assert run(["revoke", "march"]) == 3
+    assert run(["revoke", "march", "--yes"]) == 3
     assert "the disk is full" in capsys.readouterr().err
     assert sum(served.reward_counts().values()) == 0
 
@@ -186,15 +187,49 @@ def test_revoke(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[
     """A run is taken back as a whole, and stays so."""
     command = ["issue", written(tmp_path / "a.txt", *guests(5)), *OPTIONS, "--run-id", "march"]
     assert run(command) == 0
-    assert run(["revoke", "march"]) == 0
+    assert run(["revoke", "march", "--yes"]) == 0
     assert "Run march: 5 rewards of 1 jobs taken back" in capsys.readouterr().out
     assert sum(served.reward_counts().values()) == 0
     assert run(["ledger", "runs"]) == 0
     assert "revoked on" in capsys.readouterr().out
     assert run(command) == 2
     assert "was revoked; give another --run-id" in capsys.readouterr().err
-    assert run(["revoke", "march"]) == 0
+    assert run(["revoke", "march", "--yes"]) == 0
     assert "none of its 1 jobs has rewards left to take back" in capsys.readouterr().out
+
+
+class _Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "left"), [("y\n", 0, 0), ("n\n", 3, 5), ("", 3, 5), ("\n", 3, 5)]
+)
+def test_revoking_asks(
+    served: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    status: int,
+    left: int,
+) -> None:
+    """On a terminal what would be taken back is shown, and only a yes takes it back."""
+    assert run(["issue", written(tmp_path / "a.txt", *guests(5)), *OPTIONS, "--run-id", "march"]) == 0
+    monkeypatch.setattr("sys.stdin", _Terminal(answer))
+    assert run(["revoke", "march"]) == status
+    assert "5 rewards of 1 job will be taken back" in capsys.readouterr().out
+    assert sum(served.reward_counts().values()) == left
+
+
+def test_nobody_to_ask(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A script that does not say yes takes nothing back, neither of a run nor of a job."""
+    assert run(["issue", written(tmp_path / "a.txt", *guests(5)), *OPTIONS, "--run-id", "march"]) == 0
+    for command in (["revoke", "march"], ["job", "revoke", "job000001", "--merchant", OPTIONS[3]]):
+        assert run(command) == 2
+        assert "so give --yes" in capsys.readouterr().err
+    assert sum(served.reward_counts().values()) == 5
 
 
 def test_who_had_failed_is_not_called_revoked(
@@ -203,7 +238,7 @@ def test_who_had_failed_is_not_called_revoked(
     """A guest who never had a reward keeps the reason."""
     file = written(tmp_path / "a.txt", *guests(2), "unknown1@example.com")
     assert run(["issue", file, *OPTIONS, "--run-id", "march"]) == 1
-    assert run(["revoke", "march"]) == 0
+    assert run(["revoke", "march", "--yes"]) == 0
     capsys.readouterr()
     assert run(["resume", "march"]) == 1
     printed = capsys.readouterr().out
@@ -213,11 +248,11 @@ def test_who_had_failed_is_not_called_revoked(
 
 def test_a_doubt_cannot_be_taken_back(doubtful: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """What has no known job is reported with its place and key."""
-    assert run(["revoke", "march"]) == 2
+    assert run(["revoke", "march", "--yes"]) == 2
     assert "give `resume march` first" in capsys.readouterr().err
     with closing(sqlite3.connect(own_ledger(), isolation_level=None)) as db:
         db.execute("UPDATE batches SET recorded_at = 0")  # too old for that
-    assert run(["revoke", "march"]) == 3
+    assert run(["revoke", "march", "--yes"]) == 3
     assert "not taken back: it is not known which job issued it: positions 0 to 4" in capsys.readouterr().out
     assert run(["ledger", "show", "march"]) == 0
     assert "not sent again, since the run was revoked: settle it" in capsys.readouterr().out
@@ -329,7 +364,7 @@ def test_a_revocation_that_was_broken_off(
         db.execute("UPDATE runs SET revoked_at = 1")
     assert run(["ledger", "runs"]) == 0
     assert "1 jobs not taken back yet: give `revoke` again" in capsys.readouterr().out
-    assert run(["revoke", "march"]) == 0
+    assert run(["revoke", "march", "--yes"]) == 0
     assert run(["ledger", "runs"]) == 0
     assert "not taken back" not in capsys.readouterr().out
 

@@ -1,15 +1,17 @@
 """The rate limits on the command line: kept across runs, waits shown."""
 
+import asyncio
 import logging
 import sqlite3
 import stat
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.helpers import OPTIONS, batcher, guests, written
 from tests.limiter.sending import stored
-from thanx_async import ThanxClient
+from thanx_async import Lane, RateLimit, SQLiteRateLimiter, ThanxClient
 from thanx_async.cli import run
 from thanx_async.cli._driving import drive
 from thanx_async.cli._output import Display
@@ -85,3 +87,36 @@ async def test_waits_are_shown(
     assert lines[0].endswith(" for a refusal (429)")
     (record,) = caplog.records
     assert "requests wait for a refusal (429), until about" in record.getMessage()
+
+
+def test_the_limits_are_shown(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command tells what earlier runs have used, without a request."""
+    assert run(["limits"]) == 0
+    assert capsys.readouterr().out == "1 in 0.01 s: 0 used, 1 free\n"
+    assert run(["scopes"]) == 0
+    capsys.readouterr()
+    sent = len(served.requests)
+    assert run(["limits", "--json"]) == 0
+    shown = orjson.loads(capsys.readouterr().out)
+    assert shown["windows"][0]["limit"] == {"requests": 1, "seconds": 0.01}
+    assert shown["issuing_ago"] is None
+    assert len(served.requests) == sent
+
+
+def test_a_long_limit_is_shown(
+    monkeypatch: pytest.MonkeyPatch, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a long limit the command tells what is reserved, and when it comes back."""
+    monkeypatch.setenv("THANX_CLIENT_ID", "client")
+    monkeypatch.delenv("THANX_BASE_URL", raising=False)
+    assert run(["limits"]) == 0
+    (path,) = state.glob("limits-*.sqlite3")
+
+    async def spend() -> None:
+        async with SQLiteRateLimiter(path, [RateLimit(5, 1), RateLimit(2000, 900)]).slot(Lane.INTERACTIVE):
+            pass
+
+    asyncio.run(spend())
+    assert run(["limits"]) == 0
+    line = capsys.readouterr().out.splitlines()[3]
+    assert line.startswith("2,000 in 900 s: 1 used, 1,999 free, 200 reserved; the next is back at ")

@@ -6,16 +6,18 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import HANGS, OPTIONS, TARGET, environment, guests, written
+from tests.helpers import HANGS, MERCHANT, OPTIONS, TARGET, UNAUTHORIZED, environment, guests, written
 from tests.servers import PASSWORD
 from thanx_async import SQLiteOutbox
 from thanx_async.cli import run
-from thanx_async.emulator import Emulator
+from thanx_async.emulator import Emulator, ScriptedAnswer
 
 
 @pytest.fixture
@@ -87,7 +89,6 @@ def test_json_lines(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["status"], "there is no outbox"),
         (["put", "guests.csv", "--id-column", "order", *OPTIONS], "cannot read guests.csv"),
         (["forget", "--older-than", "-1"], "--older-than must be 0 or more"),
-        (["drain"], "there is no outbox"),
     ],
 )
 def test_usage_errors(
@@ -105,18 +106,102 @@ def test_an_unknown_id(store: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "knows no outcome of the id '2'" in capsys.readouterr().err
 
 
-def test_a_drain_that_is_stopped(store: Path, served: Emulator, tmp_path: Path) -> None:
-    """SIGTERM ends a drain without a traceback, and another process can drain at once."""
+@contextmanager
+def draining(store: Path | str, served: Emulator, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that drains, as a supervisor starts it."""
+    command = [sys.executable, "-m", "thanx_async", "outbox", "drain", "--linger", "0.01", *options]
+    variables = environment(
+        served.url, THANX_CLIENT_ID="client", THANX_STORE=str(store), PYTHONUNBUFFERED="1"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe, text=True) as process:
+        yield process
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("options", "status"), [([], 0), (["--until-empty"], 3)])
+def test_a_drain_that_is_stopped(
+    store: Path, served: Emulator, tmp_path: Path, number: signal.Signals, options: list[str], status: int
+) -> None:
+    """A signal is the usual end of a drain, but not of one that was to end by itself."""
+    served.script(*[ScriptedAnswer(500)] * 100)
     assert run(["outbox", "put", rows(tmp_path, "a@example.com,1"), "--id-column", "order", *OPTIONS]) == 0
-    command = [sys.executable, "-m", "thanx_async", "outbox", "drain", "--linger", "0.01"]
-    variables = environment(served.url, THANX_CLIENT_ID="client", THANX_STORE=str(store))
-    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith(b"Draining")
-        os.kill(process.pid, signal.SIGTERM)
+    with draining(store, served, *options) as process:
+        assert line_of(process).startswith("Draining")
+        os.kill(process.pid, number)
         out, err = process.communicate(timeout=HANGS)
-    assert (process.returncode, err) == (3, b"")
-    assert out.startswith(b"Stopped.")
+    assert (process.returncode, err) == (status, "")
+    assert out.startswith("Stopped.")
+
+
+@pytest.mark.parametrize("place", ["file", "database"])
+def test_a_drain_before_the_first_put(
+    store: Path, served: Emulator, tmp_path: Path, request: pytest.FixtureRequest, place: str
+) -> None:
+    """A drain waits for outboxes, and takes up those that are made while it drains others."""
+    where = str(store)
+    if place == "database":
+        where = request.getfixturevalue("dsn")
+        assert run(["outbox", "init", "--store", where]) == 0
+    with draining(where, served) as process:
+        shown = line_of(process)
+        assert shown.endswith("has no outbox of this credential that fits yet: waiting for the first\n")
+        assert PASSWORD not in shown
+        for campaign, variant in (("camp_abc123", "var_treat1"), ("camp_def456", "var_treat2")):
+            file = rows(tmp_path, f"{variant}@example.com,{variant}")
+            target = ["--campaign", campaign, "--variant", variant, "--merchant", MERCHANT, "--store", where]
+            assert run(["outbox", "put", file, "--id-column", "order", *target]) == 0
+            assert line_of(process).endswith(f"/{variant}\n")
+        while len(served.reward_counts()) < 2:
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(HANGS) == 0
+
+
+def test_a_drain_of_nothing(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drain that is to end by itself says that there is nothing, and succeeds."""
+    monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")
+    assert run(["outbox", "drain", "--until-empty"]) == 0
+    assert capsys.readouterr().out.endswith("has no outbox of this credential that fits: nobody waits\n")
+    assert not store.exists()
+
+
+def test_a_drain_that_fails(store: Path, served: Emulator, tmp_path: Path) -> None:
+    """A drain whose outboxes have all failed ends, so that its supervisor notices."""
+    served.script(*[UNAUTHORIZED] * 100)
+    assert run(["outbox", "put", rows(tmp_path, "a@example.com,1"), "--id-column", "order", *OPTIONS]) == 0
+    with draining(store, served) as process:
+        _, err = process.communicate(timeout=HANGS)
+    assert process.returncode == 3
+    assert "the drain of camp_abc123/" in err
+    assert "Traceback" not in err
+
+
+def test_resuming_an_outbox(
+    store: Path,
+    served: Emulator,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An outbox has no file to issue again: its run is resumed, and `drain` sends who waits."""
+    monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")
+    put = ["outbox", "put", rows(tmp_path, "a@example.com,1"), "--id-column", "order", *OPTIONS]
+    assert run(put) == 0
+    with closing(sqlite3.connect(store)) as database:
+        (lane,) = database.execute("SELECT run_id FROM runs").fetchone()
+    capsys.readouterr()
+    assert run(["resume", lane, "--ledger", str(store)]) == 0
+    shown = capsys.readouterr().out
+    assert "are sent by `outbox drain`" in shown
+    assert "`issue`" not in shown
 
 
 def test_moving_to_a_database(
@@ -157,7 +242,9 @@ def test_a_database(
     """The same commands work on a database, and nothing shows its password."""
     monkeypatch.setenv("THANX_STORE", dsn)
     assert run(["outbox", "status"]) == 2
-    assert "the tables of the ledger are missing" in capsys.readouterr().err
+    assert (
+        "the tables of the ledger are missing; run `thanx-async outbox init` once" in capsys.readouterr().err
+    )
     assert run(["outbox", "init"]) == 0
     assert run(["outbox", "migrate"]) == 0
     file = rows(tmp_path, "a@example.com,1", "b@example.com,2")

@@ -109,6 +109,22 @@ async def test_a_batch_and_its_states(ledger: AnyLedger) -> None:
     assert (job.success_count, job.failure_count, job.is_finished) == (2, 1, True)
 
 
+async def test_several_batches_at_once(place: Place, ledger: AnyLedger) -> None:
+    """Several batches are recorded in one transaction: all of them, or none. Known ones stay as they are."""
+    await ledger.claim(RUN)
+    await ledger.record(batch(), BODY)
+    await ledger.accept("march", 0, "job")
+    first, second = await ledger.record_all([(batch(), BODY), (batch(1), BODY)])
+    assert (first.state, first.job_id) == (BatchState.ACCEPTED, "job")
+    assert (second.key, second.state) == ("key-1", BatchState.IN_DOUBT)
+    assert await ledger.batches("march") == [first, second]
+    assert await ledger.body("march", 1) == BODY
+    with pytest.raises(LedgerError):
+        await ledger.record_all([(batch(2), BODY), (of("april", 0), BODY)])  # not claimed
+    async with place.ledger() as other:
+        assert await other.batches("march") == [first, second]
+
+
 async def test_two_jobs_for_one_batch_are_an_alarm(ledger: AnyLedger) -> None:
     """A key that Thanx had forgotten shows itself by a second job, and is reported."""
     await ledger.claim(RUN)
@@ -194,7 +210,9 @@ async def test_a_run_that_changes_hands(place: Place) -> None:
         await one.claim(RUN)
         with pytest.raises(LeaseError, match=f"by process {os.getpid()} on {socket.gethostname()}"):
             await two.claim(RUN)
-        with pytest.raises(LeaseError, match="being worked on"):
+        with pytest.raises(
+            LeaseError, match=r"\(this process\)\. Another batcher, drain or ledger of this process"
+        ):
             await one.claim(RUN)
         with pytest.raises(LeaseError, match="taken over"):
             await two.record(batch(), BODY)
@@ -533,7 +551,9 @@ async def _as_a_child(ledger: AnyLedger, *, by_hand: bool) -> None:
     await (ledger.aclose() if by_hand else ledger.__aexit__(None, None, None))
     async with ledger:
         assert len(await ledger.runs()) == 1
-        with pytest.raises(LeaseError, match="being worked on by process"):
+        with pytest.raises(
+            LeaseError, match=r"being worked on by process \d+ on \S+\. If that process is gone"
+        ):
             await ledger.claim(RUN)
 
 

@@ -2,14 +2,17 @@ import asyncio
 import os
 import random
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import FAST, OPTIONS, guests, until, written
+from tests.batching.test_collector_failures import poison_is_refused
+from tests.helpers import FAST, OPTIONS, USUAL, guests, impatient, issuing, recording, until, written
 from tests.ledger.commands import Command
 from thanx_async import SQLiteLedger
-from thanx_async.emulator import Emulator, Faults
+from thanx_async._batches import values_of
+from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.ledger import BatchState
 
 pytestmark = [
@@ -69,3 +72,26 @@ async def test_two_processes_at_one_run(tmp_path: Path) -> None:
         assert status in {ISSUED, WRONG_USE}, text
         assert emulator.reward_counts() == dict.fromkeys(guests(60), 1)
         assert emulator.jobs_accepted == 12
+
+
+@pytest.mark.parametrize("bad", [0, 9])
+async def test_a_service_that_dies_between_two_halves(tmp_path: Path, bad: int) -> None:
+    """Both halves of a batch that blamed a guest are in the ledger: nobody is forgotten, or issued twice."""
+    path, names = tmp_path / "ledger.sqlite", guests(10)
+    names[bad] = "poison@example.com"
+    async with Emulator(limits=[], speed=FAST, fails=poison_is_refused) as emulator:
+        emulator.script(USUAL, ScriptedAnswer(fault="answer_lost"))
+        service = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.ledger.adding", emulator.url, str(path), *names
+        )
+        await until(lambda: len(issuing(emulator)) == 2)
+        service.kill()
+        await service.wait()
+        async with SQLiteLedger(path) as ledger, impatient(emulator.url) as client:
+            assert [len(batch.positions) for batch in await ledger.in_doubt()] == [5, 5]
+            await recording(client, ledger).recover()
+            [doubt] = await ledger.in_doubt()
+            body = await ledger.body(doubt.run_id, doubt.number)
+    issued = emulator.reward_counts()
+    assert set(issued.values()) == {1}
+    assert sorted([*issued, *values_of(body)]) == sorted(names)

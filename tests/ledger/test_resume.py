@@ -52,6 +52,57 @@ async def mark_revoked(ledger: SQLiteLedger) -> None:
     await ledger.save_run(attrs.evolve(recorded, revoked_at=5.0))
 
 
+async def slowly(rows: list[str]) -> AsyncIterator[str]:
+    for row in rows:
+        yield row
+
+
+@pytest.mark.parametrize("source", [list, iter, slowly])
+async def test_first_a_few_then_all(
+    emulator: Emulator,
+    client: ThanxClient,
+    ledger: SQLiteLedger,
+    source: Callable[[list[str]], Iterator[str] | AsyncIterator[str]],
+) -> None:
+    """A limited run goes on after its limit, also if it is stopped then, and nobody gets a second reward."""
+    batcher, rows = recording(client, ledger), guests(40)
+    run = await batcher.issue(source(rows), run_id="march", limit=13)
+    assert (await run.wait()).counts["issued"] == 13
+    assert (record := await ledger.run("march")) is not None
+    assert record.batches is None
+    emulator.script(USUAL, LOST)
+    with pytest.raises(BatchError):
+        await recording(client, ledger, max_concurrency=1).issue(source(rows), run_id="march")
+    report = await (await batcher.issue(source(rows), run_id="march")).wait()
+    assert (report.total, report.issued) == (40, 40)
+    assert emulator.reward_counts() == dict.fromkeys(rows, 1)
+    assert [len(batch.positions) for batch in await ledger.batches("march")] == [10, 3, 10, 10, 7]
+
+
+async def test_limits_and_ends(emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger) -> None:
+    """A limit beyond the end is none; a lower limit than before is told; a plan counts up to its limit."""
+    batcher = recording(client, ledger)
+    assert (await batcher.plan(iter(guests(40)), limit=25)).requests == 3
+    await batcher.issue(guests(12), run_id="march", limit=100)
+    assert (record := await ledger.run("march")) is not None
+    assert record.batches == 2
+    with pytest.raises(InputChangedError, match="fewer items were read than before"):
+        await batcher.issue(guests(12), run_id="march", limit=5)
+    with pytest.raises(ConfigurationError, match="limit must be a whole number from 1"):
+        await batcher.issue(guests(12), limit=0)
+
+
+async def test_a_run_of_which_nothing_was_sent_is_not_complete(
+    client: ThanxClient, ledger: SQLiteLedger
+) -> None:
+    """An input of rejects only, or none at all, does not end a run."""
+    batcher = recording(client, ledger)
+    await batcher.issue(["junk"], run_id="march")
+    assert [row.is_complete for row in await ledger.progress()] == [False]
+    assert (record := await ledger.run("march")) is not None
+    assert not record.is_complete([])
+
+
 async def test_a_stopped_run_goes_on(emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger) -> None:
     """The same run again sends what is missing, and its report is that of an undisturbed run."""
     await interrupted(emulator, client, ledger)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.batching.limiters import Leaving
-from tests.helpers import ONCE, TARGET, guests, issuing, now, recording, until
+from tests.batching.test_collector_failures import poison_is_refused
+from tests.helpers import ONCE, TARGET, USUAL, guests, issuing, now, recording, until
 from thanx_async import (
     AddTimeoutError,
     APIError,
@@ -36,7 +37,7 @@ from thanx_async.batching._batch import Batch
 from thanx_async.batching._recorder import Recorder
 from thanx_async.batching._sender import BatchSender
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
-from thanx_async.ledger import BatchState
+from thanx_async.ledger import BatchRecord, BatchState
 from thanx_async.limiter import Lane
 
 
@@ -440,6 +441,63 @@ async def test_recovering_ends_while_doubts_end_by_themselves(
         "guest1@example.com": 2,
         "guest2@example.com": 2,
     }
+
+
+@pytest.mark.parametrize("by", ["timeout", "cancellation"])
+async def test_a_key_that_is_not_recorded_was_not_sent(
+    emulator: Emulator, client: ThanxClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Who stops waiting while a slow disk writes is told a key; nothing is sent before the ledger has it."""
+    disk, writing = asyncio.Event(), asyncio.Event()
+
+    async def slow(batch: BatchRecord, body: bytes) -> BatchRecord:
+        writing.set()
+        await disk.wait()
+        return await SQLiteLedger.record(ledger, batch, body)
+
+    monkeypatch.setattr(ledger, "record", slow)
+    async with recording(client, ledger) as batcher:
+        adding = asyncio.create_task(batcher.add("a@example.com", timeout=5 if by == "timeout" else None))
+        await writing.wait()
+        if by == "cancellation":
+            adding.cancel()
+        await asyncio.wait([adding])
+        assert await states(ledger) == []
+        assert issuing(emulator) == []
+        disk.set()
+        assert (await batcher.outcome("a@example.com")).issued
+    [key] = issuing(emulator)
+    with pytest.raises((AddTimeoutError, asyncio.CancelledError)) as caught:
+        await adding
+    told = " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert f"may get the reward, in the batch with idempotency key {key}" in told
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_a_batcher_that_stops_between_two_halves(ledger: SQLiteLedger, *, recorded: bool) -> None:
+    """Guests of a half that is recorded and not sent may get the reward later, and are told so."""
+    names = ["poison@example.com", *guests(9)]
+    async with (
+        Emulator(limits=[], fails=poison_is_refused) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url) as client,
+    ):
+        emulator.script(USUAL, ScriptedAnswer(fault="answer_lost"))
+        async with recording(client, ledger if recorded else None) as batcher:
+            adding = [asyncio.create_task(batcher.add(name)) for name in names]
+            await requests_reach(emulator, 2)
+            report = await batcher.aclose(timeout=0)
+        errors = await asyncio.gather(*adding, return_exceptions=True)
+        doubts = [error.idempotency_key for error in errors if isinstance(error, BatcherClosedError)]
+        if recorded:
+            keys = [batch.key for batch in await ledger.in_doubt()]
+            assert doubts == [key for key in keys for _ in range(5)]
+            assert {batch.idempotency_key for batch in report.in_doubt} == set(keys)
+            await recording(client, ledger).recover()
+            assert emulator.reward_counts() == dict.fromkeys(guests(5, start=4), 1)
+        else:
+            assert doubts == [issuing(emulator)[1]] * 5 + [None] * 5
+            assert list(report.unsent) == guests(5, start=4)
+        assert len(errors) == len(doubts)
 
 
 async def test_settling_survives_the_users_limiter(emulator: Emulator, ledger: SQLiteLedger) -> None:

@@ -17,7 +17,7 @@ LIMITS = st.lists(
     st.builds(RateLimit, st.integers(1, 6), st.sampled_from([0.5, 1.0, 7.0, 30.0])), min_size=1, max_size=3
 )
 FATES = st.sampled_from(["answer", "answer", "refused", "cancel", "lost"])
-REQUESTS = st.lists(st.tuples(st.floats(0, 2), FATES, st.booleans()), min_size=1, max_size=40)
+REQUESTS = st.lists(st.tuples(st.floats(0, 2), FATES, st.sampled_from(Lane)), min_size=1, max_size=40)
 
 
 async def send(limiter: RateLimiter, sent: list[float], *, lane: Lane = Lane.ISSUE, status: int = 200,
@@ -31,15 +31,14 @@ async def send(limiter: RateLimiter, sent: list[float], *, lane: Lane = Lane.ISS
 
 async def course(
     limiters: Sequence[RateLimiter],
-    requests: list[tuple[float, str, bool]],
+    requests: list[tuple[float, str, Lane]],
     *,
     clock: Callable[[], float] = now,
 ) -> list[float]:
     """Send requests through limiters that should act as one, whatever happens to them; returns when."""
     sent: list[float] = []
 
-    async def one(limiter: RateLimiter, took: float, fate: str, polls: bool) -> None:
-        lane = Lane.POLL if polls else Lane.ISSUE
+    async def one(limiter: RateLimiter, took: float, fate: str, lane: Lane) -> None:
         task = asyncio.create_task(
             send(limiter, sent, lane=lane, took=took, status=429 if fate == "refused" else 200, clock=clock)
         )

@@ -24,7 +24,7 @@ SHORT = (RateLimit(5, 1.0),)
 @settings(max_examples=40)
 @given(limits=LIMITS, requests=REQUESTS, strict=st.booleans())
 def test_no_window_ever_holds_too_many(
-    limits: list[RateLimit], requests: list[tuple[float, str, bool]], *, strict: bool
+    limits: list[RateLimit], requests: list[tuple[float, str, Lane]], *, strict: bool
 ) -> None:
     """By the client's own log no limit is broken, whatever the latencies, answers and cancellations."""
 

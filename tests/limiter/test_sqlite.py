@@ -22,6 +22,7 @@ from tests.limiter.stores import SHORT, virtual
 from thanx_async import (
     THANX_RATE_LIMITS,
     ConfigurationError,
+    Lane,
     LocalRateLimiter,
     RateLimit,
     SQLiteRateLimiter,
@@ -41,7 +42,7 @@ def test_on_uvloop(path: Path, *, kept: bool) -> None:
     """The limits hold on uvloop too, whose clock stands still within a turn, over two limiters of a file."""
     uvloop = pytest.importorskip("uvloop")
     limits = [RateLimit(10, 0.2), RateLimit(15, 0.6)]
-    requests = [(0.01 * (number % 3), "answer", number % 4 == 0) for number in range(20)]
+    requests = [(0.01 * (number % 3), "answer", [*Lane][number % 3]) for number in range(20)]
 
     async def main() -> None:
         limiters = [SQLiteRateLimiter(path, limits) for _ in range(2)] if kept else [LocalRateLimiter(limits)]
@@ -405,14 +406,15 @@ def test_the_repr_shows_file_and_state(path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("polls", [False, True])
-def test_a_request_that_is_cancelled_at_once_leaves_no_ticket(path: Path, *, polls: bool) -> None:
+@pytest.mark.parametrize("lane", Lane)
+def test_a_request_that_is_cancelled_at_once_leaves_no_ticket(path: Path, lane: Lane) -> None:
     """Nobody waits for the turn of a request that is gone, whoever else of its process was just admitted."""
     limits = [RateLimit(1, 0.5)]
 
     async def main() -> None:
         limiters = [SQLiteRateLimiter(path, limits) for _ in range(3)]
-        requests = [(0.0, "answer", polls), *[(0.0, "answer", False)] * 2, (0.0, "cancel", False)]
+        others = [(0.0, fate, Lane.ISSUE) for fate in ("answer", "answer", "cancel")]
+        requests = [(0.0, "answer", lane), *others]
         await course(limiters, requests)
         assert stored(path).tickets == []
 

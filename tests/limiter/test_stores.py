@@ -7,25 +7,28 @@ from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.helpers import HANGS, now, on_virtual_time, until
 from tests.limiter.sending import LIMITS, REQUESTS, check, course, send
 from tests.limiter.stores import Place, virtual
 from thanx_async import ConnectionFailedError, Lane, RateLimit, RateLimiter
+from thanx_async.limiter import PacedLimiter
 
 Places = Callable[[], Place]
 
 
 @settings(max_examples=20, deadline=None)
-@given(limits=LIMITS, requests=REQUESTS)
+@given(limits=LIMITS, requests=REQUESTS, reserve=st.sampled_from([0, 0.1, 0.9]))
 def test_no_window_ever_holds_too_many(
-    place: Places, limits: list[RateLimit], requests: list[tuple[float, str, bool]]
+    place: Places, limits: list[RateLimit], requests: list[tuple[float, str, Lane]], reserve: float
 ) -> None:
     """By the log of all processes together no limit is broken, and nobody leaves a ticket or a booking."""
 
     async def main() -> None:
         async with place() as shared:
-            check(await course([shared.limiter(limits) for _ in range(3)], requests), limits)
+            limiters = [shared.limiter(limits, reserve=reserve) for _ in range(3)]
+            check(await course(limiters, requests), limits)
             state = await shared.state()
             assert (state.tickets, state.flights) == ([], {})
 
@@ -116,6 +119,69 @@ async def test_lanes_take_turns(wall: SimpleNamespace, place: Places) -> None:
     if busy is not quiet:
         assert order[:7].count("quiet") == 3
     assert [order[:end].count("poll") for end in (8, 18, 28, 36)] == [0, 1, 2, 3]
+
+
+async def test_lanes_of_processes_take_turns(wall: SimpleNamespace, place: Places) -> None:
+    """While interactive and bulk requests wait, every fourth slot is for bulk, whichever process it is."""
+    order: list[Lane] = []
+
+    async def request(limiter: RateLimiter, lane: Lane) -> None:
+        async with limiter.slot(lane):
+            order.append(lane)
+
+    async with place() as shared:
+        service, run = shared.limiter(), shared.limiter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(request(run, Lane.ISSUE))
+                group.create_task(request(service, Lane.INTERACTIVE))
+    assert 18 <= order[:25].count(Lane.INTERACTIVE) <= 20
+    assert order[:25].count(Lane.ISSUE) >= 5
+
+
+async def test_the_reserve_is_shared(wall: SimpleNamespace, place: Places) -> None:
+    """What a run leaves is there for the service of another process, and both see it."""
+    sent: list[float] = []
+    limits = [RateLimit(20, 1), RateLimit(50, 100)]
+    async with place() as shared:
+        run, service = shared.limiter(limits, reserve=0.2), shared.limiter(limits, reserve=0.2)
+        await send(service, sent, lane=Lane.INTERACTIVE)
+        tasks = [asyncio.create_task(send(run, sent)) for _ in range(60)]
+        await asyncio.sleep(10)
+        assert len(sent) == 40
+        status = run.status()
+        assert status.windows[1].reserved == 10
+        assert status.bulk_reason == "the limit of 50 requests in 100 s, of which 10 are reserved"
+        assert status.held_for < 1 < 80 < status.bulk_held_for
+        before = now()
+        for _ in range(10):
+            await send(service, sent, lane=Lane.INTERACTIVE)
+        assert now() - before < 1
+        assert len(sent) == 50
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert (await shared.state()).tickets == []
+
+
+async def test_the_oldest_guest_goes_first(wall: SimpleNamespace, kept: Places) -> None:
+    """Processes space their micro-batches together, and the one with the oldest guest has the next turn."""
+    limits = [RateLimit(10, 1), RateLimit(60, 60)]
+    async with kept() as shared:
+        first, second, third = (shared.limiter(limits) for _ in range(3))
+        assert isinstance(first, PacedLimiter)
+        assert isinstance(second, PacedLimiter)
+        assert isinstance(third, PacedLimiter)
+        assert await first.turn_in(0.5) == 0
+        await send(first, [], lane=Lane.INTERACTIVE)
+        young = await second.turn_in(0.5)
+        assert 0.6 < young < 0.8
+        assert await third.turn_in(3) == pytest.approx(young, abs=0.01)
+        await asyncio.sleep(young)
+        assert await second.turn_in(0.5 + young) > 0
+        assert await third.turn_in(3 + young) == 0
+        await send(third, [], lane=Lane.INTERACTIVE)
+        assert await second.turn_in(0.5 + young) > 0.6
 
 
 async def test_processes_share_evenly(wall: SimpleNamespace, kept: Places) -> None:
@@ -260,16 +326,19 @@ PROGRAM = """
 import asyncio, sys, time
 from tests.limiter.sending import send
 from tests.limiter.stores import Place
-from thanx_async import RateLimit
+from thanx_async import Lane, RateLimit
 
 async def main(kind, where, name):
     async with Place(kind, where) as shared:
         shared.name = name
-        limiter = shared.limiter([RateLimit(10, 0.2), RateLimit(25, 0.9)])
+        limiter = shared.limiter([RateLimit(10, 0.2), RateLimit(25, 0.9)], reserve=0.1)
         sent = []
         print("ready", flush=True)
         sys.stdin.readline()
-        await asyncio.gather(*[send(limiter, sent, took=0.01, clock=time.monotonic) for _ in range(20)])
+        lanes = [*Lane] * 7
+        await asyncio.gather(
+            *[send(limiter, sent, lane=lane, took=0.01, clock=time.monotonic) for lane in lanes[:20]]
+        )
         print(*sent)
 
 asyncio.run(main(*sys.argv[1:]))

@@ -190,7 +190,7 @@ async def test_the_status(outbox: Box, client: ThanxClient, emulator: Emulator) 
             while (status := await outbox.status()).accepted == 0:
                 await asyncio.sleep(0.01)
         assert (status.waiting, status.in_doubt, status.held) == (0, 0, 0)
-        assert "process" in (status.drained_by or "")
+        assert "(this process)" in (status.drained_by or "")
     assert (await outbox.status()).drained_by is None
 
 
@@ -383,12 +383,16 @@ async def test_a_machine_that_sleeps(make: Make, emulator: Emulator, wall: Wall)
     assert len(set(issuing(emulator))) == 1
 
 
-async def test_standing_by(outbox: Box, make: Make, client: ThanxClient, emulator: Emulator) -> None:
-    """One of two drains sends; the other one takes over once the first has ended."""
+async def test_standing_by(
+    outbox: Box, make: Make, client: ThanxClient, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of two drains sends; the other one says for whom it waits, and takes over after the first."""
+    caplog.set_level("INFO")
     async with make() as other, draining(outbox, client):
         await outbox.put("a@example.com", id="1")
         assert (await outbox.outcome("1")).issued
         async with draining(other, client) as standby:
+            await until(lambda: "standing by: " in caplog.text)
             await outbox.put("b@example.com", id="2")
             assert (await other.outcome("2")).issued
             assert not standby.done()
@@ -397,6 +401,7 @@ async def test_standing_by(outbox: Box, make: Make, client: ThanxClient, emulato
         assert (await outbox.outcome("3")).issued
         assert not standby.done()
     assert set(emulator.reward_counts().values()) == {1}
+    assert "(this process). Another batcher, drain or ledger of this process has it" in caplog.text
 
 
 async def test_taking_over(make: Make, client: ThanxClient, emulator: Emulator) -> None:

@@ -174,7 +174,8 @@ class AddTimeoutError(ThanxError):
     Unless the error is ``in_doubt``, the guest was removed from the queue and certainly not sent. Otherwise
     the guest is on the way, in the batch with the ``idempotency_key``, which is None if another caller has
     added the same guest and the batch is not cut yet. Wait for `AsyncBatcher.outcome`, and do not add the
-    guest again.
+    guest again. Only after the process has died, a key that is in no batch of the ledger means that nothing
+    was sent; see `AsyncBatcher.add`.
     """
 
     def __init__(self, message: str, *, in_doubt: bool, idempotency_key: str | None) -> None:
@@ -195,7 +196,10 @@ class LedgerError(ThanxError):
 
 
 class LeaseError(LedgerError):
-    """Another process works on the run: it holds the lease, or has taken the run over."""
+    """Something else works on the run: it holds the lease, or has taken the run over.
+
+    It is another process, or another object in this process, as the message says.
+    """
 
 
 class LedgerUnavailableError(LedgerError):

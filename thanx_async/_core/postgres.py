@@ -7,14 +7,22 @@ between, also in transaction mode. Source: pgbouncer.org/features.html.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
 from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import without_frames
+from thanx_async._core.postgres_connection import (
+    Connection,
+    PooledConnection,
+    in_transaction,
+    roll_back,
+    terminate,
+    without_row,
+)
 from thanx_async._core.postgres_errors import (
     ERRORS,
     ErrorFactory,
@@ -25,9 +33,6 @@ from thanx_async._core.postgres_errors import (
     trouble_of,
 )
 from thanx_async._core.tasks import Home, to_its_end
-
-T = TypeVar("T")
-Row = Mapping[str, Any]
 
 SCHEMES = ("postgresql", "postgres")
 """The schemes of a DSN."""
@@ -51,58 +56,8 @@ class Tables:
     migrations: Sequence[str] = attrs.field(repr=False)
 
 
-class Connection:
-    """A connection within a transaction. Its errors are those that the database's ``make_error`` makes."""
-
-    __slots__ = ("_explain", "_raw")
-
-    def __init__(self, raw: Any, explain: Callable[[Exception], Exception]) -> None:
-        self._raw = raw
-        self._explain = explain
-
-    async def execute(self, sql: str, *arguments: object) -> str:
-        """Run a statement, or several without arguments. Returns the status, such as ``UPDATE 1``."""
-        return await self._run(self._raw.execute(sql, *arguments))
-
-    async def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
-        """Run a statement for each row of arguments."""
-        await self._run(self._raw.executemany(sql, rows))
-
-    async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Append rows to a table of the schema ``thanx``, with COPY."""
-        await self._run(
-            self._raw.copy_records_to_table(table, schema_name="thanx", columns=columns, records=rows)
-        )
-
-    async def fetch(self, sql: str, *arguments: object) -> Sequence[Row]:
-        """All rows of a query."""
-        return await self._run(self._raw.fetch(sql, *arguments))
-
-    async def fetchrow(self, sql: str, *arguments: object) -> Row | None:
-        """The first row of a query; None without rows."""
-        return await self._run(self._raw.fetchrow(sql, *arguments))
-
-    async def fetchval(self, sql: str, *arguments: object) -> Any:
-        """The first column of the first row of a query; None without rows."""
-        return await self._run(self._raw.fetchval(sql, *arguments))
-
-    async def _run(self, work: Awaitable[T]) -> T:
-        try:
-            return await work
-        except ERRORS as error:
-            if not isinstance(error, asyncpg.PostgresError):  # a timeout, for example: the server may be busy
-                _terminate(self._raw)
-            raise self._explain(without_frames(error)) from error
-
-
 _INHERITED: list[object] = []
 """Pools of a parent process. A forked child must not close them, not even by garbage collection."""
-
-
-class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    def get_reset_query(self) -> str:
-        """Nothing: transactions leave nothing behind, and this saves a round trip."""
-        return ""
 
 
 class Database:
@@ -185,6 +140,18 @@ class Database:
                 self._check(version)
             await self._migrate(connection, version or 0)
 
+    async def vacuum(self, table: str) -> None:
+        """Vacuum a table of the schema ``thanx``, unless somebody else does. Nobody waits for it."""
+        pool = await self._own_pool()
+        raw = await self._connected(pool)
+        try:
+            await Connection(raw, self._explained).execute(
+                f"VACUUM (SKIP_LOCKED, TRUNCATE FALSE) thanx.{table}"
+            )
+        finally:
+            with suppress(*ERRORS):
+                await pool.release(raw)
+
     async def aclose(self) -> None:
         """Close all connections. The next transaction connects again."""
         pool, self._pool = self._pool, None
@@ -209,11 +176,11 @@ class Database:
             yield Connection(raw, self._explained)
             await to_its_end(self._commit(raw))
         except Exception:
-            await _roll_back(raw)
+            await roll_back(raw)
             raise
         except BaseException:
-            if _in_transaction(raw):
-                _terminate(raw)
+            if in_transaction(raw):
+                terminate(raw)
             raise
         finally:
             with suppress(*ERRORS):  # the transaction has ended, whatever becomes of its connection
@@ -238,7 +205,7 @@ class Database:
                     timeout=self._timeout,
                     command_timeout=self._timeout,
                     statement_cache_size=0,  # pgbouncer may give each transaction another connection
-                    connection_class=_Connection,
+                    connection_class=PooledConnection,
                 )
             return self._pool
 
@@ -252,7 +219,7 @@ class Database:
             try:
                 await raw.execute(begin)
             except BaseException as error:
-                _terminate(raw)
+                terminate(raw)
                 if not isinstance(error, ERRORS):
                     raise
                 found = self._trouble(without_frames(error))
@@ -275,8 +242,8 @@ class Database:
         try:
             status = await raw.execute("COMMIT")
         except ERRORS as error:
-            _terminate(raw)
-            found = self._trouble(without_frames(error))
+            terminate(raw)
+            found = self._trouble(without_row(error))
             unsure = found.problem is Problem.AWAY
             raise self._make_error(attrs.evolve(found, unsure=unsure)) from error
         if status != "COMMIT":  # an error within the transaction was ignored
@@ -317,25 +284,3 @@ class Database:
 
     def _error(self, problem: Problem, detail: str) -> Exception:
         return self._make_error(trouble(problem, detail))
-
-
-async def _roll_back(raw: Any) -> None:
-    try:
-        if _in_transaction(raw):
-            await raw.execute("ROLLBACK")
-    except BaseException as error:
-        _terminate(raw)
-        if not isinstance(error, ERRORS):
-            raise
-
-
-def _terminate(raw: Any) -> None:
-    with suppress(asyncpg.InterfaceError):  # it is closed already
-        raw.terminate()
-
-
-def _in_transaction(raw: Any) -> bool:
-    try:
-        return bool(raw.is_in_transaction())
-    except asyncpg.InterfaceError:  # the connection is closed
-        return False

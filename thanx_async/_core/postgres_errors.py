@@ -10,6 +10,7 @@ import attrs
 
 from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.extras import missing
+from thanx_async._core.messages import Message, Name
 
 try:
     import asyncpg as asyncpg  # for `postgres` as well
@@ -56,8 +57,8 @@ _ADVICE = {
     Problem.AWAY: "check that the server is running and can be reached",
     Problem.CONFLICT: "try again",
     Problem.DENIED: "check the DSN, and the privileges of its user",
-    Problem.MISSING: "run `await thanx_async.postgres.init(dsn)` once",
-    Problem.OLDER: "run `await thanx_async.postgres.migrate(dsn)`",
+    Problem.MISSING: Message("run `", Name("await thanx_async.postgres.init(dsn)"), "` once"),
+    Problem.OLDER: Message("run `", Name("await thanx_async.postgres.migrate(dsn)"), "`"),
     Problem.NEWER: "update thanx_async",
     Problem.OTHER: "see the server's log",
 }

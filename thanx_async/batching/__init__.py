@@ -27,7 +27,7 @@ from thanx_async.batching._rules import min_interval
 from thanx_async.batching._run import BatchError, IssuanceRun
 from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
-from thanx_async.batching._stream import Begin, IssuanceStream
+from thanx_async.batching._stream import Begin, IssuanceStream, run_to_end
 from thanx_async.batching._target import Target
 from thanx_async.batching._trust_sharing import share_trust
 
@@ -69,5 +69,6 @@ __all__ = [
     "check_sizes",
     "min_interval",
     "planned",
+    "run_to_end",
     "share_trust",
 ]

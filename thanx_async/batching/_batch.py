@@ -314,13 +314,9 @@ class Batch:
         self.count()
         self._count_job()
 
-    def allow_split(self) -> None:
-        """If Thanx refuses the batch because of one guest's value, its halves will be sent instead."""
-        self.may_split = True
-
-    def forbid_split(self) -> None:
-        """Something else has ended the delivery as well, so nothing more is sent."""
-        self.may_split = False
+    def let_split(self, allowed: bool) -> None:
+        """If Thanx refuses the batch because of one guest's value, its halves are sent, or not any more."""
+        self.may_split = allowed
 
     def limit_age(self, recorded_at: float, replay_within: float) -> None:
         """Don't send the batch again once its record is older than ``replay_within`` seconds."""

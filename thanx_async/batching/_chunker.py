@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -91,6 +91,7 @@ class Chunker:
         self._duplicates = DroppedItems(keep_values=keep_values)
         self.size: int = size
         self._next_size = size
+        self._sizes: Mapping[int, int] = {}
         self.keep_values = keep_values
         self._seen = SeenValues() if deduplicate else None
         self._next_number = 0
@@ -124,6 +125,15 @@ class Chunker:
     def cut_first_at(self, size: int) -> None:
         """Give the first chunk a smaller size. Call this before the first `feed`."""
         self._next_size = min(size, self.size)
+
+    def cut_as_before(self, sizes: Mapping[int, int]) -> None:
+        """Give chunks the sizes that they had in an earlier process. Call this before the first `feed`.
+
+        Args:
+            sizes: by the chunk's number.
+        """
+        self._sizes = sizes
+        self._next_size = sizes.get(0, self._next_size)
 
     def feed(self, items: Sequence[object]) -> list[Chunk]:
         """Take the next items of the input. Returns the chunks that they filled."""
@@ -167,7 +177,7 @@ class Chunker:
     def _cut(self) -> Chunk:
         chunk = Chunk(self._next_number, Positions(self._first, len(self._values), self._gaps), self._values)
         self._next_number += 1
-        self._next_size = self.size
+        self._next_size = self._sizes.get(self._next_number, self.size)
         self._begin_chunk(first=self.read)
         return chunk
 

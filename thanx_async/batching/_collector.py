@@ -17,32 +17,22 @@ from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunk
+from thanx_async.batching._cutting import CutTimer
 from thanx_async.batching._doubts import DoubtSettler
 from thanx_async.batching._follower import OutcomeFollower
 from thanx_async.batching._outcomes import Outcome, RememberedGuests
 from thanx_async.batching._report import BatchInDoubt, CloseReport
-from thanx_async.batching._rules import as_thanx_error, min_interval
+from thanx_async.batching._rules import as_thanx_error
 from thanx_async.batching._sender import BatchSender
 from thanx_async.batching._service_runs import ServiceRuns
-from thanx_async.batching._waiting_room import (
-    Guest,
-    Reply,
-    WaitingRoom,
-    closed_error,
-    tell,
-    tell_in_slices,
-)
+from thanx_async.batching._waiting_room import Guest, Reply, WaitingRoom, closed_error, tell, tell_in_slices
 from thanx_async.jobs import JobHandle
-from thanx_async.limiter import PacedLimiter
 
 if TYPE_CHECKING:
     from thanx_async.batching._recorder import Recorder
 
 _log = get_logger("thanx_async.batching")
 
-_LEAD = 0.02  # seconds by which a batch joins the queue early, so that a poll does not take the slot
-_RECHECK = 0.25
-_LONGEST_TURN = 1.0
 _MAX_SPLITS = 16
 
 
@@ -73,10 +63,7 @@ class Collector:
         self._outcomes = RememberedGuests(max_waiting)
         self._closing = False
         self._sender = sender
-        self._limiter = sender.limiter
-        self._paced = sender.limiter if isinstance(sender.limiter, PacedLimiter) else None
         self._size = min(size, max_waiting)
-        self._linger = linger
         self._change = asyncio.Event()
         marks = frozenset({1, self._size})
         self._waiting = WaitingRoom(
@@ -84,7 +71,7 @@ class Collector:
         )
         self._next_number = 0
         self._next_position = 0
-        self._last_cut = float("-inf")
+        self._timer = CutTimer(sender.limiter, self._waiting, linger=linger)
         self._in_flight: dict[Batch, list[Guest]] = {}
         self._unsent: list[str] = []
         self._in_doubt: list[BatchInDoubt] = []
@@ -182,11 +169,11 @@ class Collector:
                 try:
                     wait = self._wait_to_cut()
                     if wait is not None and wait <= 0:
-                        wait = await self._wait_for_turn()
+                        wait = await self._timer.wait_for_turn(is_full=self._is_full)
                 except Exception as error:  # noqa: BLE001 - a limiter of the user's may raise anything; the callers get it
                     self._answer(self._waiting.take(), as_thanx_error(error, None))
                     continue
-                if wait is None or wait > 0:
+                if wait is None or wait > 0 or not self._waiting:
                     await changed(self._change, wait)
                 elif self._runs.current is None:
                     await self._begin_run()
@@ -208,20 +195,7 @@ class Collector:
         """Seconds until a batch should be cut, as far as is known now; None to wait for a change."""
         if not self._waiting or len(self._in_flight) >= self._sender.concurrency or self._has_queued_batch():
             return None
-        status = self._limiter.status()
-        if not self._is_full:
-            due = max(self._waiting.oldest + self._linger, self._last_cut + min_interval(status))
-            wait = due - asyncio.get_running_loop().time()
-            if wait > 0:
-                return wait
-        return min(status.held_for - _LEAD, _RECHECK)
-
-    async def _wait_for_turn(self) -> float | None:
-        """Seconds until a batch should be cut, as far as other processes are concerned."""
-        if self._paced is None or self._is_full:
-            return 0.0
-        wait = await self._paced.turn_in(asyncio.get_running_loop().time() - self._waiting.oldest)
-        return min(wait, _LONGEST_TURN) if self._waiting else None
+        return self._timer.wait(is_full=self._is_full)
 
     @property
     def _is_full(self) -> bool:
@@ -237,7 +211,7 @@ class Collector:
         batch = self._new_batch(run_id, self._next_position, guests)
         self._next_position += len(guests)
         self._in_flight[batch] = guests
-        self._last_cut = asyncio.get_running_loop().time()
+        self._timer.cut()
         group.create_task(self._process(batch, guests, group))
 
     def _new_batch(self, run_id: str, first: int, guests: list[Guest]) -> Batch:
@@ -251,35 +225,47 @@ class Collector:
 
     async def _process(self, batch: Batch, guests: list[Guest], group: asyncio.TaskGroup) -> None:
         try:
-            await self._send(batch, guests, list(range(_MAX_SPLITS)), group)
+            await self._send(batch, guests, group)
         finally:
             self._abandon(guests)
             self._waiting.forget(guests)
 
-    async def _send(
-        self, batch: Batch, guests: list[Guest], splits_left: list[int], group: asyncio.TaskGroup
-    ) -> None:
+    async def _send(self, batch: Batch, guests: list[Guest], group: asyncio.TaskGroup) -> None:
         """Send a batch, and give its callers the reply.
 
         If Thanx refuses the batch because of one guest's value, its halves are sent instead, and so on, until
-        that guest is alone. ``splits_left`` bounds the number of splits.
+        that guest is alone.
         """
-        if len(guests) > 1 and splits_left:
-            batch.allow_split()
-        reply = await self._deliver(batch, guests)
-        if batch.is_split:
-            splits_left.pop()
-            first, middle = batch.positions.first, len(guests) // 2
-            halves = ((first, guests[:middle]), (first + middle, guests[middle:]))
-            # Both get their keys now: callers who stop waiting are told the key that is sent.
-            for part, half in [(self._new_batch(batch.run_id, start, half), half) for start, half in halves]:
-                self._in_flight[part] = half
-                await self._send(part, half, splits_left, group)
-        else:
-            self._keep(batch, guests, reply, group)
-            await tell_in_slices(guests, reply)
-            if self._follower is not None and not isinstance(reply, ThanxError):
-                self._follower.follow(reply, group)
+        parts, splits_left = [(batch, guests)], _MAX_SPLITS
+        try:
+            while parts:
+                batch, guests = parts.pop()
+                self._in_flight[batch] = guests
+                if len(guests) > 1 and splits_left:
+                    batch.let_split(True)
+                reply = await self._deliver(batch, guests)
+                if batch.is_split:
+                    splits_left -= 1
+                    parts += self._halves(batch, guests)
+                    await self._runs.record_halves([half for half, _ in reversed(parts[-2:])])
+                    continue
+                self._keep(batch, guests, reply, group)
+                await tell_in_slices(guests, reply)
+                if self._follower is not None and not isinstance(reply, ThanxError):
+                    self._follower.follow(reply, group)
+        finally:
+            for batch, guests in parts if self._doubts is not None else ():
+                batch.doubt()  # it may be recorded, so another process may send it
+                self._answer(guests, self._reply(batch, guests, None))
+
+    def _halves(self, batch: Batch, guests: list[Guest]) -> list[tuple[Batch, list[Guest]]]:
+        """The halves of a batch, the second one first.
+
+        Both get their keys now, so that callers who stop waiting are told the key that is sent.
+        """
+        first, middle = batch.positions.first, len(guests) // 2
+        halves = ((first, guests[:middle]), (first + middle, guests[middle:]))
+        return [(self._new_batch(batch.run_id, start, half), half) for start, half in halves][::-1]
 
     def _keep(self, batch: Batch, guests: list[Guest], reply: Reply, group: asyncio.TaskGroup) -> None:
         """Keep an error for `outcome`, and a batch in doubt to be settled later."""

@@ -80,6 +80,8 @@ def _span(positions: Positions) -> str:
 def _cause(now: Positions, record: BatchRecord) -> str:
     if now.first == record.positions.first and len(now) > len(record.positions):
         return "the input has grown since"
+    if now.first == record.positions.first and len(now) < len(record.positions):
+        return "fewer items were read than before"
     return "items were added, removed or changed there"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from time import time
 
@@ -66,6 +66,7 @@ class Recorder:
             records = await self._ledger.batches(account.run_id)
             await self._learn_trust(records)
             recorded = {record.number: record for record in records}
+            account.chunker.cut_as_before(_sizes(recorded, run))
             account.expect_recorded(recorded)
             return RecordedInput(recorded, self._target.encode, self._adopt)
 
@@ -211,6 +212,12 @@ class Recorder:
             raise
         await self._record_fate(batch)
 
+    async def record_together(self, batches: list[Batch]) -> None:
+        """Record batches in one transaction, before any of them is delivered."""
+        bodies = [batch.body(self._target.encode) for batch in batches]
+        pairs = zip(batches, bodies, strict=True)
+        await self._ledger.record_all([(_record_of(batch, body), body) for batch, body in pairs])
+
     async def _record_fate_despite(self, batch: Batch, error: BaseException) -> None:
         """Record the fate while ``error`` is being raised; a failure of the ledger becomes a note on it."""
         try:
@@ -226,8 +233,7 @@ class Recorder:
         Raises:
             LedgerError: the batch could not be recorded, so it must not be sent.
         """
-        digest = digest_of(body)
-        wanted = BatchRecord(batch.run_id, batch.number, batch.key, batch.positions, digest)
+        wanted = _record_of(batch, body)
         batch.limit_age(time(), self._ledger.replay_within)
         try:
             recorded = await self._ledger.record(wanted, body)
@@ -235,7 +241,7 @@ class Recorder:
             if getattr(error, "in_doubt", True):  # it may be in the ledger, from where it may be sent
                 batch.doubt()
             raise
-        if recorded.digest != digest:
+        if recorded.digest != wanted.digest:
             raise InputChangedError(
                 f"batch {batch.number} of run {batch.run_id!r} was recorded with other guests meanwhile",
                 batch=batch.number,
@@ -266,6 +272,19 @@ class Recorder:
 
 def _is_by_event(record: BatchRecord) -> bool:
     return record.outcome is not None and record.outcome.by_event
+
+
+def _sizes(recorded: Mapping[int, BatchRecord], run: RunRecord) -> dict[int, int]:
+    """The sizes of the recorded batches: a run of only the first guests of an input has a small one.
+
+    The batch at the end of the whole input is left out, so that an input that has grown is noticed.
+    """
+    last = None if run.batches is None else run.batches - 1
+    return {number: len(record.positions) for number, record in recorded.items() if number != last}
+
+
+def _record_of(batch: Batch, body: bytes) -> BatchRecord:
+    return BatchRecord(batch.run_id, batch.number, batch.key, batch.positions, digest_of(body))
 
 
 @asynccontextmanager

@@ -98,7 +98,7 @@ class BatchSender:
                 else:
                     await self._send(batch, body)
         except BaseException as error:
-            batch.forbid_split()
+            batch.let_split(False)
             emit(self._hook, _event(batch, batch.fate, error, was_in_doubt=was_in_doubt))
             raise
         emit(self._hook, _event(batch, batch.fate, batch.refused, was_in_doubt=was_in_doubt))

@@ -10,6 +10,7 @@ from thanx_async._core.errors import ThanxError
 from thanx_async._core.escaping import get_logger
 
 if TYPE_CHECKING:
+    from thanx_async.batching._batch import Batch
     from thanx_async.batching._recorder import Recorder
 
 _log = get_logger("thanx_async.batching")
@@ -38,6 +39,17 @@ class ServiceRuns:
             await self._recorder.open(run_id)
         self._opened.append(run_id)
         self.current = run_id
+
+    async def record_halves(self, halves: list[Batch]) -> None:
+        """Record both halves of a batch, if there is a ledger, before either is sent.
+
+        An error is no harm: each half is recorded again before it is sent, and its callers get that error.
+        """
+        if self._recorder is not None:
+            try:
+                await self._recorder.record_together(halves)
+            except Exception as error:  # noqa: BLE001 - a ledger of the user's may raise anything
+                _log.debug("the halves of a batch were not recorded together: %s", type(error).__name__)
 
     def lost(self, run_id: str) -> None:
         """The ledger has refused a batch of this run."""

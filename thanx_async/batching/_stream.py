@@ -172,9 +172,10 @@ class IssuanceStream:
                 await self._send_registered()
         if not self._stopping:
             self._register(self._account.chunker.flush())
-            if self._recorded is not None:
-                self._recorded.check_end(len(self._account.batches))
-            await self._account.input_ended()
+            if not source.is_cut:
+                if self._recorded is not None:
+                    self._recorded.check_end(len(self._account.batches))
+                await self._account.input_ended()
             for _ in self._account.chunker.free():
                 await asyncio.sleep(0)
 
@@ -270,3 +271,11 @@ class IssuanceStream:
             if not batch.delivery.on_wire and task is not current:
                 task.cancel()
         self._change.set()
+
+
+async def run_to_end(stream: IssuanceStream) -> IssuanceRun:
+    """Send all of a stream, until Thanx has accepted every batch."""
+    async with stream as handles:
+        async for _ in handles:
+            pass
+    return stream.run

@@ -7,12 +7,15 @@ commands needs none of these modules.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
+from typing import Literal
 
 import cyclopts
 
 from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async._version import __version__
+from thanx_async.cli._environment import hint, take_env_file
 from thanx_async.cli._options import as_typed
 from thanx_async.cli._status import ISSUED, STOPPED, USAGE_ERROR, discard_output, escape_unencodable, warn
 
@@ -57,6 +60,10 @@ COMMANDS = {
     ),
     "ledger": ("ledger:ledger_app", "Show recorded runs, and settle batches in doubt by hand."),
     "outbox": ("outbox:outbox_app", "Put guests under ids of your own, and send what was put."),
+    "limits": (
+        "limits:limits",
+        "Show what is used, free and reserved of the rate limits, and when it comes back.",
+    ),
     "job": ("job:job_app", "Show, wait for or revoke one job."),
     "emulator": (
         "emulator:run_emulator",
@@ -85,7 +92,8 @@ app: cyclopts.App = cyclopts.App(
         "Issue Thanx rewards in bulk.\n\n"
         "Credentials come from THANX_CLIENT_ID and THANX_ACCESS_TOKEN. THANX_ENVIRONMENT is sandbox (the"
         " default) or production; THANX_BASE_URL overrides it. THANX_USER_AGENT identifies you to Thanx,"
-        " such as partner/1.0.0.\n\n"
+        " such as partner/1.0.0. --env-file FILE, with any command, sets those that are"
+        " not set yet, from lines like THANX_CLIENT_ID=...\n\n"
         "Exit status: 0 all issued; 1 some failed or rejected; 2 usage error, nothing was sent;"
         " 3 stopped or in doubt."
     ),
@@ -94,20 +102,35 @@ for _name, (_home, _text) in COMMANDS.items():
     app.command(f"thanx_async.cli._{_home}", name=_name, help=_text)
 
 
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+    """Print the completions for a shell: `thanx-async completion bash >> ~/.bashrc`.
+
+    Parameters
+    ----------
+    shell:
+        bash, zsh or fish.
+    """
+    sys.stdout.write(app.generate_completion(shell=shell) + "\n")
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns its exit status."""
     escape_unencodable()
     try:
-        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        status = app(
+            take_env_file(arguments), exit_on_error=False, print_error=False, result_action="return_value"
+        )
     except cyclopts.CycloptsError as error:
         return _fail(str(error), USAGE_ERROR)
     except ConfigurationError as error:
-        return _fail(as_typed(error), USAGE_ERROR)
+        message = as_typed(error)
+        return _fail(message + hint(message), USAGE_ERROR)
     except (BrokenPipeError, SystemExit):  # the reader of the help has gone; rich raises the latter
         discard_output()
         return ISSUED
     except (ThanxError, ValueError, OSError) as error:
-        return _fail(str(error), STOPPED)
+        return _fail(as_typed(error), STOPPED)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _fail("interrupted; the same command can be given again", STOPPED)
     return status if isinstance(status, int) else ISSUED

@@ -70,7 +70,8 @@ def content(
             return kind, data
         raise ConfigurationError(f"{name} {kind}")
     is_narrow = marked in (None, "utf-8-sig")
-    if is_narrow and encoding is None and (what := foreign(first, is_json=is_json)):
+    is_declared = encoding is not None
+    if is_narrow and (what := foreign(first, is_json=is_json, is_declared=is_declared)):
         raise ConfigurationError(f"{name} {what}")
     raw = io.BufferedReader(_Rewound(first, stream), _CHUNK)
     return _decoded(raw, marked or encoding or "utf-8")

@@ -24,9 +24,9 @@ _BRIEF = RetryPolicy(max_attempts=5)
 
 
 @asynccontextmanager
-async def _shared_limiter(client: ThanxClient, store: Path | Dsn | None) -> AsyncIterator[RateLimiter]:
+async def limiter_of(client_id: str, base_url: str, store: Path | Dsn | None) -> AsyncIterator[RateLimiter]:
     """A limiter shared by all runs with the same credential: of this user, or of all who use the database."""
-    name = _name(f"{client.client_id}\n{client.base_url}")
+    name = _name(f"{client_id}\n{base_url}")
     if not isinstance(store, Dsn):
         yield await shared_limiter(name)
         return
@@ -85,8 +85,9 @@ async def connect(
     While Thanx gives no answer, it tries again as ``retry`` says: by default for some seconds.
     """
     if not emulator:
+        unused = ThanxClient.from_env()
         async with (
-            _shared_limiter(ThanxClient.from_env(), store) as limiter,
+            limiter_of(unused.client_id, unused.base_url, store) as limiter,
             ThanxClient.from_env(limiter=limiter, retry=retry) as client,
         ):
             yield client

@@ -15,19 +15,21 @@ Fix = Callable[[str], object]
 _UNSEEN = re.compile(r"[\s\u00a0\u00ad\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
 
 
-def check_header(table: Table, what: str) -> None:
+def check_header(table: Table) -> None:
     """Check that the first row names the columns.
 
     Raises:
         ConfigurationError: there is none, or it holds a guest.
     """
+    what = "CSV" if table.sheet is None else f"sheet {table.sheet!r}"
     if any(map(holds_guest, table.header)):
         raise ConfigurationError(
             f"the first line of the {what} holds a guest, not column names: add a header"
-            + (", or give --format lines" if what == "CSV" else "")
+            + (", or give --format lines" if table.sheet is None else "")
         )
     if not table.header:
-        raise ConfigurationError(f"the {what} file is empty: its first line must name the columns")
+        kind = " file" if table.sheet is None else ""
+        raise ConfigurationError(f"the {what}{kind} is empty: its first line must name the columns")
 
 
 def columns_of(header: list[str], wanted: Sequence[str]) -> list[int]:
@@ -47,6 +49,8 @@ def columns_of(header: list[str], wanted: Sequence[str]) -> list[int]:
 
 def index_of(header: list[str], wanted: str) -> int:
     """The column of this name; of a name that differs in blanks and case only; or of this number, from 1."""
+    if not wanted.strip():
+        raise ConfigurationError(f"the name of a column is empty; the header names: {names(header)}")
     exact = [index for index, name in enumerate(header) if name == wanted.strip()]
     alike = exact or [index for index, name in enumerate(header) if _key(name) == _key(wanted)]
     if len(alike) == 1:
@@ -64,10 +68,10 @@ def _key(name: str) -> str:
     return _UNSEEN.sub("", name).casefold()
 
 
-def described(header: list[str], indices: Sequence[int]) -> str:
+def described(table: Table, indices: Sequence[int]) -> str:
     """Which columns are read, in words."""
-    taken = [repr(header[index]) if header[index] else f"number {index + 1}" for index in indices]
-    return f"column {taken[0]}" if len(taken) == 1 else f"the first guest in columns {', '.join(taken)}"
+    taken = (repr(table.header[index]) if table.header[index] else f"number {index + 1}" for index in indices)
+    return f"column {' or '.join(taken)}" + (f" in sheet {table.sheet!r}" if table.sheet is not None else "")
 
 
 def picker(table: Table, indices: Sequence[int], fix: Fix | None) -> Callable[[list[str]], object]:

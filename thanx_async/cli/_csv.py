@@ -30,12 +30,14 @@ class Table:
         rows: the rows after the header; blank ones as well.
         first_row: the number of the first of them as a spreadsheet counts, from 1.
         note: what to tell at the end about the rows.
+        sheet: the sheet's name, None for CSV.
     """
 
     header: list[str]
     rows: Iterator[list[str]]
     first_row: int
     note: Callable[[], str] = attrs.field(default=str)
+    sheet: str | None = None
 
 
 def is_separator(line: str) -> bool:

@@ -6,16 +6,20 @@ import asyncio
 import signal
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from thanx_async._core.errors import ThanxError
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceRun, IssuanceStream
 from thanx_async.batching import BatchError
 from thanx_async.cli._failures import FailureFile
+from thanx_async.cli._hours import sleep_until
 from thanx_async.cli._options import as_typed
 from thanx_async.cli._output import Display, show_report, write
 from thanx_async.cli._reading import GuestFile
 from thanx_async.cli._recorded import before_sending
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
+
+_GRACE = 60.0
 
 
 async def drive(
@@ -24,13 +28,17 @@ async def drive(
     guests: Iterable[object] | AsyncIterable[object],
     *,
     run_id: str | None = None,
+    limit: int | None = None,
     before: str = "",
     failures: FailureFile | None = None,
+    until: datetime | None = None,
 ) -> int:
     """Issue to all guests and report.
 
     Args:
+        limit: read only this many of them.
         before: what to say about the run's earlier progress.
+        until: begin no request after this time.
 
     Returns:
         The exit status.
@@ -38,15 +46,18 @@ async def drive(
     Raises:
         ConfigurationError: the run can't start; nothing was sent.
     """
-    stream = batcher.stream(guests, run_id=run_id)
+    stream = batcher.stream(guests, run_id=run_id, limit=limit)
     stopper = _Stopper(stream, display)
     with display, on_signals(stopper):
-        showing = asyncio.create_task(display.keep_showing(stream.run))
+        beside = [asyncio.create_task(display.keep_showing(stream.run))]
+        if until is not None:
+            beside.append(asyncio.create_task(stopper.stop_at(until)))
         try:
             problem = await _run(stream, stopper, before)
         finally:
-            showing.cancel()
-            await asyncio.wait([showing])
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
     unread = guests.unread(stream.run.total) if isinstance(guests, GuestFile) else ""
     return conclude(stream.run, stream.run.report(), problem, failures, stopped=stopper.asked, unread=unread)
 
@@ -94,6 +105,15 @@ class _Stopper:
             self._stream.stop()
         self.asked = True
 
+    async def stop_at(self, moment: datetime) -> None:
+        """Stop sending at a time, and a minute later leave in doubt what has no answer."""
+        await sleep_until(moment)
+        if not self.asked and self._waiting is None:
+            self.display.say(f"It is {moment:%H:%M}: nothing more is sent")
+            self()
+            await asyncio.sleep(_GRACE)
+            self()
+
     async def wait_for_jobs(self) -> None:
         try:
             async with asyncio.timeout(None) as self._waiting:
@@ -138,10 +158,16 @@ def conclude(
 
 @contextmanager
 def on_signals(call: Callable[[], object]) -> Iterator[None]:
-    """Call on SIGINT and SIGTERM, on platforms where the event loop can handle signals."""
+    """Call on SIGINT, SIGTERM and SIGHUP, on platforms where the event loop can handle signals.
+
+    A SIGHUP that the parent process has set to be ignored, as `nohup` does, stays ignored.
+    """
     loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     installed = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         try:
             loop.add_signal_handler(number, call)
         except (NotImplementedError, RuntimeError):

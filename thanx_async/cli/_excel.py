@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import attrs
+
 from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.extras import MissingExtraError
 from thanx_async.cli._csv import Table, table_of
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
 
 
-def excel_table(data: bytes, kind: Workbook, name: str, sheet: str | None) -> tuple[Table, str]:
-    """The table in a sheet, and the sheet's name.
+def excel_table(data: bytes, kind: Workbook, name: str, sheet: str | None) -> Table:
+    """The table in a sheet.
 
     Args:
         sheet: its name or number; None takes the only visible one that has cells.
@@ -35,20 +37,21 @@ def excel_table(data: bytes, kind: Workbook, name: str, sheet: str | None) -> tu
         ) from error
     try:
         book = calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
-        found = _chosen(book, sheet)
-        return table_of(_rows(found)), found.name
+        found = (
+            _only_filled(book) if sheet is None else book.get_sheet_by_index(_index(book.sheet_names, sheet))
+        )
+        return attrs.evolve(table_of(_rows(found)), sheet=found.name)
     except calamine.CalamineError as error:
         raise ConfigurationError(f"cannot read {name}, {kind}: {error}") from error
 
 
-def _chosen(book: CalamineWorkbook, wanted: str | None) -> CalamineSheet:
-    every = book.sheet_names
-    if wanted is not None:
-        return book.get_sheet_by_index(_index(every, wanted))
+def _only_filled(book: CalamineWorkbook) -> CalamineSheet:
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum
+
     shown = [
         number
         for number, sheet in enumerate(book.sheets_metadata)
-        if sheet.visible.name == "Visible" and sheet.typ.name == "WorkSheet"
+        if sheet.visible == SheetVisibleEnum.Visible and sheet.typ == SheetTypeEnum.WorkSheet
     ]
     filled = [sheet for sheet in map(book.get_sheet_by_index, shown) if sheet.total_height]
     if len(filled) == 1:
@@ -57,7 +60,7 @@ def _chosen(book: CalamineWorkbook, wanted: str | None) -> CalamineSheet:
         raise ConfigurationError(
             f"say with --sheet which sheet to read: {names([sheet.name for sheet in filled])}"
         )
-    raise ConfigurationError(f"the workbook is empty; its sheets: {names(every)}")
+    raise ConfigurationError(f"the workbook is empty; its sheets: {names(book.sheet_names)}")
 
 
 def _index(every: list[str], wanted: str) -> int:

@@ -20,6 +20,7 @@ import anyio.to_thread
 from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.escaping import printable
 from thanx_async.batcher import GuestRow, IssuanceReport
+from thanx_async.cli._items import advised
 from thanx_async.cli._state import is_own, state_path
 
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")  # noqa: RUF001 - spreadsheets take these for the ASCII ones
@@ -54,7 +55,7 @@ class FailureFile:
                 if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and not self._is_stream:
                     file.truncate(0)
                 rows.writerow(("position", "value", "reason"))
-                rejected = [(row.position, cell(row.identifier or ""), row.reason) for row in report.rejected]
+                rejected = map(_rejected, report.rejected)
                 sent = (_guest(row) for row in sorted(report.failed, key=attrgetter("position")))
                 listed = merge(sent, rejected, map(_guest, unsent))
                 rows.writerows((position, value, cell(reason)) for position, value, reason in listed)
@@ -73,6 +74,10 @@ def cell(text: str) -> str:
     """
     shown = printable(text)
     return f"'{shown}" if _FORMULA.match(shown) else shown
+
+
+def _rejected(row: GuestRow) -> tuple[int, str, str]:
+    return row.position, cell(row.identifier or ""), advised(row.reason)
 
 
 def _guest(row: GuestRow) -> tuple[int, str, str]:
@@ -108,7 +113,7 @@ def _opened(path: Path) -> tuple[bool, int]:
 
 @asynccontextmanager
 async def failure_file(
-    path: Path | None, *, source: str, ledger: Path | None
+    path: Path | None, *, source: str, ledger: Path | None, exclude: Path | None = None
 ) -> AsyncIterator[FailureFile | None]:
     """The file for ``path``, closed at the end. Opened in a thread, because a pipe waits for its reader.
 
@@ -119,6 +124,8 @@ async def failure_file(
         yield None
         return
     _check(path, source, ledger)
+    if exclude is not None and _is_read_from(path, str(exclude)):
+        raise ConfigurationError(f"{path} is the file of guests to leave out; give --failures another file")
     file = await anyio.to_thread.run_sync(partial(FailureFile, path), abandon_on_cancel=True)
     try:
         yield file

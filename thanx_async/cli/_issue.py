@@ -16,11 +16,12 @@ from thanx_async.batcher import AsyncBatcher, Guard
 from thanx_async.cli._client import PATIENT, connect
 from thanx_async.cli._driving import drive
 from thanx_async.cli._failures import failure_file
+from thanx_async.cli._hours import Hours, local_now, sleep_until
 from thanx_async.cli._opening import HowToRead
 from thanx_async.cli._options import FileName, Flag, LedgerName, Whole
 from thanx_async.cli._output import Display, show_plan, write
 from thanx_async.cli._reading import reading
-from thanx_async.cli._recorded import before_sending, earlier, new_ledger, path_of, run_id_of
+from thanx_async.cli._recorded import before_sending, earlier, new_ledger, others, path_of, run_id_of
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import MAX_BATCH
@@ -38,7 +39,10 @@ async def issue(
     merchant: str | None = None,
     variant: str | None = None,
     how: HowToRead = HowToRead(),  # noqa: B008 - frozen
+    limit: Whole | None = None,
+    exclude: FileName | None = None,
     failures: FileName | None = None,
+    hours: Hours = Hours(),  # noqa: B008 - frozen
     run_id: str | None = None,
     batch_size: Whole = 10_000,
     ledger: LedgerName | None = None,
@@ -59,6 +63,10 @@ async def issue(
         The merchant's id.
     variant:
         The id of the campaign's variant.
+    limit:
+        Issue only to the first of the guests, this many. The same command without it goes on with the rest.
+    exclude:
+        A file of guests who are left out, in any of its columns (those of --column if it has them).
     failures:
         A CSV file to write: position, value and reason of each guest who failed, was rejected or not sent.
     run_id:
@@ -83,12 +91,15 @@ async def issue(
         raise ConfigurationError("--run-id is empty")
     if no_ledger and ledger is not None:
         raise ConfigurationError("give only one of --ledger and --no-ledger")
+    if limit is not None and not emulator:
+        _check_limit(file, run_id, no_ledger=no_ledger)
     target = _target(campaign, merchant, variant, emulator=emulator)
+    begin, until = hours.window(local_now())
     guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
     is_recorded = ledger is not None or not (emulator or no_ledger)
     display = Display()
     async with (
-        reading(file, how) as guests,
+        reading(file, how, exclude=exclude, limit=limit) as guests,
         connect(emulator=emulator, retry=PATIENT, store=ledger) as client,
         new_ledger(ledger) if is_recorded else nullcontext() as opened,
     ):
@@ -100,9 +111,29 @@ async def issue(
             run_id = run_id or run_id_of(file, client, target)
             with before_sending():
                 before = await earlier(opened, run_id)
+                before = before or ("" if exclude else await others(opened, client, target))
         run_id = run_id or uuid4().hex
-        async with failure_file(failures, source=file, ledger=path) as rows:
-            status = await drive(batcher, display, guests, run_id=run_id, before=before, failures=rows)
+        async with failure_file(failures, source=file, ledger=path, exclude=exclude) as rows:
+            if what := guests.described():
+                display.say(what)
+            if begin > local_now():
+                display.say(f"Waiting until {begin:%Y-%m-%d %H:%M}; nothing is sent before")
+                await sleep_until(begin)
+            status = await drive(
+                batcher,
+                display,
+                guests,
+                run_id=run_id,
+                limit=limit,
+                before=before,
+                failures=rows,
+                until=until,
+            )
+    notes = guests.notes()
+    if limit is not None and opened is not None and status != STOPPED:
+        notes.append(f"--limit {limit}: the same command without it goes on with the rest, in the same run")
+    for note in notes:
+        write(note)
     if status == STOPPED and (path or not emulator):
         warn(_how_to_continue(run_id, failures, is_recorded=is_recorded))
     return status
@@ -113,6 +144,8 @@ async def plan(
     /,
     *,
     how: HowToRead = HowToRead(),  # noqa: B008 - frozen
+    limit: Whole | None = None,
+    exclude: FileName | None = None,
     batch_size: Whole = 10_000,
 ) -> int:
     """
@@ -120,16 +153,22 @@ async def plan(
     ----------
     file:
         CSV with a header, a workbook (Excel, OpenDocument), plain or JSON lines; - reads standard input.
+    limit:
+        Read only the first of the guests, this many.
+    exclude:
+        A file of guests who are left out, in any of its columns (those of --column if it has them).
     batch_size:
         Guests in one request, 1 to 10,000.
     """
-    async with reading(file, how) as guests:
+    async with reading(file, how, exclude=exclude, limit=limit) as guests:
         client = ThanxClient("plan", "plan")
         batcher = AsyncBatcher(
             client, campaign_id="plan", merchant_id="plan", variant_id="plan", batch_size=batch_size
         )
-        planned = await batcher.plan(guests)
+        planned = await batcher.plan(guests, limit=limit)
     show_plan(planned)
+    for note in filter(None, (guests.described(), *guests.notes())):
+        write(note)
     return SOME_FAILED if planned.rejected else ISSUED
 
 
@@ -157,6 +196,14 @@ def _how_to_continue(run_id: str, failures: Path | None, *, is_recorded: bool) -
     if failures:
         again += f"; do not issue {failures} as well, since its unsent guests are sent then"
     return f"to continue, {again}"
+
+
+def _check_limit(file: str, run_id: str | None, *, no_ledger: bool) -> None:
+    if no_ledger or (run_id is None and not Path(file).is_file()):
+        missing = "a ledger" if no_ledger else "a --run-id here, since FILE is no regular file"
+        raise ConfigurationError(
+            f"--limit needs {missing}: the first guests would be issued again with the rest"
+        )
 
 
 def _batcher(

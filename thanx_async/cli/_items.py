@@ -14,6 +14,9 @@ _NUMBER = r"(?!\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b)\W*(?:\d\W*){7,}"
 _GUEST = re.compile(rf"\S+@\S+|^{_NUMBER}$")
 _SHOWN, _LONGEST = 10, 40
 
+NO_COUNTRY = "the phone number has no + and country code"
+"""How the reason begins for which `--country` may be the remedy."""
+
 BLANK = object()
 """Stands for a blank row, which is no guest and counts as none."""
 
@@ -46,6 +49,11 @@ def holds_guest(text: str) -> bool:
 def is_like_guest(text: str) -> bool:
     """Whether all of a text looks like a guest, valid or not."""
     return _GUEST.fullmatch(text.strip(" \t\"'")) is not None
+
+
+def advised(reason: str) -> str:
+    """The reason for a rejection, with the option that may help."""
+    return f"{reason}: give --country, such as US" if reason.startswith(NO_COUNTRY) else reason
 
 
 def names(header: list[str]) -> str:

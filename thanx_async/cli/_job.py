@@ -5,9 +5,11 @@ from __future__ import annotations
 import cyclopts
 
 from thanx_async._core.errors import ConfigurationError
+from thanx_async.cli._asking import confirm
 from thanx_async.cli._client import connect
+from thanx_async.cli._options import Flag
 from thanx_async.cli._output import write
-from thanx_async.cli._status import ISSUED, SOME_FAILED
+from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED
 from thanx_async.models import IssuanceJob
 
 job_app = cyclopts.App(name="job")
@@ -51,7 +53,7 @@ async def wait(job_id: str, /, *, merchant: str, timeout: float | None = None) -
 
 
 @job_app.command
-async def revoke(job_id: str, /, *, merchant: str) -> int:
+async def revoke(job_id: str, /, *, merchant: str, yes: Flag = False) -> int:
     """Take back the rewards of a finished job.
 
     Parameters
@@ -60,9 +62,19 @@ async def revoke(job_id: str, /, *, merchant: str) -> int:
         The job's id at Thanx.
     merchant:
         The job's merchant.
+    yes:
+        Do not ask.
     """
     async with connect() as client:
-        _show_job(await client.job(job_id, merchant_id=merchant).revoke())
+        handle = client.job(job_id, merchant_id=merchant)
+        job = await handle.refresh()
+        what = (
+            f"Job {job.id}, {job.state}: {job.success_count:,} rewards will be taken back from their guests"
+        )
+        if not await confirm(what, yes=yes):
+            write("Nothing was taken back")
+            return STOPPED
+        _show_job(await handle.revoke())
     return ISSUED
 
 

@@ -15,22 +15,22 @@ _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _UNZIP = "unpack it first"
 _SAVE = "save it as CSV or as an Excel workbook"
 _FIRST_BYTES = {
-    b"%PDF": ("a PDF", "export the list as CSV"),
-    b"\x1f\x8b": ("compressed by gzip", "pipe it: gunzip -c FILE | thanx-async ... -"),
-    b"BZh": ("compressed by bzip2", _UNZIP),
-    b"\xfd7zXZ\x00": ("compressed by xz", _UNZIP),
-    b"\x28\xb5\x2f\xfd": ("compressed by zstd", _UNZIP),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNZIP),
-    b"Rar!": ("a RAR archive", _UNZIP),
-    b"PK\x05\x06": ("an empty zip archive", _UNZIP),
-    b"SQLite format 3\0": ("a SQLite database", "export the table as CSV"),
-    b"PAR1": ("a Parquet file", "export it as CSV"),
-    b"ORC": ("an ORC file", "export it as CSV"),
-    b"Obj\x01": ("an Avro file", "export it as CSV"),
-    b"{\\rtf": ("a document in RTF", _SAVE),
-    b"BEGIN:VCARD": ("a vCard file of contacts", "export the contacts as CSV"),
+    rb"%PDF": ("a PDF", "export the list as CSV"),
+    rb"\x1f\x8b": ("compressed by gzip", "pipe it: gunzip -c FILE | thanx-async ... -"),
+    rb"BZh[1-9]1AY": ("compressed by bzip2", _UNZIP),
+    rb"\xfd7zXZ\0": ("compressed by xz", _UNZIP),
+    rb"\x28\xb5\x2f\xfd": ("compressed by zstd", _UNZIP),
+    rb"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNZIP),
+    rb"Rar!\x1a\x07": ("a RAR archive", _UNZIP),
+    rb"PK\x05\x06": ("an empty zip archive", _UNZIP),
+    rb"SQLite format 3\0": ("a SQLite database", "export the table as CSV"),
+    rb"PAR1[^ -~]": ("a Parquet file", "export it as CSV"),
+    rb"ORC[^ -~]": ("an ORC file", "export it as CSV"),
+    rb"Obj\x01": ("an Avro file", "export it as CSV"),
+    rb"{\\rtf": ("a document in RTF", _SAVE),
+    rb"BEGIN:VCARD": ("a vCard file of contacts", "export the contacts as CSV"),
 }
-_HTML = re.compile(rb"\s*(?:<!doctype html|<html|<head|<body|<table|<meta)", re.IGNORECASE)
+_HTML = re.compile(rb"\s*<(?:!doctype|(?:html|head|body|table|meta)[\s>])", re.IGNORECASE)
 _XML = re.compile(rb"\s*<\?xml")
 _JSON = re.compile(rb"\s*(?:\[\s*[\[{\"]|\{\s*\")")
 _ARRAY = re.compile(rb"\s*\[")
@@ -60,16 +60,22 @@ def may_be_workbook(first: bytes) -> bool:
     return first.startswith((_ZIP, _OLE))
 
 
-def foreign(first: bytes, *, is_json: bool) -> str:
-    """What a file is that can't be read as text, and what to do; "" for text."""
+def foreign(first: bytes, *, is_json: bool, is_declared: bool = False) -> str:
+    """What a file is that can't be read as text, and what to do; "" for text.
+
+    Args:
+        first: its first bytes.
+        is_json: it should have JSON lines.
+        is_declared: its encoding is known, so that it may have NUL bytes.
+    """
     for mark, (what, remedy) in _FIRST_BYTES.items():
-        if first.startswith(mark):
+        if re.match(mark, first):
             return f"is {what}: {remedy}"
     if _HTML.match(first):
         return f"is a web page (HTML), whatever its name is: open it in a spreadsheet, and {_SAVE}"
     if _XML.match(first):
         return f"is XML: open it in a spreadsheet, and {_SAVE}"
-    if b"\0" in first:
+    if b"\0" in first and not is_declared:
         return f"has NUL bytes: {_nul_remedy(first)}"
     if not is_json and _JSON.match(first):
         if _ARRAY.match(first):

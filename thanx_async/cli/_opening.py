@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,7 @@ from thanx_async.cli._bytes import binary, content
 from thanx_async.cli._columns import Fix, check_header, columns_of, described, index_of, picker
 from thanx_async.cli._csv import Table, csv_table, is_separator
 from thanx_async.cli._excel import excel_table
-from thanx_async.cli._items import BLANK, Unread, holds_guest
+from thanx_async.cli._items import BLANK, NO_COUNTRY, Unread, holds_guest
 from thanx_async.cli._json import json_id, json_item, json_items
 from thanx_async.identifiers import normalise, phone_normalizer
 
@@ -65,14 +65,14 @@ class Input:
 
     Attributes:
         items: the guests, `BLANK` for blank rows; pairs of a guest and an id if there is an id column.
-        taken: what is read of it, in words.
+        taken: which columns or keys are read, in words.
         first_row: the row of the first item, counted like a spreadsheet.
         has_header: whether the first row names the columns.
         note: what to tell about the rows at the end.
     """
 
     items: Iterator[object]
-    taken: str = "each line"
+    taken: str = ""
     first_row: int = 1
     has_header: bool = False
     note: Callable[[], str] = attrs.field(default=str)
@@ -91,17 +91,58 @@ def opened(file: str, name: str, how: HowToRead, id_column: str | None, stack: E
     Raises:
         ConfigurationError: the file can't be read in this way.
     """
+    found = _content(file, name, how, stack, is_table=bool(how.column or id_column))
+    if isinstance(found, Table):
+        return _of_table(found, how, id_column)
+    lines, kind = found
+    if kind is Format.JSONL:
+        return _of_json(lines, how, id_column)
+    for option, given in (("--column", how.column), ("--id-column", id_column)):
+        if given:
+            raise ConfigurationError(
+                f"{option} goes with CSV and JSON lines; this file is read as plain lines"
+            )
+    fix = _fix(how)
+    return Input(_line(line, fix) for line in lines)
+
+
+def every_value(file: str, name: str, how: HowToRead, stack: ExitStack) -> Iterator[object]:
+    """The cells of all columns of a file, the first line as well; only of wanted columns if it has them."""
+    found = _content(file, name, how, stack, is_table=False)
+    fix = _fix(how)
+    if isinstance(found, Table):
+        rows, wanted = chain([found.header], found.rows), _known(found.header, how.column)
+        cells = (cell for row in rows for index, cell in enumerate(row) if not wanted or index in wanted)
+        return (fix(cell) if fix else cell for cell in cells)
+    lines, kind = found
+    if kind is Format.JSONL:
+        return json_items(lines, how.column, fix)
+    return (_line(line, fix) for line in lines)
+
+
+def _known(header: list[str], columns: Sequence[str]) -> set[int]:
+    """The columns that a header has. Numbers are those of another file."""
+    found = set()
+    for name in columns:
+        with suppress(ConfigurationError):
+            if not name.strip().isdecimal():
+                found.add(index_of(header, name))
+    return found
+
+
+def _content(
+    file: str, name: str, how: HowToRead, stack: ExitStack, *, is_table: bool
+) -> Table | tuple[Iterator[str], Format]:
+    """The table in a file, or its lines and their format."""
     stream = binary(file)
     if file != "-":
         stack.enter_context(stream)
     kind = how.format or _SUFFIXES.get(Path(file).suffix.lower())
-    fix = _national(how.country) if how.country is not None else None
     found = content(stream, name, encoding=how.encoding, is_json=kind is Format.JSONL)
     if isinstance(found, tuple):
         if how.delimiter is not None or how.encoding is not None:
             raise ConfigurationError(f"--delimiter and --encoding go with text; {name} is {found[0]}")
-        table, sheet = excel_table(found[1], found[0], name, how.sheet)
-        return _of_table(table, f"sheet {sheet!r}", how, id_column, fix)
+        return excel_table(found[1], found[0], name, how.sheet)
     if how.sheet is not None:
         raise ConfigurationError(f"--sheet goes with workbooks; {name} is none")
     if file != "-":
@@ -109,32 +150,18 @@ def opened(file: str, name: str, how: HowToRead, id_column: str | None, stack: E
     lines: Iterator[str] = iter(found)
     if kind is None:
         first = next(lines, "")
-        kind = Format.CSV if how.column or id_column or _is_header(first) else Format.LINES
+        kind = Format.CSV if is_table or _is_header(first) else Format.LINES
         lines = chain([first] if first else [], lines)
-    return _of_text(lines, kind, how, id_column, fix)
+    if kind is Format.CSV:
+        return csv_table(lines, how.delimiter, how.column)
+    if how.delimiter is not None:
+        raise ConfigurationError(f"--delimiter goes with CSV; this file is read as {kind}")
+    return lines, kind
 
 
 def _is_header(line: str) -> bool:
     """Whether the first line of a file of unknown format is that of a table, as in Excel's Unicode text."""
     return is_separator(line) or ("\t" in line.strip() and not any(map(holds_guest, line.split("\t"))))
-
-
-def _of_text(
-    lines: Iterator[str], kind: Format, how: HowToRead, id_column: str | None, fix: Fix | None
-) -> Input:
-    if kind is Format.CSV:
-        table = csv_table(lines, how.delimiter, how.column)
-        return _of_table(table, "CSV", how, id_column, fix)
-    if how.delimiter is not None:
-        raise ConfigurationError(f"--delimiter goes with CSV; this file is read as {kind}")
-    if kind is Format.JSONL:
-        return _of_json(lines, how.column, id_column, fix)
-    for option, given in (("--column", how.column), ("--id-column", id_column)):
-        if given:
-            raise ConfigurationError(
-                f"{option} goes with CSV and JSON lines; this file is read as plain lines"
-            )
-    return Input(_line(line, fix) for line in lines)
 
 
 def _line(line: str, fix: Fix | None) -> object:
@@ -144,42 +171,41 @@ def _line(line: str, fix: Fix | None) -> object:
     return fix(text) if fix else text
 
 
-def _of_json(lines: Iterator[str], columns: Sequence[str], id_column: str | None, fix: Fix | None) -> Input:
-    taken = "each line"
-    if columns:
-        keys = " or ".join(map(repr, columns))
-        taken = f"key {keys}"
+def _of_json(lines: Iterator[str], how: HowToRead, id_column: str | None) -> Input:
+    columns, fix = how.column, _fix(how)
+    taken = f"key {' or '.join(map(repr, columns))}" if columns else ""
     if id_column is None:
         return Input(json_items(lines, columns, fix), taken)
     pairs = ((json_item(line, columns or ["value"], fix), json_id(line, id_column)) for line in lines)
     return Input(_filled(pairs), taken)
 
 
-def _of_table(table: Table, what: str, how: HowToRead, id_column: str | None, fix: Fix | None) -> Input:
+def _of_table(table: Table, how: HowToRead, id_column: str | None) -> Input:
     header = table.header
-    check_header(table, what)
+    check_header(table)
     id_index = None if id_column is None else index_of(header, id_column)
-    others = [str(index + 1) for index in range(len(header)) if index != id_index]
-    only = others if id_index is not None and len(others) == 1 else []
-    indices = [int(only[0]) - 1] if only and not how.column else columns_of(header, how.column)
-    pick = picker(table, indices, fix)
-    taken = described(header, indices) + ("" if what == "CSV" else f" in {what}")
+    others = [index for index in range(len(header)) if index != id_index]
+    is_clear = id_index is not None and len(others) == 1 and not how.column
+    indices = others if is_clear else columns_of(header, how.column)
+    pick = picker(table, indices, _fix(how))
     items: Iterator[object]
     if id_index is None:
         items = map(pick, table.rows)
     else:
         pairs = ((pick(row), row[id_index].strip() if id_index < len(row) else "") for row in table.rows)
         items = _filled(pairs)
-    return Input(items, taken, table.first_row, True, table.note)
+    return Input(items, described(table, indices), table.first_row, has_header=True, note=table.note)
 
 
 def _filled(pairs: Iterator[tuple[object, str]]) -> Iterator[object]:
     return (BLANK if pair[0] is BLANK else pair for pair in pairs)
 
 
-def _national(country: str) -> Fix:
-    """A function that makes national numbers international, and tells those that are not valid."""
-    normalize = phone_normalizer(country)
+def _fix(how: HowToRead) -> Fix | None:
+    """A function that makes national numbers international, and says of others that they are not valid."""
+    if how.country is None:
+        return None
+    normalize, country = phone_normalizer(how.country), how.country.upper()
 
     def fix(text: str) -> object:
         number = normalize(text)
@@ -187,8 +213,8 @@ def _national(country: str) -> Fix:
             try:
                 return normalise(text)
             except InvalidIdentifierError as error:
-                if "no + and country code" in error.reason:
-                    return Unread(text, f"not a valid phone number in {country.upper()}")
+                if error.reason.startswith(NO_COUNTRY):
+                    return Unread(text, f"not a valid phone number in {country}")
         return number
 
     return fix

@@ -13,13 +13,17 @@ from thanx_async._core.messages import Message
 
 _TYPED = {
     "access_token": "THANX_ACCESS_TOKEN",
+    "await thanx_async.postgres.init(dsn)": "thanx-async outbox init",
+    "await thanx_async.postgres.migrate(dsn)": "thanx-async outbox migrate",
     "base_url": "THANX_BASE_URL",
     "batch_size": "--batch-size",
     "campaign_id": "--campaign",
     "client_id": "THANX_CLIENT_ID",
+    "country": "--country",
     "Guard.canary": "--canary",
     "Guard.max_failure_rate": "--max-failure-rate",
     "Guard.max_rewards": "--max-rewards",
+    "limit": "--limit",
     "max_failure_rate": "--max-failure-rate",
     "max_rewards": "--max-rewards",
     "merchant_id": "--merchant",

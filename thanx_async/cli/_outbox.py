@@ -10,29 +10,39 @@ import attrs
 import cyclopts
 from cyclopts import Parameter
 
-from thanx_async._core.errors import ConfigurationError, IdReusedError, InvalidIdentifierError, ThanxError
-from thanx_async.batching import Guard
-from thanx_async.cli._client import connect
-from thanx_async.cli._driving import on_signals
+from thanx_async._core.errors import ConfigurationError, IdReusedError, InvalidIdentifierError
+from thanx_async.cli._items import advised
 from thanx_async.cli._opening import HowToRead
-from thanx_async.cli._options import Flag, Whole, as_typed
+from thanx_async.cli._options import Flag
 from thanx_async.cli._output import write
 from thanx_async.cli._reading import reading
 from thanx_async.cli._recorded import before_sending, date
-from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
+from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED
 from thanx_async.cli._store import AnyOutbox, Store, Wanted, lanes, opened, outbox_of
-from thanx_async.client import ThanxClient
 from thanx_async.identifiers import Identifier
 from thanx_async.outbox import GuestState
-from thanx_async.retry import RetryPolicy
 
 outbox_app = cyclopts.App(name="outbox")
-for _name, _text in (
-    ("init", "Create the tables in a database that has none, once. A file needs no preparation."),
-    ("migrate", "Bring the tables of an older version to this one. Stop all other processes before."),
-    ("copy", "Move FILE, with all its outboxes and runs, to a database. Stop its processes before."),
+for _home, _text in (
+    (
+        "drain:drain",
+        (
+            "Send what was put into the outboxes of the credential, until SIGTERM or Ctrl-C.\n\n"
+            "Any number of processes may run this: one of them sends, and another one takes over when it"
+            " ends. It waits for outboxes that are not made yet. What a signal interrupts is sent again by"
+            " the next drain, with the same keys.\n\n"
+            "Exit status: 0 stopped by a signal or, with --until-empty, nobody waits any more; 2 usage error;"
+            " 3 an outbox cannot be drained, or a signal came before --until-empty was reached."
+        ),
+    ),
+    ("database:init", "Create the tables in a database that has none, once. A file needs no preparation."),
+    (
+        "database:migrate",
+        "Bring the tables of an older version to this one. Stop other processes before.",
+    ),
+    ("database:copy", "Move FILE, with all its outboxes and runs, to a database. Stop its processes before."),
 ):
-    outbox_app.command(f"thanx_async.cli._outbox_database:{_name}", name=_name, help=_text)
+    outbox_app.command(f"thanx_async.cli._outbox_{_home}", name=_home.partition(":")[2], help=_text)
 
 _DAY = 86_400.0
 _AT_ONCE = 1000
@@ -70,72 +80,6 @@ class Which:
 
 
 @outbox_app.command
-async def drain(
-    *,
-    which: Which,
-    linger: float = 1.0,
-    until_empty: Flag = False,
-    max_rewards: Whole | None = None,
-    canary: Whole | None = None,
-    max_failure_rate: float | None = None,
-) -> int:
-    """Send what was put into the outboxes of the credential, until Ctrl-C.
-
-    Any number of processes may run this: one of them sends, and another one takes over when it ends.
-
-    Parameters
-    ----------
-    linger:
-        Seconds for which the first guest of a batch waits for others.
-    until_empty:
-        Stop once nobody waits and all jobs have ended.
-    max_rewards:
-        Stop before an outbox could have issued more than this many rewards in all.
-    canary:
-        Issue to this many guests first, and wait for their job; needs --max-failure-rate.
-    max_failure_rate:
-        From 0 to 1: stop once more than this share of the guests in finished jobs has failed.
-    """
-    guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
-    found = await lanes(which.store, which.wanted)
-    if not found:
-        raise ConfigurationError(f"{which.store} has no outbox of this credential that fits; put first")
-    async with connect(store=which.store, retry=RetryPolicy()) as client:
-        outboxes = [outbox_of(which.store, run.target) for run in found]
-        draining = asyncio.create_task(
-            _drain_all(outboxes, client, guard, linger=linger, until_empty=until_empty)
-        )
-        with on_signals(draining.cancel):
-            await asyncio.wait([draining])
-    if draining.cancelled():
-        write("Stopped. The next drain sends what was in progress again, with the same keys")
-        return STOPPED
-    return ISSUED if draining.result() else STOPPED
-
-
-async def _drain_all(
-    outboxes: list[AnyOutbox], client: ThanxClient, guard: Guard, *, linger: float, until_empty: bool
-) -> bool:
-    """Drain the outboxes side by side. Returns whether none has failed."""
-
-    async def drain_one(outbox: AnyOutbox) -> bool:
-        async with outbox:
-            name = "/".join(outbox.lane.run.target)
-            write(f"Draining {name}")
-            try:
-                await outbox.drain(client, guard=guard, linger=linger, until_empty=until_empty)
-            except ThanxError as error:  # the other outboxes go on
-                warn(f"the drain of {name} stopped: {as_typed(error)}")
-                return False
-            await _show(outbox)
-            return True
-
-    async with asyncio.TaskGroup() as group:
-        drains = [group.create_task(drain_one(outbox)) for outbox in outboxes]
-    return all(drain.result() for drain in drains)
-
-
-@outbox_app.command
 async def status(*, which: Which) -> int:
     """Show how much waits, and who drains it. Exit status 1 if batches are held."""
     found = await lanes(which.store, which.wanted)
@@ -144,11 +88,11 @@ async def status(*, which: Which) -> int:
     held = 0
     for run in found:
         async with outbox_of(which.store, run.target) as outbox:
-            held += await _show(outbox)
+            held += await show(outbox)
     return SOME_FAILED if held else ISSUED
 
 
-async def _show(outbox: AnyOutbox) -> int:
+async def show(outbox: AnyOutbox) -> int:
     """Show the status; returns the number of held batches."""
     status = await outbox.status()
     write(f"outbox {'/'.join(outbox.lane.run.target)}")
@@ -216,7 +160,7 @@ class _Putting:
         try:
             identifier = Identifier.parse(item)
         except InvalidIdentifierError as error:
-            self._refuse(self._read, error.reason)
+            self._refuse(self._read, advised(error.reason))
             return
         self._rows.append((self._read, identifier, id))
         if len(self._rows) == _AT_ONCE:

@@ -23,6 +23,7 @@ from thanx_async.batcher import (
     RevocationReport,
     VerificationReport,
 )
+from thanx_async.cli._items import advised
 from thanx_async.cli._status import discard_output
 from thanx_async.client import ThanxClient
 from thanx_async.limiter import LimiterStatus
@@ -183,7 +184,7 @@ def show_plan(plan: IssuancePlan) -> None:
 def _show_reasons(fate: str, rows: Sequence[GuestRow]) -> None:
     groups: dict[str, list[GuestRow]] = {}
     for row in rows:
-        groups.setdefault(row.reason, []).append(row)
+        groups.setdefault(advised(row.reason), []).append(row)
     by_size = sorted(groups.items(), key=lambda group: -len(group[1]))
     for reason, same in by_size[:_REASONS]:
         write(f"{len(same):,} {fate}: {reason} ({_places(same)})")

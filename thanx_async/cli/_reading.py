@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import anyio.to_thread
 
 from thanx_async._core.errors import ConfigurationError
+from thanx_async.cli._exclusion import Exclusion, exclusion
 from thanx_async.cli._items import BLANK
 from thanx_async.cli._opening import HowToRead, opened
 
@@ -25,25 +27,38 @@ class GuestFile:
         name: the file's name.
         how: how it is read.
         id_column: with it, items are pairs of a guest and an id; the id is "" where there is none.
+        exclude: the name of a file with guests who are left out.
+        limit: how many guests are read at most; rows after them are not looked at.
 
     Raises:
         ConfigurationError: the file can't be read, holds nothing, or lacks the column; the message lists the
             columns.
     """
 
-    def __init__(self, name: str, how: HowToRead, *, id_column: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        how: HowToRead,
+        *,
+        id_column: str | None = None,
+        exclude: str | None = None,
+        limit: int | None = None,
+    ) -> None:
         self._name = "standard input" if name == "-" else name
+        self._limit = limit
         self._is_ended = False
         self._count = 0
+        self._blank = 0
         self._gaps = array("Q")
         self._stack = ExitStack()
+        self._exclusion: Exclusion | None = None if exclude is None else exclusion(exclude, how)
         try:
             self._input = opened(name, self._name, how, id_column, self._stack)
             self._first = self._slice(1)
         except BaseException:
             self.close()
             raise
-        if not self._first:
+        if not self._first and not self._left_out:
             self.close()
             raise ConfigurationError(f"nothing was read from {self._name}: it has no guests")
 
@@ -59,46 +74,72 @@ class GuestFile:
         self._is_ended = True
 
     def described(self) -> str:
-        """What is read, in words."""
-        return f"Reading {self._input.taken} of {self._name}"
+        """Which columns or keys are read, in words; "" for plain lines."""
+        return f"Reading {self._input.taken} of {self._name}" if self._input.taken else ""
 
     def notes(self) -> list[str]:
         """What to tell about the rows that were read."""
-        blank = len(self._gaps)
+        blank = self._blank
         skipped = f"{blank:,} blank row{'s were' if blank > 1 else ' was'} skipped" if blank else ""
-        return list(filter(None, (skipped, self._input.note())))
+        left_out = self._exclusion.note() if self._exclusion else ""
+        return list(filter(None, (left_out, skipped, self._input.note())))
 
     def row(self, position: int) -> int:
         """The row of the file that holds the guest at a position of the input, counted like a spreadsheet."""
         return self._input.first_row + position + bisect_right(self._gaps, position)
+
+    @property
+    def _left_out(self) -> int:
+        return self._exclusion.count if self._exclusion else 0
 
     def unread(self, count: int) -> str:
         """What to say if only the first ``count`` guests were read, "" if the file was read to its end."""
         if self._is_ended:
             return ""
         header = ", not counting the header" if self._input.has_header else ""
-        return f"read up to row {count:,} of {self._name}{header}; nothing after it was sent or listed"
+        rows = count + bisect_right(self._gaps, count - 1) if count else 0
+        return f"read up to row {rows:,} of {self._name}{header}; nothing after it was sent or listed"
 
     def _slice(self, most: int = _SLICE) -> list[object]:
         """The next guests; none at the end."""
         kept: list[object] = []
         try:
+            if self._limit is not None:
+                most = max(1, min(most, self._limit - self._count))
             while not kept and (items := list(islice(self._input.items, most))):
-                for item in items:
-                    if item is BLANK:
-                        self._gaps.append(self._count)
-                    else:
-                        kept.append(item)
-                        self._count += 1
+                kept = self._kept(items)
+                self._count += len(kept)
         except UnicodeError as error:
             raise ConfigurationError(f"{self._name} is in another encoding: {error}") from None
         return kept
 
+    def _kept(self, items: list[object]) -> list[object]:
+        """The items without blank rows and those who are left out."""
+        stays = self._exclusion.kept(items) if self._exclusion else None
+        if stays is None and BLANK not in items:
+            return items
+        kept: list[object] = []
+        for index, item in enumerate(items):
+            if item is BLANK or (stays and not stays[index]):
+                self._blank += item is BLANK
+                self._gaps.append(self._count + len(kept))
+            else:
+                kept.append(item)
+        return kept
+
 
 @asynccontextmanager
-async def reading(name: str, how: HowToRead, *, id_column: str | None = None) -> AsyncIterator[GuestFile]:
+async def reading(
+    name: str,
+    how: HowToRead,
+    *,
+    id_column: str | None = None,
+    exclude: Path | None = None,
+    limit: int | None = None,
+) -> AsyncIterator[GuestFile]:
     """The file, opened in a thread because opening a pipe waits for its writer."""
-    opening = partial(GuestFile, name, how, id_column=id_column)
+    others = None if exclude is None else str(exclude)
+    opening = partial(GuestFile, name, how, id_column=id_column, exclude=others, limit=limit)
     file = await anyio.to_thread.run_sync(opening, abandon_on_cancel=True)
     try:
         yield file

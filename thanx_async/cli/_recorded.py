@@ -17,7 +17,7 @@ from thanx_async._core.escaping import printable
 from thanx_async.cli._options import Dsn
 from thanx_async.cli._state import state_folder, state_path
 from thanx_async.client import ThanxClient
-from thanx_async.ledger import BatchRecord, RunProgress, RunRecord, SQLiteLanes
+from thanx_async.ledger import LANES, BatchRecord, RunProgress, RunRecord, SQLiteLanes
 
 if TYPE_CHECKING:
     from thanx_async.ledger import PostgresLanes
@@ -138,6 +138,21 @@ async def earlier(ledger: AnyLedger, run_id: str | None) -> str:
     return (
         f"Continuing run {known.run_id} of {date(known.created_at)}: {states(RunProgress.of(known, batches))}"
     )
+
+
+async def others(ledger: AnyLedger, client: ThanxClient, target: tuple[str, str, str]) -> str:
+    """What to say if another run has issued the same reward before, "" if none has."""
+    wanted = (client.base_url, client.client_id, target)
+    for known in reversed(await ledger.runs()):
+        is_same = (known.base_url, known.client_id, known.target) == wanted
+        if not is_same or known.revoked_at is not None or known.run_id.startswith(LANES):
+            continue
+        if batches := await ledger.batches(known.run_id):
+            return (
+                f"Run {known.run_id} of {date(known.created_at)} has issued this reward to"
+                f" {guests(batches):,} guests. Guests of both get another one; --exclude FILE leaves them out"
+            )
+    return ""
 
 
 async def known_run(ledger: AnyLedger, run_id: str) -> RunRecord:

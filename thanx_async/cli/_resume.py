@@ -7,15 +7,25 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from thanx_async._core.errors import ConfigurationError, ThanxError
-from thanx_async.batcher import AsyncBatcher
+from thanx_async.batcher import AsyncBatcher, IssuanceRun
 from thanx_async.batching import BatchError
+from thanx_async.cli._asking import confirm
 from thanx_async.cli._client import PATIENT, connect
 from thanx_async.cli._driving import conclude
 from thanx_async.cli._failures import failure_file
-from thanx_async.cli._options import Dsn, FileName, LedgerName
+from thanx_async.cli._options import Dsn, FileName, Flag, LedgerName
 from thanx_async.cli._output import Display, show_revocation, show_verification, write
-from thanx_async.cli._recorded import AnyLedger, before_sending, command, known_run, open_ledger, path_of
+from thanx_async.cli._recorded import (
+    AnyLedger,
+    before_sending,
+    command,
+    date,
+    known_run,
+    open_ledger,
+    path_of,
+)
 from thanx_async.cli._status import ISSUED, STOPPED
+from thanx_async.ledger import LANES, RunRecord
 
 
 async def resume(run: str, /, *, failures: FileName | None = None, ledger: LedgerName | None = None) -> int:
@@ -54,26 +64,35 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: Ledge
         write(
             f"Batches in doubt {why}, or whose job gives no outcome, are not sent again: see `ledger settle`"
         )
-    if unsent:
+    if run.startswith(LANES):
+        write("Guests who wait in an outbox are sent by `outbox drain`")
+    elif unsent:
         write("Not all of the file was sent: run `issue` with it again for the rest")
         return STOPPED
     return status
 
 
-async def revoke(run: str, /, *, ledger: LedgerName | None = None) -> int:
+async def revoke(run: str, /, *, yes: Flag = False, ledger: LedgerName | None = None) -> int:
     """
     Parameters
     ----------
     run:
         The run's id.
+    yes:
+        Do not ask.
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
     """
-    with Display() as display:
-        async with _recorded(run, ledger, display) as (opened, batcher):
-            with before_sending():
-                resumed = await batcher.resume(run, replay=False)
-            await _check_doubts(opened, run)
+    display = Display()
+    async with _recorded(run, ledger, display) as (opened, batcher):
+        with before_sending():
+            resumed = await batcher.resume(run, replay=False)
+        await _check_doubts(opened, run)
+        record = await known_run(opened, run)
+        if not await confirm(_about_to_revoke(resumed, record), yes=yes):
+            write("Nothing was taken back")
+            return STOPPED
+        with display:
             report = await resumed.revoke()
     show_revocation(report)
     return STOPPED if report.not_revoked else ISSUED
@@ -98,6 +117,18 @@ async def verify(run: str, /, *, sample: float = 1.0, ledger: LedgerName | None 
             report = await resumed.verify(sample)
     show_verification(report)
     return STOPPED if report.disagreeing or report.unchecked else ISSUED
+
+
+def _about_to_revoke(run: IssuanceRun, record: RunRecord) -> str:
+    """What is about to be taken back, as far as it is known."""
+    counts, jobs = run.report().counts, len(run.handles)
+    what = f"{counts['issued']:,} rewards of {jobs:,} {'job' if jobs == 1 else 'jobs'}"
+    if unfinished := counts["unfinished"]:
+        what += f", and those of {unfinished:,} guests whose jobs still run,"
+    return (
+        f"Run {record.run_id} of {date(record.created_at)}, campaign {record.campaign_id}, variant"
+        f" {record.variant_id}: {what} will be taken back from their guests"
+    )
 
 
 async def _check_doubts(ledger: AnyLedger, run: str) -> None:

@@ -24,6 +24,7 @@ from thanx_async.http._aiohttp import SURELY_UNSENT, Upload, error_of, read
 from thanx_async.http._delivery import Delivery, Sending
 from thanx_async.http._session import HomeSession
 from thanx_async.http._settings import unpicklable
+from thanx_async.http._spending import SpendingWatch
 from thanx_async.http._turns import CutTurns
 from thanx_async.instrumentation import Hook, RequestRecord, RetryRecord, WaitRecord, emit
 from thanx_async.limiter import Lane, RateLimiter, Slot
@@ -134,6 +135,7 @@ class Transport:
         self._limiter = limiter
         self._hook = hook
         self.turns = CutTurns()
+        self._spending = SpendingWatch(limiter, hook)
 
     def __reduce__(self) -> NoReturn:
         raise unpicklable()
@@ -177,6 +179,7 @@ class Transport:
                 async with self._limiter.slot(lane) as slot:
                     session = self.session.usable()
                     self._emit_wait(call, lane)
+                    self._spending.look()
                     if call.request.idempotency_key:
                         call.sending.check_age()
                     return await self._attempt(call, slot, session)

@@ -41,9 +41,7 @@ def phone_normalizer(country: str) -> Callable[[str], str]:
         raise missing(error, "cli") from error
     region = checks.text("country", country).strip().upper()
     if region not in phonenumbers.SUPPORTED_REGIONS:
-        raise checks.wrong(
-            "country", f"must be the two-letter code of a country, such as US, not {country!r}"
-        )
+        raise checks.wrong("country", f"must be the two letters of a country, such as US, not {country!r}")
 
     def normalize(text: str) -> str:
         is_text: bool = isinstance(text, str)  # what is none is rejected later, with its position

@@ -32,6 +32,7 @@ _SPREADSHEET_TEXT = "'"
 # What address books and web pages leave around a value, and nobody sees: soft hyphen, zero width, direction.
 _INVISIBLE = r"\u00ad\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff"
 _EDGES = re.compile(rf"\A[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+\Z")
+_FORMULA_TEXT = re.compile(r'="([^"]*)"')
 _NAMED = re.compile(r"([^<>]*)<([^<>]*)>")
 _SEPARATOR = r"\s().\-/\u00a0\u2010-\u2015\u202f"
 _SEPARATORS = re.compile(rf"[{_SEPARATOR}]+")
@@ -234,8 +235,11 @@ def is_dialled(text: str) -> bool:
 
 
 def bare(text: str) -> str:
-    """The text without white space, invisible marks and a spreadsheet's mark of text around it."""
-    return _EDGES.sub("", _EDGES.sub("", text).removeprefix(_SPREADSHEET_TEXT))
+    """The text without white space, invisible marks and a spreadsheet's marks of text around it."""
+    text = _EDGES.sub("", text)
+    if formula := _FORMULA_TEXT.fullmatch(text):
+        text = formula[1]
+    return _EDGES.sub("", text.removeprefix(_SPREADSHEET_TEXT))
 
 
 def _email(text: str) -> str:

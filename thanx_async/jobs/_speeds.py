@@ -6,8 +6,9 @@ Jobs start in the order of their acceptance: if one has not started yet, later o
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
+from statistics import fmean, median
 
 import attrs
 
@@ -15,7 +16,9 @@ from thanx_async.models import IssuanceJob
 
 REACH = 10.0
 """A prediction may reach this many times as far as the run time that it was learned from."""
-_SMOOTHING = 0.3
+_REMEMBERED = 16
+_MOST_SPREAD = 4
+_DATES = 1.0
 _MIN_LATENESS = 2.0
 _MAX_LATENESS = 86_400.0
 _QUEUE_SHARE = 0.05
@@ -69,12 +72,32 @@ class _Pace:
         evidence: seconds of run time that the value was learned from; infinity for a finished job.
         source: the job that the value was learned from.
         announced: the slowest value since waiting jobs were last rescheduled.
+        recent: the values of recent jobs, once one of them has finished.
     """
 
     value: float
     evidence: float
     source: JobCourse
     announced: float
+    recent: OrderedDict[JobCourse, float] = attrs.field(factory=OrderedDict)
+
+    def take(self, course: JobCourse, value: float) -> None:
+        """Take in a job's speed. The value is that of the slowest recent job, so that most are polled once.
+
+        Jobs far slower than most are left out, and so is a difference that dates in whole seconds explain.
+        """
+        self.recent[course] = value
+        self.recent.move_to_end(course)
+        if len(self.recent) > _REMEMBERED:
+            self.recent.popitem(last=False)
+        most = _MOST_SPREAD * median(self.recent.values())
+        usual = [min(value, most) for value in self.recent.values()]
+        self.value = max(fmean(usual), max(usual) - _DATES / course.total)
+
+    def forget(self, course: JobCourse) -> None:
+        """Leave out a job that has stalled."""
+        if len(self.recent) > 1:
+            self.recent.pop(course, None)
 
 
 class JobSpeeds:
@@ -90,6 +113,7 @@ class JobSpeeds:
         self._start_delays: deque[float] = deque(maxlen=8)
         self._clock_offset = math.inf
         self._latest_start = (-math.inf, -math.inf)
+        self._starts: deque[tuple[float, float]] = deque(maxlen=8)
 
     def follow(self, job: IssuanceJob, now: float, *, accepted: bool) -> JobCourse:
         """Start to follow a job, from the answer that accepted it or from a first poll."""
@@ -118,7 +142,7 @@ class JobSpeeds:
 
     def start(self, course: JobCourse) -> float:
         """When an accepted job should start if no poll has found it running."""
-        start = course.since + min(self._start_delays, default=0.0)
+        start = max(course.since + min(self._start_delays, default=0.0), self._backlog_start(course))
         if course.idle_polls:
             start = max(start, course.polled_at)
         ahead_accepted, started_at = self._latest_start
@@ -129,10 +153,25 @@ class JobSpeeds:
             else start
         )
 
+    def _backlog_start(self, course: JobCourse) -> float:
+        """When the job should start if Thanx runs jobs one after another, as the latest starts may show.
+
+        It was accepted before the latest start, so it has been waiting behind that job. Far ahead nothing is
+        predicted beyond the time that the known starts took.
+        """
+        if len(self._starts) <= 1:
+            return -math.inf
+        (first_accepted, first), (accepted, latest) = min(self._starts), max(self._starts)
+        took = latest - first - 2 * _DATES
+        if not accepted < course.since < latest or took <= accepted - first_accepted:
+            return -math.inf
+        ahead = (course.since - accepted) * took / (accepted - first_accepted)
+        return latest + min(ahead, took) + _DATES
+
     def is_scout(self, course: JobCourse) -> bool:
         """Whether other jobs are predicted from this job's progress, because none has finished yet."""
         pace = self._paces.get(course.total.bit_length())
-        return pace is not None and pace.source is course and pace.evidence < math.inf
+        return course.progress > 0 and pace is not None and pace.evidence < math.inf
 
     def _pace(self, total: int) -> float | None:
         """Seconds for each identifier of a job, learned from jobs of about the same size or larger."""
@@ -154,6 +193,8 @@ class JobSpeeds:
             course.polled_at - course.baseline[0]
         ):
             course.idle_polls += 1
+            if pace := self._paces.get(course.total.bit_length()):
+                pace.forget(course)
         previous_poll, course.polled_at = course.polled_at, now
         course.processed, course.total = job.processed_count, job.total_count or course.total
         self._observe_start(course, job, now)
@@ -175,6 +216,8 @@ class JobSpeeds:
             if course.accepted:
                 course.baseline = start, 0
                 self._start_delays.append(start - course.since)
+                if job.started_at and job.created_at:
+                    self._starts.append((course.since, start))
         if course.accepted and start > self._latest_start[1]:
             self._latest_start = course.since, start
 
@@ -202,10 +245,12 @@ class JobSpeeds:
             return
         if known is None or known.evidence < math.inf:
             if known is None or self._is_better(known, course, value, evidence):
-                self._paces[size] = _Pace(value, evidence, course, value)
+                self._paces[size] = pace = _Pace(value, evidence, course, value)
+                if evidence == math.inf:
+                    pace.take(course, value)
                 self._on_faster()
-        elif evidence == math.inf:
-            known.value += _SMOOTHING * (value - known.value)
+        elif evidence == math.inf or course.total <= REACH * course.progress:
+            known.take(course, value)
             known.announced = max(known.announced, known.value)
             if known.value < 0.9 * known.announced:
                 known.announced = known.value

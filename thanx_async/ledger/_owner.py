@@ -39,9 +39,15 @@ class Owner:
     def living(cls, text: str | None) -> str | None:
         """The owner in words, from the text of `packed`; None if the process has certainly ended."""
         owner = None if text is None else cls.unpacked(text)
-        if owner is None or owner.is_certainly_dead():
-            return None
-        return f"process {owner.pid} on {owner.host}"
+        return None if owner is None or owner.is_certainly_dead() else str(owner)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}{' (this process)' if self.is_this_process else ''}"
+
+    @property
+    def is_this_process(self) -> bool:
+        """Whether the claim is one of this process itself."""
+        return (self.process, self.pid) == (_PROCESS, os.getpid())
 
     def is_certainly_dead(self) -> bool:
         """Whether the owner was a process of this machine that has ended."""

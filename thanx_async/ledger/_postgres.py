@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -14,7 +14,9 @@ from thanx_async._core import checks
 from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import LedgerError, LedgerUnavailableError
 from thanx_async._core.escaping import get_logger
-from thanx_async._core.postgres import SCHEMES, Connection, Database
+from thanx_async._core.messages import Message
+from thanx_async._core.postgres import SCHEMES, Database
+from thanx_async._core.postgres_connection import Connection
 from thanx_async._core.postgres_errors import Problem, Trouble
 from thanx_async._core.tasks import Home, to_its_end
 from thanx_async.ledger import _postgres_batches as batches
@@ -42,7 +44,8 @@ class PostgresLedger:
             batcher = AsyncBatcher(client, ..., ledger=ledger)
 
     Create the tables once with `thanx_async.postgres.init`. A run that a dead process was working on can be
-    continued after 30 seconds, and at once on the machine where the process ran. The request bodies of
+    continued after 30 seconds, and at once on the machine where the process ran, as told by the host name:
+    give each container a name of its own, or processes take one another for dead. The request bodies of
     batches in doubt, which name guests, stay in the database until the batch is accepted; dead rows, the log,
     replicas and backups keep copies for a time.
 
@@ -68,15 +71,15 @@ class PostgresLedger:
     ) -> None:
         address = ServerAddress("dsn", dsn, SCHEMES)
         del dsn  # no traceback shows it
+        self.label: str = address.label
+        self._home = Home("the ledger", "async with PostgresLedger(...) as ledger")
         checks.number("replay_within", replay_within, 0, endless=True)
         seconds = keep_for.total_seconds() if isinstance(keep_for, timedelta) else keep_for
         checks.number("keep_for", seconds, 0, endless=True)
         self.replay_within = replay_within
         self.keep_for = seconds
-        self.label: str = address.label
         self._database = Database(address, LEDGER_TABLES, self._error, what="the ledger")
         self._runs = Runs()
-        self._home = Home("the ledger", "async with PostgresLedger(...) as ledger")
         self._ready = asyncio.Event()
         self._maintenance: asyncio.Task[None] | None = None
 
@@ -263,17 +266,22 @@ class PostgresLedger:
 
     async def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
         """Record a batch before it is sent; see `Ledger.record`."""
+        return (await self.record_all([(batch, body)]))[0]
+
+    async def record_all(self, batches: Sequence[tuple[BatchRecord, bytes]]) -> list[BatchRecord]:
+        """Record several batches in one transaction; see `Ledger.record_all`."""
         try:
-            return await to_its_end(self._record(batch, body))
+            return await to_its_end(self._record_all(batches))
         except LedgerError as error:
             if error.in_doubt:
-                error.idempotency_key = batch.key
+                error.idempotency_key = batches[0][0].key
             raise
 
-    async def _record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
+    async def _record_all(self, new: Sequence[tuple[BatchRecord, bytes]]) -> list[BatchRecord]:
         async with self._transaction(durable=True) as connection:
-            await self._runs.check_own(connection, batch.run_id)
-            return await batches.record(connection, batch, body)
+            for run_id in dict.fromkeys(batch.run_id for batch, _ in new):
+                await self._runs.check_own(connection, run_id)
+            return [await batches.record(connection, batch, body) for batch, body in new]
 
     async def accept(self, run_id: str, number: int, job_id: str) -> None:
         """Record that Thanx accepted a batch in doubt as a job."""
@@ -323,7 +331,8 @@ class PostgresLedger:
             return await events.relayed(connection, run_id)
 
     def _error(self, trouble: Trouble) -> LedgerError:
-        text = f"the ledger in PostgreSQL at {self.label} cannot be used: {trouble.detail}; {trouble.advice}"
+        start = f"the ledger in PostgreSQL at {self.label} cannot be used: {trouble.detail}; "
+        text = Message(start, trouble.advice)
         away = trouble.problem in {Problem.AWAY, Problem.CONFLICT}
         error = LedgerUnavailableError(text) if away else LedgerError(text)
         error.in_doubt = trouble.unsure

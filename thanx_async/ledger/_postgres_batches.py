@@ -9,7 +9,7 @@ import attrs
 
 from thanx_async._batches import BatchOutcome, digest_of
 from thanx_async._core.errors import LedgerError
-from thanx_async._core.postgres import Connection, Row
+from thanx_async._core.postgres_connection import Connection, Row
 from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._lanes import LANES, Seqs
 from thanx_async.ledger._records import BatchRecord

@@ -15,7 +15,8 @@ import orjson
 from thanx_async._batches import BatchOutcome
 from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import LedgerError, LedgerUnavailableError
-from thanx_async._core.postgres import SCHEMES, Connection, Database
+from thanx_async._core.postgres import SCHEMES, Database
+from thanx_async._core.postgres_connection import Connection
 from thanx_async._core.postgres_errors import Problem, Trouble
 from thanx_async._core.tasks import to_its_end
 from thanx_async._core.worker import Worker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import time
 
 from thanx_async._batches import EndedJob
-from thanx_async._core.postgres import Connection
+from thanx_async._core.postgres_connection import Connection
 from thanx_async.ledger._rows import EVENTS_LAST
 
 _RELAYED = """

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import time
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import attrs
 import orjson
 
 from thanx_async._batches import BatchOutcome
 from thanx_async._core.errors import LedgerError
-from thanx_async._core.postgres import Connection
+from thanx_async._core.escaping import get_logger
+from thanx_async._core.postgres_connection import Connection
 from thanx_async._core.tasks import to_its_end
 from thanx_async.ledger import _postgres_batches as batches
 from thanx_async.ledger import _postgres_guests as guests
+from thanx_async.ledger import _postgres_reports as reports
 from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._lane_settings import with_settings
 from thanx_async.ledger._lanes import (
     LANES,
-    REVOKED,
     TARGET,
     Cut,
     Encode,
@@ -31,15 +32,14 @@ from thanx_async.ledger._lanes import (
     Put,
     Seqs,
     Settlement,
-    fate_in,
     halves_of,
     new_cut,
 )
-from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._postgres import PostgresLedger
 from thanx_async.ledger._postgres_runs import run_in
 from thanx_async.ledger._records import BatchRecord, RunRecord
-from thanx_async.ledger._rows import BATCH_FIELDS
+
+_log = get_logger("thanx_async.ledger")
 
 _OPEN = "SELECT lane, runs.* FROM thanx.lanes JOIN thanx.runs USING (run_id) WHERE target = $1"
 _INSERT = "INSERT INTO thanx.lanes (run_id, target) VALUES ($1, $2) ON CONFLICT (target) DO NOTHING"
@@ -47,16 +47,6 @@ _CONFIGURE = """
     UPDATE thanx.runs SET keep_ids = coalesce($2, keep_ids), replay_within = coalesce($3, replay_within)
     WHERE run_id = $1
 """
-_FATE = f"""
-    SELECT g.seq, w.seq IS NOT NULL AS waits, e.state AS ended, e.reason, b.seqs::text AS seqs,
-        r.replay_within, r.revoked_at IS NOT NULL AS is_revoked,
-        {", ".join(f"b.{column}" for column in BATCH_FIELDS)}
-    FROM thanx.guests AS g JOIN thanx.runs AS r ON r.run_id = $1
-    LEFT JOIN thanx.waiting AS w ON w.lane = g.lane AND w.seq = g.seq
-    LEFT JOIN thanx.ended AS e ON e.seq = g.seq
-    LEFT JOIN thanx.batches AS b ON b.run_id = $1 AND b.seqs @> g.seq
-    WHERE g.id = $2
-"""  # noqa: S608 - fixed columns
 _NOTE = """
     UPDATE thanx.lanes SET note = $2, noted_until = clock_timestamp() + make_interval(secs => $3)
     WHERE run_id = $1
@@ -70,32 +60,18 @@ _HEAR = """
     INSERT INTO thanx.heard SELECT job_id FROM thanx.batches
     WHERE job_id = $1 AND state = 'accepted' AND seqs IS NOT NULL ON CONFLICT DO NOTHING
 """
-_REPORT = """
-    SELECT count(*) FILTER (WHERE state = 'in_doubt' AND NOT is_held) AS in_doubt,
-        count(*) FILTER (WHERE is_held) AS held,
-        count(*) FILTER (WHERE state = 'accepted' AND NOT is_held) AS accepted
-    FROM (SELECT state,
-            held IS NOT NULL OR (state = 'in_doubt' AND recorded_at < $2 - replay_within) AS is_held
-        FROM thanx.batches JOIN thanx.runs USING (run_id) WHERE run_id = $1 AND state <> 'finished') AS open
-"""
-_REWARDS = """
-    SELECT issued + (SELECT coalesce(sum(count), 0)::bigint FROM thanx.batches AS b
-        WHERE b.run_id = lanes.run_id AND state <> 'finished')
-    FROM thanx.lanes WHERE run_id = $1
-"""
-_OWNER = """
-    SELECT CASE WHEN owned_until > clock_timestamp() THEN owner END AS owner,
-        CASE WHEN noted_until > clock_timestamp() THEN note END AS note, revoked_at IS NOT NULL AS is_revoked
-    FROM thanx.runs JOIN thanx.lanes USING (run_id) WHERE run_id = $1
-"""
 _FORGET = """
     DELETE FROM thanx.batches WHERE (run_id, number) IN (SELECT run_id, number FROM thanx.batches
         WHERE run_id = $1 AND state = 'finished' AND recorded_at < $2 LIMIT 100)
 """
+_VACUUMS_FROM = 50_000
+_ROW = 75  # bytes of a waiting guest, without the index
 
 
 class PostgresLanes(PostgresLedger):
     """A `PostgresLedger` that is a `LaneLedger` as well. Methods do what the protocol says."""
+
+    _taken = 0  # since the last vacuum
 
     async def open_lane(self, lane: RunRecord) -> tuple[RunRecord, int]:
         """The lane with this target, and its number."""
@@ -160,11 +136,30 @@ class PostgresLanes(PostgresLedger):
 
     async def cut(self, run_id: str, size: int, encode: Encode) -> Cut | None:
         """Cut and record a batch."""
+        await self._vacuum_if_due()
         while True:
             try:
-                return await to_its_end(self._cut(run_id, size, encode))
+                cut = await to_its_end(self._cut(run_id, size, encode))
             except guests.GuestsLeftError:
                 continue
+            self._taken += 0 if cut is None else len(cut.batch.positions)
+            return cut
+
+    async def _vacuum_if_due(self) -> None:
+        """Make the room of guests who were taken out usable again, once that is half of the table or more.
+
+        The server's own vacuum looks once a minute, in which a million guests may come and go.
+        """
+        if self._taken < _VACUUMS_FROM:
+            return
+        async with self._transaction() as connection:
+            size: int = await connection.fetchval("SELECT pg_relation_size('thanx.waiting')")
+        if 2 * _ROW * self._taken >= size:
+            self._taken = 0
+            try:
+                await self._database.vacuum("waiting")
+            except LedgerError as error:  # the table is larger than it needs to be
+                _log.warning("the table of waiting guests was not vacuumed: %s", error)
 
     async def _cut(self, run_id: str, size: int, encode: Encode) -> Cut | None:
         async with self._transaction(durable=True) as connection:
@@ -232,17 +227,7 @@ class PostgresLanes(PostgresLedger):
     async def fate(self, run_id: str, guest: bytes) -> Fate | None:
         """The fate of the guest with this id."""
         async with self._transaction() as connection:
-            found = await connection.fetchrow(_FATE, run_id, UUID(bytes=guest))
-        if found is None:
-            return None
-        if found["ended"] is not None:
-            return Fate(GuestState(found["ended"]), found["reason"])
-        if found["waits"] and found["is_revoked"]:  # put in a transaction that was open meanwhile
-            return Fate(GuestState.CANCELLED, REVOKED)
-        if found["number"] is None:  # otherwise the batch is forgotten
-            return Fate(GuestState.WAITING) if found["waits"] else None
-        index = batches.seqs_of(found["seqs"]).index(found["seq"])
-        return fate_in(batches.batch_of(found), index, found["replay_within"])
+            return await reports.fate(connection, run_id, guest)
 
     async def cancel(self, run_id: str, guest: bytes) -> bool:
         """Take a waiting guest out."""
@@ -260,26 +245,12 @@ class PostgresLanes(PostgresLedger):
         """The numbers of the lane."""
         async with self._transaction() as connection:
             lane = await self._lane(connection, run_id)
-            waiting = await guests.waiting(connection, lane)
-            waited = await guests.waited(connection, lane)
-            counts = await connection.fetchrow(_REPORT, run_id, time())
-            owner = await connection.fetchrow(_OWNER, run_id)
-        assert counts is not None and owner is not None  # noqa: S101, PT018 - an aggregate, and a lane's run
-        return LaneReport(
-            waiting=0 if owner["is_revoked"] else waiting,
-            waited=0.0 if owner["is_revoked"] else waited,
-            in_doubt=counts["in_doubt"],
-            held=counts["held"],
-            accepted=counts["accepted"],
-            owner=Owner.living(owner["owner"]),
-            note=owner["note"],
-        )
+            return await reports.report(connection, run_id, lane)
 
     async def rewards(self, run_id: str) -> int:
         """The number of guests who have or may have a reward."""
         async with self._transaction() as connection:
-            count: int = await connection.fetchval(_REWARDS, run_id)
-        return count
+            return await reports.rewards(connection, run_id)
 
     async def note(self, run_id: str, text: str | None, seconds: float) -> None:
         """Write down why nothing is sent."""

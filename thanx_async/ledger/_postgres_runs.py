@@ -7,7 +7,7 @@ from time import time
 
 import attrs
 
-from thanx_async._core.postgres import Connection, Row
+from thanx_async._core.postgres_connection import Connection, Row
 from thanx_async.ledger import _refusals as refusals
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import RunProgress, RunRecord

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thanx_async._batches import Trust
-from thanx_async._core.postgres import Connection
+from thanx_async._core.postgres_connection import Connection
 
 ADD = """
     INSERT INTO thanx.trust AS t VALUES ($1, $2, $3, $4, $5)

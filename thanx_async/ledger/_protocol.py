@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from thanx_async._batches import BatchOutcome, EndedJob, Trust
@@ -60,6 +60,13 @@ class Ledger(Protocol):
 
         Returns the batch that is recorded under this number, which may be an earlier one. After an error that
         is not in doubt, the batch is certainly not recorded.
+        """
+
+    async def record_all(self, batches: Sequence[tuple[BatchRecord, bytes]]) -> list[BatchRecord]:
+        """Like `record`, for several batches with their request bodies, in one transaction.
+
+        After an error that is not in doubt, or a crash before the effect is durable, none of them is
+        recorded.
         """
 
     async def accept(self, run_id: str, number: int, job_id: str) -> None:

@@ -130,9 +130,10 @@ class RunRecord:
         return known.revoked_at is None and bool(self.differences(known) or self.canary != known.canary)
 
     def is_complete(self, batches: Iterable[BatchRecord]) -> bool:
-        """Whether the whole input was sent and all batches are finished."""
+        """Whether the whole input was sent and all batches are finished; never if nothing was sent."""
         states = [batch.state for batch in batches]
-        return len(states) == self.batches and all(state is BatchState.FINISHED for state in states)
+        is_sent = bool(states) and len(states) == self.batches
+        return is_sent and all(state is BatchState.FINISHED for state in states)
 
 
 @attrs.frozen
@@ -165,8 +166,8 @@ class RunProgress:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the whole input was sent and all batches are finished."""
-        return self.finished == self.run.batches and not self.in_doubt and not self.accepted
+        """Whether the whole input was sent and all batches are finished; never if nothing was sent."""
+        return 0 < self.finished == self.run.batches and not self.in_doubt and not self.accepted
 
 
 def _is_to_take_back(batch: BatchRecord) -> bool:

@@ -38,10 +38,15 @@ def forgotten(run_id: str, ended_at: float) -> LedgerError:
 
 
 def in_use(run_id: str, owner: Owner, seconds: float) -> LeaseError:
-    """Another process holds the run's lease for so many seconds."""
+    """Somebody else holds the run's lease for so many seconds, maybe in this process itself."""
+    if owner.is_this_process:
+        advice = (
+            "Another batcher, drain or ledger of this process has it: wait for that one, or close it. If it"
+        )
+    else:
+        advice = "If that process"
     return LeaseError(
-        f"run {run_id!r} is being worked on by process {owner.pid} on {owner.host}. If that process is"
-        f" gone, try again in {seconds:.0f} s"
+        f"run {run_id!r} is being worked on by {owner}. {advice} is gone, try again in {seconds:.0f} s"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -68,13 +68,13 @@ class SQLiteLedger:
         replay_within: float = KEYS_LAST,
         keep_for: float | timedelta = _KEPT_FOR,
     ) -> None:
+        self._store: LedgerFile | None = None
+        self.path: Path = checks.path("path", path)
         checks.number("replay_within", replay_within, 0, endless=True)
         seconds = keep_for.total_seconds() if isinstance(keep_for, timedelta) else keep_for
         checks.number("keep_for", seconds, 0, endless=True)
-        self.path: Path = checks.path("path", path)
         self.replay_within = replay_within
         self.keep_for = seconds
-        self._store: LedgerFile | None = None
         self._worker = Worker("thanx-ledger")
         self._maintenance: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -232,7 +232,11 @@ class SQLiteLedger:
 
     async def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
         """Record a batch before it is sent; see `Ledger.record`."""
-        return await self._do(lambda store: store.record(batch, body))
+        return (await self.record_all([(batch, body)]))[0]
+
+    async def record_all(self, batches: Sequence[tuple[BatchRecord, bytes]]) -> list[BatchRecord]:
+        """Record several batches in one transaction; see `Ledger.record_all`."""
+        return await self._do(lambda store: store.record_all(batches))
 
     async def accept(self, run_id: str, number: int, job_id: str) -> None:
         """Record that Thanx accepted a batch in doubt as a job."""

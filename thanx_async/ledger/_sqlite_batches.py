@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice, starmap
 from math import inf
 from pathlib import Path
@@ -149,15 +149,18 @@ class LedgerFile:
             )
         return body
 
-    def record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
+    def record_all(self, batches: Sequence[tuple[BatchRecord, bytes]]) -> list[BatchRecord]:
+        with explained(self._path, key=batches[0][0].key), transaction(self._db):
+            return [self._record(batch, body) for batch, body in batches]
+
+    def _record(self, batch: BatchRecord, body: bytes) -> BatchRecord:
         if len(body) > STRIDE:
             raise LedgerError(f"batch {batch.number} has {len(body):,} bytes, more than {STRIDE:,}")
         batch = attrs.evolve(batch, recorded_at=time())
-        with explained(self._path, key=batch.key), transaction(self._db):
-            self.runs.renew(batch.run_id, batch.recorded_at)
-            known = self._batch(batch.run_id, batch.number)
-            if known is None:
-                self.insert(batch, body)
+        self.runs.renew(batch.run_id, batch.recorded_at)
+        known = self._batch(batch.run_id, batch.number)
+        if known is None:
+            self.insert(batch, body)
         return known or batch
 
     def _batch(self, run_id: str, number: int) -> BatchRecord | None:

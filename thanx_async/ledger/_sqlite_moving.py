@@ -97,7 +97,9 @@ class MovingFile:
             with readable(self._path, f"the lease of run {run_id!r}"):
                 worker = Owner.living(owner)
             if worker is not None:
-                raise LeaseError(f"run {run_id!r} is being worked on by {worker}; stop that process first")
+                raise LeaseError(
+                    f"run {run_id!r} is being worked on by {worker}; stop that process or drain first"
+                )
 
     def rows(self, query: str) -> Iterator[list[Row]]:
         """The rows of a query, in slices."""

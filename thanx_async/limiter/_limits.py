@@ -11,7 +11,7 @@ from thanx_async._core import checks
 
 _MOST_IN_FLIGHT = 32
 _BUDGET_SHARE = 2 / 3
-_MAX_PACE = 2.0
+_MAX_PACE = 8.0
 
 
 @attrs.frozen
@@ -80,7 +80,7 @@ def without_implied(limits: tuple[RateLimit, ...]) -> list[RateLimit]:
 
 
 def trickle_interval(free: Iterable[tuple[RateLimit, int]]) -> float:
-    """Seconds from one request to the next, for requests that come steadily: at most 2.
+    """Seconds from one request to the next, for requests that come steadily: at most 8.
 
     The free requests of all limits but the one with the shortest window are spread over two thirds of the
     window. A service that spends them at once would stall until the window has passed.

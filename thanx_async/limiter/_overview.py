@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 from thanx_async._core.tasks import RESOLUTION
 from thanx_async.limiter._limits import RateLimit
-from thanx_async.limiter._pacing import Decision, Pacing
+from thanx_async.limiter._pacing import Pacing
 from thanx_async.limiter._protocol import Lane, LimiterStatus, WindowStatus
 from thanx_async.limiter._state import LimiterState
 from thanx_async.limiter._steady import Outage
+from thanx_async.limiter._turns import Decision
 
 _LONGEST_SHOWN = 1e9
 

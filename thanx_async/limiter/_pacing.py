@@ -19,8 +19,8 @@ from thanx_async.limiter._limits import RateLimit, checked_limits, trickle_inter
 from thanx_async.limiter._protocol import Lane
 from thanx_async.limiter._refusal import LimiterAnswer
 from thanx_async.limiter._reserve import DEFAULT_RESERVE, Reserve, least_often
-from thanx_async.limiter._state import Booking, LimiterState, Ticket
-from thanx_async.limiter._turns import count, in_order
+from thanx_async.limiter._state import Booking, LimiterState
+from thanx_async.limiter._turns import GRACE, Decision, count, tickets_of, turn
 
 LEASE = 60.0
 """After so many seconds without an answer, a request counts as answered."""
@@ -34,17 +34,8 @@ _MARGIN_AFTER = 300
 _TRUST_AFTER = 50
 _UNLEARNT = 900.0
 _LOOK_AGAIN = 0.25
-_GRACE = 1.0
 _PROBE = "the answer to a probe after a refusal", "the answer to a probe in an outage"
 _PAUSE = "a refusal (429)", "the end of an outage"
-
-
-@attrs.frozen
-class Decision:
-    """The time at which the next request may be sent, and the reason for the wait."""
-
-    due: float
-    reason: str
 
 
 @attrs.frozen
@@ -91,45 +82,46 @@ class Pacing:
 
     def decide(self, state: LimiterState, now: float) -> dict[Lane, Decision]:
         """When the next request of each lane may be sent. The state is not changed."""
-        free = self._decide(state, now, {})
-        reserved = {limit: size for limit in self._kept if (size := self.reserved(state, limit, now))}
-        if not reserved:
-            return dict.fromkeys(Lane, free)
-        held = self._decide(state, now, reserved)
-        decisions = dict.fromkeys(Lane, held) | {Lane.INTERACTIVE: free}
-        if held.due > max(free.due, now):
-            for lane in (Lane.ISSUE, Lane.POLL):
-                gap = max(least_often(lane, limit, size) for limit, size in reserved.items())
-                due = max(free.due, state.sent.get(lane.value, -inf) + gap)
-                decisions[lane] = Decision(min(due, held.due), held.reason)
-        return decisions
-
-    def _decide(self, state: LimiterState, now: float, reserved: Mapping[RateLimit, int]) -> Decision:
         refusal = state.refusal
         probe = None if refusal.probe is None else state.flights.get(refusal.probe)
         if probe and now < probe.lease:
-            return Decision(min(probe.lease, now + _LOOK_AGAIN), _PROBE[refusal.outage])
+            due = min(probe.lease, now + _LOOK_AGAIN)
+            return dict.fromkeys(Lane, Decision(due, _PROBE[refusal.outage]))
         waits = [(-inf, "nothing")]
         if state.last is not None:
             waits.append((state.last + self._spacing(state), "even spacing"))
         if refusal.until is not None:
             waits.append((refusal.until, _PAUSE[refusal.outage]))
+        waits_of_bulk: list[tuple[float, str]] = []
+        reserved: dict[RateLimit, int] = {}
         for limit in self._kept:
-            trust = self._trust(limit.seconds, state)
-            flying = sorted(
-                self._bound(state, flight, min(now, flight.lease), trust) for flight in state.flights.values()
-            )
-            kept = reserved.get(limit, 0)
-            moment = state.window(limit.seconds).newest(limit.requests - kept, flying)
-            if moment is not None:
-                reason = f"the limit of {limit.requests:,} requests in {limit.seconds:g} s"
-                waits.append(
-                    (
-                        moment + self._length(limit.seconds, state),
-                        f"{reason}, of which {kept:,} are reserved" if kept else reason,
-                    )
-                )
-        return Decision(*max(waits))
+            flying = self._flying(state, limit, now)
+            waits += self._wait_for(state, limit, 0, flying)
+            if size := self.reserved(state, limit, now):
+                reserved[limit] = size
+                waits_of_bulk += self._wait_for(state, limit, size, flying)
+        free = Decision(*max(waits))
+        if not waits_of_bulk:
+            return dict.fromkeys(Lane, free)
+        held = Decision(*max(waits + waits_of_bulk))
+        return {Lane.INTERACTIVE: free, **_behind_reserve(state, now, free, held, reserved)}
+
+    def _flying(self, state: LimiterState, limit: RateLimit, now: float) -> list[float]:
+        trust = self._trust(limit.seconds, state)
+        return sorted(
+            self._bound(state, flight, min(now, flight.lease), trust) for flight in state.flights.values()
+        )
+
+    def _wait_for(
+        self, state: LimiterState, limit: RateLimit, reserved: int, flying: list[float]
+    ) -> list[tuple[float, str]]:
+        moment = state.window(limit.seconds).newest(limit.requests - reserved, flying)
+        if moment is None:
+            return []
+        reason = f"the limit of {limit.requests:,} requests in {limit.seconds:g} s"
+        if reserved:
+            reason += f", of which {reserved:,} are reserved"
+        return [(moment + self._length(limit.seconds, state), reason)]
 
     def admit(self, state: LimiterState, owner: str, now: float, lanes: Iterable[Lane]) -> Admission:
         """Give the owner a slot for one of its lanes, if it is that lane's turn and the limits allow a
@@ -142,9 +134,9 @@ class Pacing:
             lanes: the lanes in which requests of the owner wait, at least one.
         """
         self._pass_time(state, now)
-        mine = self._tickets(state, owner, now, dict.fromkeys(lanes, now))
+        mine = tickets_of(state, owner, now, dict.fromkeys(lanes, now))
         dues = self.decide(state, now)
-        waits = [self._turn(state, ticket, now, dues) for ticket in mine]
+        waits = [turn(state, ticket, now, dues, self._spacing(state)) for ticket in mine]
         for ticket, wait in zip(mine, waits, strict=True):
             if wait.due <= now:
                 state.tickets.remove(ticket)
@@ -168,7 +160,7 @@ class Pacing:
             since: when the oldest guest of the batch came.
         """
         self._pass_time(state, now)
-        (mine,) = self._tickets(state, owner, now, {Lane.INTERACTIVE: since})
+        (mine,) = tickets_of(state, owner, now, {Lane.INTERACTIVE: since})
         mine.since = min(mine.since, since)
         interval = trickle_interval(
             (limit, limit.requests - self.used(state, limit, now)) for limit in self.limits
@@ -177,41 +169,9 @@ class Pacing:
         dues = self.decide(state, now)
         due = max(dues[Lane.INTERACTIVE].due, last + interval)
         dues[Lane.INTERACTIVE] = Decision(due, dues[Lane.INTERACTIVE].reason)
-        mine.wake = self._turn(state, mine, now, dues).due
+        # The interval changes, so that an owner with an older guest may mean to ask a little later.
+        mine.wake = turn(state, mine, now, dues, self._spacing(state), later=interval).due
         return mine.wake
-
-    def _tickets(
-        self, state: LimiterState, owner: str, now: float, lanes: Mapping[Lane, float]
-    ) -> list[Ticket]:
-        """The owner's tickets for these lanes, each with the time since when it waits."""
-        state.tickets = [
-            ticket
-            for ticket in state.tickets
-            if ticket.wake + _GRACE >= now or (ticket.owner == owner and ticket.lane in lanes)
-        ]
-        mine = {ticket.lane: ticket for ticket in state.tickets if ticket.owner == owner}
-        for lane, since in lanes.items():
-            if lane not in mine:
-                mine[lane] = Ticket(owner, now, lane, since)
-                state.tickets.append(mine[lane])
-            mine[lane].wake = now
-        return [mine[lane] for lane in lanes]
-
-    def _turn(self, state: LimiterState, mine: Ticket, now: float, dues: Mapping[Lane, Decision]) -> Decision:
-        """When it is this ticket's turn, as far as is known now."""
-        due, reason = dues[mine.lane].due, dues[mine.lane].reason
-        start = max(due, now)
-        ready = [
-            ticket
-            for ticket in state.tickets
-            if ticket is mine or (ticket.wake <= start and dues[ticket.lane].due <= start)
-        ]
-        order = in_order(state, ready)
-        ahead = order[: order.index(mine)]
-        if due > now or not ahead:
-            return Decision(start + len(ahead) * self._spacing(state), reason)
-        again = min(now + len(ahead) * self._spacing(state), ahead[0].wake + _GRACE + _SLACK)
-        return Decision(again, "other processes, whose turn it is")
 
     def withdraw(self, state: LimiterState, owner: str, lane: Lane | None, booking: Booking | None) -> None:
         """Remove the owner's ticket for a lane, and a booking that was not used, if they are there."""
@@ -258,7 +218,7 @@ class Pacing:
 
     def issuing_ago(self, state: LimiterState, now: float) -> float | None:
         """Seconds since anybody sent a request other than a poll; 0 while one waits for its turn."""
-        if any(ticket.lane is not Lane.POLL and ticket.wake + _GRACE >= now for ticket in state.tickets):
+        if any(ticket.lane is not Lane.POLL and ticket.wake + GRACE >= now for ticket in state.tickets):
             return 0.0
         sent = [moment for lane, moment in state.sent.items() if lane != Lane.POLL.value]
         return max(0.0, now - max(sent)) if sent else None
@@ -333,3 +293,16 @@ class Pacing:
             state.margin = max(0.0, state.margin - _MARGIN_STEP / _MARGIN_AFTER)
         elif self._adaptive:
             state.trust = max(0.0, state.trust - _TRUST_STEP / _TRUST_AFTER)
+
+
+def _behind_reserve(
+    state: LimiterState, now: float, free: Decision, held: Decision, reserved: Mapping[RateLimit, int]
+) -> dict[Lane, Decision]:
+    """When the lanes may send that must leave the reserve, except for a few requests."""
+    decisions = {Lane.ISSUE: held, Lane.POLL: held}
+    if held.due > max(free.due, now):
+        for lane in decisions:
+            gap = max(least_often(lane, limit, size) for limit, size in reserved.items())
+            due = max(free.due, state.sent.get(lane.value, -inf) + gap)
+            decisions[lane] = Decision(min(due, held.due), held.reason)
+    return decisions

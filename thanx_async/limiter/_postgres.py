@@ -8,6 +8,7 @@ from uuid import uuid4
 from thanx_async._core import checks
 from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import ConfigurationError
+from thanx_async._core.messages import Message
 from thanx_async._core.postgres import SCHEMES, Database, Tables
 from thanx_async._core.postgres_errors import Problem, Trouble
 from thanx_async.limiter._limits import THANX_RATE_LIMITS, RateLimit
@@ -68,9 +69,8 @@ class PostgresBackend:
         if trouble.problem in {Problem.AWAY, Problem.CONFLICT}:
             message = f"the rate limiter cannot reach {self.label}: {trouble.detail}; {trouble.advice}"
             return StoreAwayError(message, store=self.label)
-        return ConfigurationError(
-            f"the rate limiter cannot use {self.label}: {trouble.detail}; {trouble.advice}", argument="dsn"
-        )
+        start = f"the rate limiter cannot use {self.label}: {trouble.detail}; "
+        return ConfigurationError(Message(start, trouble.advice), argument="dsn")
 
 
 class PostgresRateLimiter(SharedLimiter):

@@ -2,13 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+
+import attrs
 
 from thanx_async.limiter._protocol import Lane
 from thanx_async.limiter._state import LimiterState, Ticket
 
+GRACE = 1.0
+"""Seconds for which an owner may be late before its turn is over."""
+
 _BULK_TURN = 3
 _POLL_TURN = 9
+_SLACK = 0.005
+
+
+@attrs.frozen
+class Decision:
+    """The time at which the next request may be sent, and the reason for the wait."""
+
+    due: float
+    reason: str
+
+
+def tickets_of(state: LimiterState, owner: str, now: float, lanes: Mapping[Lane, float]) -> list[Ticket]:
+    """The owner's tickets for these lanes, each with the time since when it waits. Others that are out of
+    date are dropped.
+    """
+    state.tickets = [
+        ticket
+        for ticket in state.tickets
+        if ticket.wake + GRACE >= now or (ticket.owner == owner and ticket.lane in lanes)
+    ]
+    mine = {ticket.lane: ticket for ticket in state.tickets if ticket.owner == owner}
+    for lane, since in lanes.items():
+        if lane not in mine:
+            mine[lane] = Ticket(owner, now, lane, since)
+            state.tickets.append(mine[lane])
+        mine[lane].wake = now
+    return [mine[lane] for lane in lanes]
+
+
+def turn(
+    state: LimiterState,
+    mine: Ticket,
+    now: float,
+    dues: Mapping[Lane, Decision],
+    spacing: float,
+    *,
+    later: float = 0.0,
+) -> Decision:
+    """When it is this ticket's turn, as far as is known now.
+
+    Args:
+        state: the state.
+        mine: the ticket.
+        now: the time.
+        dues: when the limits allow the next request of each lane.
+        spacing: seconds between requests.
+        later: tickets ahead count although their owners ask up to so many seconds later.
+    """
+    due, reason = dues[mine.lane].due, dues[mine.lane].reason
+    start = max(due, now)
+    ready = [
+        ticket
+        for ticket in state.tickets
+        if ticket is mine or (ticket.wake <= start + later and dues[ticket.lane].due <= start)
+    ]
+    order = in_order(state, ready)
+    ahead = order[: order.index(mine)]
+    if due > now or not ahead:
+        return Decision(start + len(ahead) * spacing, reason)
+    again = min(now + len(ahead) * spacing, ahead[0].wake + GRACE + _SLACK)
+    return Decision(again, "other processes, whose turn it is")
 
 
 def in_order(state: LimiterState, tickets: Iterable[Ticket]) -> list[Ticket]:

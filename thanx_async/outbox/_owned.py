@@ -224,7 +224,7 @@ class OwnedLane:
         if batch.handle is None:
             self._delivering.add(batch)
         if len(batch.positions) > 1:
-            batch.allow_split()
+            batch.let_split(True)
         task = self._group.create_task(self._process(batch))
         self._open[batch] = task
         task.add_done_callback(lambda _: self._end(batch))

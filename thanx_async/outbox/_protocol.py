@@ -51,16 +51,19 @@ class Outbox(Protocol):
             identifier: a value that `Identifier.parse` takes.
             id: identifies what the reward is for, such as an order or a survey. It is not sent to Thanx.
             using: an open connection of the caller's to the same database. The guest is then put in the
-                caller's transaction, and is durable once the caller commits.
+                caller's transaction, and is durable once the caller commits; at once if the connection
+                commits each statement by itself.
 
         Returns:
             Whether the id is new.
 
         Raises:
             InvalidIdentifierError: the identifier is invalid. Nothing was put.
-            IdReusedError: the id was put before, with another guest.
-            LedgerError: the store failed. An error that is ``in_doubt`` may have put the guest all the same:
-                put the same id again.
+            ConfigurationError: the id is invalid, or ``using`` is not such a connection.
+            IdReusedError: the id was put before, with another guest. The message masks an id that may be an
+                e-mail address or a phone number (7 digits or more).
+            LedgerError: the store failed, or the caller's connection; roll back then. An error that is
+                ``in_doubt`` may have put the guest all the same: put the same id again.
         """
 
     async def put_many(self, pairs: Pairs, *, using: object | None = None) -> int:
@@ -74,12 +77,21 @@ class Outbox(Protocol):
             How many ids were new.
 
         Raises:
-            InvalidIdentifierError, IdReusedError: one pair is invalid; the message has its place, from 0.
+            InvalidIdentifierError: an identifier is invalid; the message has the place of the pair, from 0.
                 Earlier slices were put, and the call can be repeated.
+            IdReusedError: an id was put before, with another guest; likewise. The others of its slice were
+                put as well, unless a transaction of the caller's in PostgreSQL has failed with it.
         """
 
     def statement(self, identifier: object, *, id: str) -> tuple[str, tuple[object, ...]]:
-        """The SQL statement that puts a guest, and its parameters, for a transaction of any other driver."""
+        """The SQL statement that puts a guest, and its parameters, for a transaction of any other driver.
+
+        The outbox must have been opened once. What `put` raises as `IdReusedError` is an error of the driver:
+        with the SQLSTATE ``TX001`` (PostgreSQL), or an ``IntegrityError`` (SQLite).
+
+        Raises:
+            InvalidIdentifierError: the identifier is invalid.
+        """
 
     async def outcome(self, id: str, *, timeout: float | None = None) -> GuestOutcome:
         """Wait for the outcome of a guest, without a request to Thanx.
