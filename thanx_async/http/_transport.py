@@ -134,7 +134,7 @@ class Transport:
         self._retry = retry
         self._limiter = limiter
         self._hook = hook
-        self.turns = CutTurns()
+        self.turns: CutTurns = CutTurns()
         self._spending = SpendingWatch(limiter, hook)
 
     def __reduce__(self) -> NoReturn:

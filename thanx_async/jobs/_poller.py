@@ -54,7 +54,7 @@ class JobService:
         self.turns: PollTurns = PollTurns(limiter)
         self.hook = hook
         self.trust = trust
-        self.audits = Audits(limiter)
+        self.audits: Audits = Audits(limiter)
         self._transport = transport
         self._limiter = limiter
 
