@@ -67,7 +67,7 @@ def test_each_lane_has_its_share(split: bool) -> None:
     assert 21 <= lanes_of(sent)[Lane.ISSUE] <= 24
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(owners=st.lists(LANES, min_size=1, max_size=6))
 def test_nobody_starves(owners: list[list[Lane]]) -> None:
     """Whoever waits in whatever lane, each lane gets its share, and each owner its part of that."""
@@ -77,7 +77,7 @@ def test_nobody_starves(owners: list[list[Lane]]) -> None:
         assert lanes_of(sent)[lane] >= least[lane] * len(sent) - 2
         counts = Counter(owner for _, owner, sent_in in sent if sent_in is lane)
         waiting = [str(number) for number, lanes in enumerate(owners) if lane in lanes]
-        assert min(counts[owner] for owner in waiting) >= 0.4 * max(counts.values()) - 2
+        assert min(counts[owner] for owner in waiting) >= 0.8 * max(counts.values()) - 2
 
 
 @settings(deadline=None)

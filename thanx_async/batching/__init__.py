@@ -23,7 +23,7 @@ from thanx_async.batching._report import (
     RevocationReport,
     VerificationReport,
 )
-from thanx_async.batching._rules import min_interval
+from thanx_async.batching._rules import min_interval, refused_in_doubt
 from thanx_async.batching._run import BatchError, IssuanceRun
 from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
@@ -69,6 +69,7 @@ __all__ = [
     "check_sizes",
     "min_interval",
     "planned",
+    "refused_in_doubt",
     "run_to_end",
     "share_trust",
 ]

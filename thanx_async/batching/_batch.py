@@ -22,7 +22,7 @@ from thanx_async.jobs import JobHandle, when_finished
 if TYPE_CHECKING:
     from thanx_async.ledger import BatchRecord
 
-_ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
+ONE_GUEST = frozenset({"USER_EMAIL_INVALID", "USER_PHONE_INVALID"})
 
 
 class Batch:
@@ -205,12 +205,7 @@ class Batch:
     def blames_one_guest(self) -> bool:
         """Whether Thanx refused the batch because of one guest's value, and certainly issued nothing."""
         error = self.refused
-        return error is not None and not error.in_doubt and error.code in _ONE_GUEST
-
-    @property
-    def is_refused_in_doubt(self) -> bool:
-        """Whether Thanx refused the batch because of one guest's value, after it may have issued it."""
-        return self.refused is not None and self.is_in_doubt and self.refused.code in _ONE_GUEST
+        return error is not None and not error.in_doubt and error.code in ONE_GUEST
 
     @property
     def is_split(self) -> bool:

@@ -157,6 +157,7 @@ class Recorder:
         self._adopt(batch, record, run)
         if replay and not batch.is_decided and run.revoked_at is None:
             batch.replay(await self._ledger.body(run.run_id, record.number))
+            batch.limit_age(record.recorded_at, run.replayed_within(self._ledger.replay_within))
         else:
             batch.hold()
         return batch

@@ -8,7 +8,7 @@ import attrs
 
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
-from thanx_async.batching import Batch, Chunk, Guard, min_interval
+from thanx_async.batching import Batch, Chunk, Guard, min_interval, refused_in_doubt
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.ledger import (
     TOO_OLD,
@@ -275,8 +275,8 @@ class OwnedLane:
         self._recalled.discard(batch)
         if error is not None:
             _log.info("batch with key %s was not accepted: %s", batch.key, type(error).__name__)
-        if batch.is_refused_in_doubt and batch.refused is not None:
-            await self._hold(batch, f"Thanx refused it with {batch.refused.code} when it was sent again")
+        if code := refused_in_doubt(batch):
+            await self._hold(batch, f"Thanx refused it with {code} when it was sent again")
             return True
         for half in self._sender.recorder.take_halves(batch):
             self._start_cut(half)
