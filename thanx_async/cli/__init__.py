@@ -51,6 +51,13 @@ COMMANDS = {
         "resume:revoke",
         "Take back the rewards of all jobs of a run, after waiting for jobs that still run.",
     ),
+    "verify": (
+        "resume:verify",
+        (
+            "Poll the jobs of a run whose outcome a webhook told, and correct the record where it was wrong."
+            "\n\nEach job takes one request of the rate limits."
+        ),
+    ),
     "ledger": ("ledger:ledger_app", "Show recorded runs, and settle batches in doubt by hand."),
     "outbox": ("outbox:outbox_app", "Put guests under ids of your own, and send what was put."),
     "limits": (

@@ -14,7 +14,7 @@ from thanx_async.cli._client import PATIENT, connect
 from thanx_async.cli._driving import conclude
 from thanx_async.cli._failures import failure_file
 from thanx_async.cli._options import Dsn, FileName, Flag, LedgerName
-from thanx_async.cli._output import Display, show_revocation, write
+from thanx_async.cli._output import Display, show_revocation, show_verification, write
 from thanx_async.cli._recorded import (
     AnyLedger,
     before_sending,
@@ -96,6 +96,27 @@ async def revoke(run: str, /, *, yes: Flag = False, ledger: LedgerName | None = 
             report = await resumed.revoke()
     show_revocation(report)
     return STOPPED if report.not_revoked else ISSUED
+
+
+async def verify(run: str, /, *, sample: float = 1.0, ledger: LedgerName | None = None) -> int:
+    """
+    Parameters
+    ----------
+    run:
+        The run's id.
+    sample:
+        The share of these jobs to poll, from 0 to 1.
+    ledger:
+        The ledger's file, or postgresql://...; by default the user's own file.
+    """
+    with Display() as display:
+        async with _recorded(run, ledger, display) as (opened, batcher):
+            with before_sending():
+                await known_run(opened, run)
+                resumed = await batcher.resume(run, replay=False)
+            report = await resumed.verify(sample)
+    show_verification(report)
+    return STOPPED if report.disagreeing or report.unchecked else ISSUED
 
 
 def _about_to_revoke(run: IssuanceRun, record: RunRecord) -> str:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from thanx_async._batches import BatchOutcome, digest_of
+from thanx_async._batches import BatchOutcome, EndedJob, Trust, digest_of
 from thanx_async._core.lazy import lazily
 from thanx_async.ledger._lanes import (
     LANES,
@@ -18,7 +18,7 @@ from thanx_async.ledger._lanes import (
     Put,
     Settlement,
 )
-from thanx_async.ledger._protocol import Ledger
+from thanx_async.ledger._protocol import Ledger, RelayLedger, TrustLedger
 from thanx_async.ledger._records import TOO_OLD, BatchRecord, BatchState, RunProgress, RunRecord
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ __all__ = [
     "BatchState",
     "Cut",
     "Encode",
+    "EndedJob",
     "Fate",
     "GuestState",
     "LaneLedger",
@@ -58,10 +59,13 @@ __all__ = [
     "Ledger",
     "NewGuest",
     "Put",
+    "RelayLedger",
     "RunProgress",
     "RunRecord",
     "SQLiteLanes",
     "SQLiteLedger",
     "Settlement",
+    "Trust",
+    "TrustLedger",
     "digest_of",
 ]

@@ -20,6 +20,7 @@ from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._rows import BATCH_COLUMNS
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile, check_place
+from thanx_async.ledger._sqlite_events import EventTable
 from thanx_async.ledger._sqlite_held import HeldBatches
 from thanx_async.ledger._sqlite_history import History
 from thanx_async.ledger._sqlite_lanes import LaneTable
@@ -27,6 +28,7 @@ from thanx_async.ledger._sqlite_moving import check_not_moved
 from thanx_async.ledger._sqlite_rows import batch_of
 from thanx_async.ledger._sqlite_runs import RunTable
 from thanx_async.ledger._sqlite_schema import connect, explained, readable
+from thanx_async.ledger._sqlite_trust import TrustTable
 
 _STEPS_AT_START = 20
 _SELECT = f"SELECT {BATCH_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
@@ -56,6 +58,8 @@ class LedgerFile:
             self._db.execute("PRAGMA secure_delete = ON")
             self.runs = RunTable(self._db, path)
             self.history = History(self._db, path)
+            self.trust = TrustTable(self._db, path)
+            self.events = EventTable(self._db, path)
             self.lanes = LaneTable(self._db, path, self.runs, self)
             self.held = HeldBatches(self._db, path, self.runs, self.lanes, self)
             try:

@@ -103,6 +103,17 @@ MIGRATIONS: list[str] = [
         WHERE b.run_id = lanes.run_id AND state = 'finished'
     ) WHERE NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'moved');
     """,
+    """
+    CREATE TABLE trust (
+        base_url TEXT NOT NULL,
+        client_id TEXT NOT NULL,
+        confirmed INTEGER NOT NULL,
+        with_failures INTEGER NOT NULL,
+        broken INTEGER NOT NULL,
+        PRIMARY KEY (base_url, client_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE events (job_id TEXT PRIMARY KEY, heard_at REAL NOT NULL, told BLOB NOT NULL) WITHOUT ROWID;
+    """,
 ]
 
 _PASSING = {Problem.LOCKED, Problem.FULL}
