@@ -80,7 +80,7 @@ async def hooked(
             "c",
             "t",
             base_url=emulator.url,
-            limiter=LocalRateLimiter([RateLimit(*limit) for limit in limits], reserve=0),
+            limiter=LocalRateLimiter([RateLimit(*limit) for limit in limits]),
             hook=records.append,
             events=events,
         ) as client,
