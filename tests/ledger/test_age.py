@@ -3,12 +3,23 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from math import inf
 
 import pytest
 
 from tests.helpers import ONCE, Wall, issuing, now, recording, until
-from thanx_async import BatchError, ConnectionFailedError, RetryPolicy, SQLiteLedger, ThanxClient, ThanxError
+from thanx_async import (
+    BatchError,
+    ConnectionFailedError,
+    Lane,
+    LocalRateLimiter,
+    RetryPolicy,
+    Slot,
+    SQLiteLedger,
+    ThanxClient,
+    ThanxError,
+)
 from thanx_async.emulator import Emulator, Faults
 
 HOUR = 3600.0
@@ -125,3 +136,33 @@ async def test_a_batch_that_was_never_sent(ledger: SQLiteLedger, wall: Wall) -> 
     assert wall.naps == []
     assert caught.value.run.report().counts["unsent"] == 1
     assert await ledger.batches("march") == []
+
+
+class _Left(LocalRateLimiter):
+    """Notes the errors with which slots are left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+
+    @asynccontextmanager
+    async def slot(self, lane: Lane = Lane.ISSUE) -> AsyncIterator[Slot]:
+        async with super().slot(lane) as slot:
+            try:
+                yield slot
+            except ThanxError as error:
+                self.errors.append(str(error))
+                raise
+
+
+async def test_what_is_not_sent_is_no_outage(emulator: Emulator, ledger: SQLiteLedger, wall: Wall) -> None:
+    """The limiter is not told of a failure where a request was too old to be sent."""
+    emulator.faults = Faults(reset_after=1)
+    wall.naps = [25 * HOUR]
+    limiter = _Left()
+    async with ThanxClient("c", "t", base_url=emulator.url, hook=wall, limiter=limiter) as client:
+        with pytest.raises(BatchError) as caught:
+            await recording(client, ledger).issue([GUEST], run_id="march")
+    assert "too old" in str(caught.value.__cause__)
+    assert len(limiter.errors) == 1
+    assert "too old" not in limiter.errors[0]
