@@ -11,10 +11,11 @@ from datetime import datetime
 from thanx_async._core.errors import ThanxError
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceRun, IssuanceStream
 from thanx_async.batching import BatchError
+from thanx_async.cli._display import Display
 from thanx_async.cli._failures import FailureFile
 from thanx_async.cli._hours import sleep_until
 from thanx_async.cli._options import as_typed
-from thanx_async.cli._output import Display, show_report, write
+from thanx_async.cli._output import show_report, write
 from thanx_async.cli._reading import GuestFile
 from thanx_async.cli._recorded import before_sending
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
@@ -48,8 +49,9 @@ async def drive(
     """
     stream = batcher.stream(guests, run_id=run_id, limit=limit)
     stopper = _Stopper(stream, display)
+    display.follow(stream.run)
     with display, on_signals(stopper):
-        beside = [asyncio.create_task(display.keep_showing(stream.run))]
+        beside = [asyncio.create_task(guests.count_ahead())] if isinstance(guests, GuestFile) else []
         if until is not None:
             beside.append(asyncio.create_task(stopper.stop_at(until)))
         try:
@@ -57,7 +59,7 @@ async def drive(
         finally:
             for task in beside:
                 task.cancel()
-            await asyncio.wait(beside)
+            await asyncio.gather(*beside, return_exceptions=True)
     unread = guests.unread(stream.run.total) if isinstance(guests, GuestFile) else ""
     return conclude(stream.run, stream.run.report(), problem, failures, stopped=stopper.asked, unread=unread)
 
@@ -103,6 +105,7 @@ class _Stopper:
                 "Stopping: requests in progress finish first. Ctrl-C again ends now, and leaves them in doubt"
             )
             self._stream.stop()
+        self.display.stopping()
         self.asked = True
 
     async def stop_at(self, moment: datetime) -> None:
@@ -136,7 +139,7 @@ def conclude(
     """Show the report, what was not read, and the error that stopped the run; returns the exit status."""
     listed, unlisted = "", None
     try:  # first, because standard output may be closed
-        listed = failures.write(report, run.unsent_guests()) if failures else ""
+        listed = failures.write(report, run.unsent_guests) if failures else ""
     except OSError as error:
         unlisted = error
     show_report(report, of=of)

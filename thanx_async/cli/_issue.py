@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -13,16 +14,26 @@ from cyclopts import Parameter
 
 from thanx_async._core.errors import ConfigurationError
 from thanx_async.batcher import AsyncBatcher, Guard
-from thanx_async.cli._client import PATIENT, connect
+from thanx_async.cli._client import PATIENT, connect, known_limiter
+from thanx_async.cli._display import Display
 from thanx_async.cli._driving import drive
 from thanx_async.cli._failures import failure_file
 from thanx_async.cli._hours import Hours, local_now, sleep_until
 from thanx_async.cli._opening import HowToRead
 from thanx_async.cli._options import FileName, Flag, LedgerName, Whole
-from thanx_async.cli._output import Display, show_plan, write
-from thanx_async.cli._reading import reading
-from thanx_async.cli._recorded import before_sending, earlier, new_ledger, others, path_of, run_id_of
+from thanx_async.cli._output import show_plan, write
+from thanx_async.cli._reading import GuestFile, reading
+from thanx_async.cli._recorded import (
+    AnyLedger,
+    before_sending,
+    earlier,
+    new_ledger,
+    others,
+    path_of,
+    run_id_of,
+)
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
+from thanx_async.cli._words import amount
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.ledger import Ledger
@@ -68,7 +79,8 @@ async def issue(
     exclude:
         A file of guests who are left out, in any of its columns (those of --column if it has them).
     failures:
-        A CSV file to write: position, value and reason of each guest who failed, was rejected or not sent.
+        A CSV file to write: the row and columns of each guest who got no reward, the fate (failed, rejected,
+        duplicate, unsent) and the reason. Mended, it can be issued by the same options.
     run_id:
         Names the run; no batch of a run is issued twice. By default derived from file, target and credential.
     batch_size:
@@ -87,10 +99,7 @@ async def issue(
     emulator:
         Run against the embedded emulator instead of Thanx.
     """
-    if run_id == "":
-        raise ConfigurationError("--run-id is empty")
-    if no_ledger and ledger is not None:
-        raise ConfigurationError("give only one of --ledger and --no-ledger")
+    _check_names(run_id, ledger, no_ledger=no_ledger)
     if limit is not None and not emulator:
         _check_limit(file, run_id, no_ledger=no_ledger)
     target = _target(campaign, merchant, variant, emulator=emulator)
@@ -104,21 +113,17 @@ async def issue(
         new_ledger(ledger) if is_recorded else nullcontext() as opened,
     ):
         display.watch(client)
+        display.expect(lambda _: guests.total())
         batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)
-        before, path = "", None
+        path, before = None, ""
         if opened is not None:
-            path = path_of(opened)
-            run_id = run_id or run_id_of(file, client, target)
-            with before_sending():
-                before = await earlier(opened, run_id)
-                before = before or ("" if exclude else await others(opened, client, target))
+            path, run_id = path_of(opened), run_id or run_id_of(file, client, target)
+            before = await _before(opened, run_id, client, target, tell_others=exclude is None)
         run_id = run_id or uuid4().hex
-        async with failure_file(failures, source=file, ledger=path, exclude=exclude) as rows:
-            if what := guests.described():
-                display.say(what)
-            if begin > local_now():
-                display.say(f"Waiting until {begin:%Y-%m-%d %H:%M}; nothing is sent before")
-                await sleep_until(begin)
+        async with failure_file(
+            failures, source=file, ledger=path, exclude=exclude, original=guests.original()
+        ) as rows:
+            await _wait_for(begin, guests, display)
             status = await drive(
                 batcher,
                 display,
@@ -146,6 +151,7 @@ async def plan(
     how: HowToRead = HowToRead(),  # noqa: B008 - frozen
     limit: Whole | None = None,
     exclude: FileName | None = None,
+    failures: FileName | None = None,
     batch_size: Whole = 10_000,
 ) -> int:
     """
@@ -157,17 +163,26 @@ async def plan(
         Read only the first of the guests, this many.
     exclude:
         A file of guests who are left out, in any of its columns (those of --column if it has them).
+    failures:
+        A CSV file to write: the row and columns of each guest who is rejected or a duplicate, and the reason.
     batch_size:
         Guests in one request, 1 to 10,000.
     """
-    async with reading(file, how, exclude=exclude, limit=limit) as guests:
-        client = ThanxClient("plan", "plan")
+    display = Display()
+    async with (
+        reading(file, how, exclude=exclude, limit=limit) as guests,
+        failure_file(failures, source=file, ledger=None, exclude=exclude, original=guests.original()) as rows,
+    ):
+        client = ThanxClient("plan", "plan", limiter=await known_limiter())
         batcher = AsyncBatcher(
             client, campaign_id="plan", merchant_id="plan", variant_id="plan", batch_size=batch_size
         )
-        planned = await batcher.plan(guests, limit=limit)
+        display.follow_reading(guests.progress)
+        with display:
+            planned = await batcher.plan(guests, limit=limit)
+        listed = rows.write_plan(planned) if rows else ""
     show_plan(planned)
-    for note in filter(None, (guests.described(), *guests.notes())):
+    for note in filter(None, (listed, guests.described(), *guests.notes())):
         write(note)
     return SOME_FAILED if planned.rejected else ISSUED
 
@@ -182,11 +197,43 @@ async def demo(*, guests: Whole = 25_000) -> int:
     if guests < 0:
         raise ConfigurationError(f"--guests must be 0 or more, not {guests}")
     async with connect(emulator=True) as client:
-        write(f"A demonstration against an emulator on {client.base_url}, with {guests:,} lines of input.")
+        lines = amount(guests, "line")
+        write(f"A demonstration against an emulator on {client.base_url}, with {lines} of input.")
         display = Display()
         display.watch(client)
+        display.expect(lambda _: guests)
         status = await drive(_batcher(client, _SEED, display), display, _generated(guests))
     return ISSUED if status == SOME_FAILED else status
+
+
+def _check_names(run_id: str | None, ledger: object, *, no_ledger: bool) -> None:
+    if run_id == "":
+        raise ConfigurationError("--run-id is empty")
+    if no_ledger and ledger is not None:
+        raise ConfigurationError("give only one of --ledger and --no-ledger")
+
+
+async def _before(
+    ledger: AnyLedger,
+    run_id: str | None,
+    client: ThanxClient,
+    target: tuple[str, str, str],
+    *,
+    tell_others: bool,
+) -> str:
+    """What to say of the run's earlier progress, or of another run that issued the same reward."""
+    with before_sending():
+        before = await earlier(ledger, run_id)
+        return before or (await others(ledger, client, target) if tell_others else "")
+
+
+async def _wait_for(begin: datetime, guests: GuestFile, display: Display) -> None:
+    """Say what is read, and wait until sending may begin."""
+    if what := guests.described():
+        display.say(what)
+    if begin > local_now():
+        display.say(f"Waiting until {begin:%Y-%m-%d %H:%M}; nothing is sent before")
+        await sleep_until(begin)
 
 
 def _how_to_continue(run_id: str, failures: Path | None, *, is_recorded: bool) -> str:
@@ -224,7 +271,7 @@ def _batcher(
         batch_size=batch_size,
         guard=guard,
         ledger=ledger,
-        on_progress=display.progress,
+        on_progress=display.follow,
     )
 
 

@@ -10,6 +10,7 @@ from thanx_async.cli._client import connect
 from thanx_async.cli._options import Flag
 from thanx_async.cli._output import write
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED
+from thanx_async.cli._words import amount
 from thanx_async.models import IssuanceJob
 
 job_app = cyclopts.App(name="job")
@@ -68,9 +69,8 @@ async def revoke(job_id: str, /, *, merchant: str, yes: Flag = False) -> int:
     async with connect() as client:
         handle = client.job(job_id, merchant_id=merchant)
         job = await handle.refresh()
-        what = (
-            f"Job {job.id}, {job.state}: {job.success_count:,} rewards will be taken back from their guests"
-        )
+        rewards = amount(job.success_count, "reward")
+        what = f"Job {job.id}, {job.state}: {rewards} will be taken back from their guests"
         if not await confirm(what, yes=yes):
             write("Nothing was taken back")
             return STOPPED

@@ -23,6 +23,7 @@ from thanx_async.cli._recorded import (
     states,
 )
 from thanx_async.cli._status import ISSUED
+from thanx_async.cli._words import amount
 from thanx_async.ledger import LANES, BatchRecord, BatchState, RunProgress, RunRecord, Settlement
 
 ledger_app = cyclopts.App(name="ledger")
@@ -192,15 +193,15 @@ async def _check_job(job_id: str, run: RunRecord, batch: BatchRecord, ledger: An
         job = await client.get_issuance_job(job_id, merchant_id=run.merchant_id)
     if job.total_count != guests or (job.campaign_id or run.campaign_id) != run.campaign_id:
         raise ConfigurationError(
-            f"job {job_id} has {job.total_count:,} guests of campaign {job.campaign_id}; the batch has"
-            f" {guests:,} of {run.campaign_id}. Nothing was settled"
+            f"job {job_id} has {amount(job.total_count, 'guest')} of campaign {job.campaign_id}; the batch"
+            f" has {guests:,} of {run.campaign_id}. Nothing was settled"
         )
 
 
 def _progress(row: RunProgress) -> str:
     if row.run.revoked_at is not None:
         left = row.to_take_back
-        more = f", {left:,} jobs not taken back yet: give `revoke` again" if left else ""
+        more = f", {amount(left, 'job')} not taken back yet: give `revoke` again" if left else ""
         return f"revoked on {date(row.run.revoked_at)}{more}"
     if row.is_complete:
         return f"complete: {row.issued:,} issued"
@@ -209,7 +210,7 @@ def _progress(row: RunProgress) -> str:
 
 def _batch(batch: BatchRecord, replay_within: float, run: RunRecord) -> str:
     places = batch.positions
-    text = f"positions {places.first} to {places.last}, {len(places):,} guests, "
+    text = f"positions {places.first} to {places.last}, {amount(len(places), 'guest')}, "
     if batch.outcome:
         text += f"{batch.outcome.state}: {batch.outcome.issued:,} issued"
     elif batch.state is BatchState.IN_DOUBT:

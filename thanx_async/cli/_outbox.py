@@ -19,6 +19,7 @@ from thanx_async.cli._reading import reading
 from thanx_async.cli._recorded import before_sending, date
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED
 from thanx_async.cli._store import AnyOutbox, Store, Wanted, lanes, opened, outbox_of
+from thanx_async.cli._words import amount
 from thanx_async.identifiers import Identifier
 from thanx_async.outbox import GuestState
 
@@ -97,9 +98,9 @@ async def show(outbox: AnyOutbox) -> int:
     status = await outbox.status()
     write(f"outbox {'/'.join(outbox.lane.run.target)}")
     oldest = f", the oldest for {status.oldest:.0f} s" if status.waiting else ""
-    write(f"  {status.waiting:,} guests wait{oldest}")
+    write(f"  {amount(status.waiting, 'guest')} {'waits' if status.waiting == 1 else 'wait'}{oldest}")
     write(
-        f"  {status.accepted:,} batches accepted, {status.in_doubt:,} in doubt, {status.held:,} held"
+        f"  {amount(status.accepted, 'batch')} accepted, {status.in_doubt:,} in doubt, {status.held:,} held"
         + (": see `outbox held`" if status.held else "")
     )
     write(f"  drained by {status.drained_by or 'nobody'}" + (f"; {status.paused}" if status.paused else ""))
@@ -247,7 +248,7 @@ async def held(*, which: Which) -> int:
                     count += 1
                     since, guests = date(batch.recorded_at), len(batch.positions)
                     write(
-                        f"{run.run_id} batch {batch.number}: {guests:,} guests since {since},"
+                        f"{run.run_id} batch {batch.number}: {amount(guests, 'guest')} since {since},"
                         f" key {batch.key}: {reason}"
                     )
     write("Ask Thanx, and settle each with `ledger settle`" if count else "No batches are held")
@@ -267,7 +268,7 @@ async def forget(*, which: Which, older_than: float) -> int:
         raise ConfigurationError(f"--older-than must be 0 or more, not {older_than:g}")
     async with opened(which.store, which.wanted) as outbox:
         count = await forgotten(outbox, time() - older_than * _DAY)
-    write(f"{count:,} ids were deleted")
+    write(f"{amount(count, 'id')} {'was' if count == 1 else 'were'} deleted")
     return ISSUED
 
 

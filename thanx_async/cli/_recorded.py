@@ -16,6 +16,7 @@ from thanx_async._core.errors import ConfigurationError, LedgerError
 from thanx_async._core.escaping import printable
 from thanx_async.cli._options import Dsn
 from thanx_async.cli._state import state_folder, state_path
+from thanx_async.cli._words import amount
 from thanx_async.client import ThanxClient
 from thanx_async.ledger import LANES, BatchRecord, RunProgress, RunRecord, SQLiteLanes
 
@@ -150,7 +151,8 @@ async def others(ledger: AnyLedger, client: ThanxClient, target: tuple[str, str,
         if batches := await ledger.batches(known.run_id):
             return (
                 f"Run {known.run_id} of {date(known.created_at)} has issued this reward to"
-                f" {guests(batches):,} guests. Guests of both get another one; --exclude FILE leaves them out"
+                f" {amount(guests(batches), 'guest')}. Guests of both get another one; --exclude FILE leaves"
+                " them out"
             )
     return ""
 
@@ -170,7 +172,7 @@ async def known_run(ledger: AnyLedger, run_id: str) -> RunRecord:
 
 
 def states(row: RunProgress) -> str:
-    return f"{row.finished:,} batches finished, {row.accepted:,} accepted, {row.in_doubt:,} in doubt"
+    return f"{amount(row.finished, 'batch')} finished, {row.accepted:,} accepted, {row.in_doubt:,} in doubt"
 
 
 def guests(batches: list[BatchRecord]) -> int:

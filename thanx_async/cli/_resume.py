@@ -11,10 +11,11 @@ from thanx_async.batcher import AsyncBatcher, IssuanceRun
 from thanx_async.batching import BatchError
 from thanx_async.cli._asking import confirm
 from thanx_async.cli._client import PATIENT, connect
+from thanx_async.cli._display import Display
 from thanx_async.cli._driving import conclude
 from thanx_async.cli._failures import failure_file
 from thanx_async.cli._options import Dsn, FileName, Flag, LedgerName
-from thanx_async.cli._output import Display, show_revocation, show_verification, write
+from thanx_async.cli._output import show_revocation, show_verification, write
 from thanx_async.cli._recorded import (
     AnyLedger,
     before_sending,
@@ -25,6 +26,7 @@ from thanx_async.cli._recorded import (
     path_of,
 )
 from thanx_async.cli._status import ISSUED, STOPPED
+from thanx_async.cli._words import amount
 from thanx_async.ledger import LANES, RunRecord
 
 
@@ -35,7 +37,7 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: Ledge
     run:
         The run's id.
     failures:
-        A CSV file to write: position and reason of each guest who failed; values are not recorded.
+        A CSV file to write: position, fate and reason of each guest who failed; values are not recorded.
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
     """
@@ -51,6 +53,7 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: Ledge
                         resumed = await batcher.resume(run)
                 except BatchError as error:
                     resumed, problem = error.run, error
+                display.follow(resumed)
                 try:
                     report = resumed.report() if problem else await resumed.wait()
                 except ThanxError as error:
@@ -122,9 +125,9 @@ async def verify(run: str, /, *, sample: float = 1.0, ledger: LedgerName | None 
 def _about_to_revoke(run: IssuanceRun, record: RunRecord) -> str:
     """What is about to be taken back, as far as it is known."""
     counts, jobs = run.report().counts, len(run.handles)
-    what = f"{counts['issued']:,} rewards of {jobs:,} {'job' if jobs == 1 else 'jobs'}"
+    what = f"{amount(counts['issued'], 'reward')} of {amount(jobs, 'job')}"
     if unfinished := counts["unfinished"]:
-        what += f", and those of {unfinished:,} guests whose jobs still run,"
+        what += f", and those of {amount(unfinished, 'guest')} whose jobs still run,"
     return (
         f"Run {record.run_id} of {date(record.created_at)}, campaign {record.campaign_id}, variant"
         f" {record.variant_id}: {what} will be taken back from their guests"
@@ -143,8 +146,9 @@ async def _check_doubts(ledger: AnyLedger, run: str) -> None:
     young = [batch for batch in doubts if not batch.is_older_than(within)]
     if young and record.revoked_at is None:
         raise ConfigurationError(
-            f"{len(young):,} batches of run {run} are in doubt, and cannot be taken back before their jobs"
-            f" are known: give {command('resume', ledger, run)} first, or settle them"
+            f"{amount(len(young), 'batch')} of run {run} {'is' if len(young) == 1 else 'are'} in doubt, and"
+            f" cannot be taken back before the jobs are known: give {command('resume', ledger, run)} first,"
+            " or settle them"
         )
 
 
@@ -155,6 +159,7 @@ async def _recorded(
     """The ledger, and a batcher for a run that it has recorded."""
     async with open_ledger(place) as ledger, connect(retry=PATIENT, store=place) as client:
         display.watch(client)
+        display.expect(lambda run: run.total)  # all that was recorded is read at once
         with before_sending():
             record = await known_run(ledger, run_id)
         batcher = AsyncBatcher(
@@ -163,6 +168,6 @@ async def _recorded(
             merchant_id=record.merchant_id,
             variant_id=record.variant_id,
             ledger=ledger,
-            on_progress=display.progress,
+            on_progress=display.follow,
         )
         yield ledger, batcher
