@@ -17,11 +17,12 @@ from thanx_async.cli._client import PATIENT, connect
 from thanx_async.cli._driving import drive
 from thanx_async.cli._failures import failure_file
 from thanx_async.cli._hours import Hours, local_now, sleep_until
+from thanx_async.cli._once import begin_run
 from thanx_async.cli._opening import HowToRead
 from thanx_async.cli._options import FileName, Flag, LedgerName, Whole
 from thanx_async.cli._output import Display, show_plan, write
 from thanx_async.cli._reading import reading
-from thanx_async.cli._recorded import before_sending, earlier, new_ledger, others, path_of, run_id_of
+from thanx_async.cli._recorded import new_ledger, path_of
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import MAX_BATCH
@@ -41,6 +42,7 @@ async def issue(
     how: HowToRead = HowToRead(),  # noqa: B008 - frozen
     limit: Whole | None = None,
     exclude: FileName | None = None,
+    once: Flag = False,
     failures: FileName | None = None,
     hours: Hours = Hours(),  # noqa: B008 - frozen
     run_id: str | None = None,
@@ -67,6 +69,8 @@ async def issue(
         Issue only to the first of the guests, this many. The same command without it goes on with the rest.
     exclude:
         A file of guests who are left out, in any of its columns (those of --column if it has them).
+    once:
+        Leave out everybody to whom another run with --once has issued this reward, from whatever file.
     failures:
         A CSV file to write: position, value and reason of each guest who failed, was rejected or not sent.
     run_id:
@@ -91,6 +95,8 @@ async def issue(
         raise ConfigurationError("--run-id is empty")
     if no_ledger and ledger is not None:
         raise ConfigurationError("give only one of --ledger and --no-ledger")
+    if once and ledger is None and (emulator or no_ledger):
+        raise ConfigurationError("--once needs a ledger, which remembers the guests: give --ledger")
     if limit is not None and not emulator:
         _check_limit(file, run_id, no_ledger=no_ledger)
     target = _target(campaign, merchant, variant, emulator=emulator)
@@ -105,13 +111,15 @@ async def issue(
     ):
         display.watch(client)
         batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)
-        before, path = "", None
+        before, path, chooser = "", None, None
         if opened is not None:
             path = path_of(opened)
-            run_id = run_id or run_id_of(file, client, target)
-            with before_sending():
-                before = await earlier(opened, run_id)
-                before = before or ("" if exclude else await others(opened, client, target))
+            begun = await begin_run(
+                opened, client, target, file=file, run_id=run_id, once=once, excludes=exclude is not None
+            )
+            run_id, before, chooser = begun.run_id, begun.before, begun.once
+            if chooser is not None:
+                guests.choose_by(chooser.choose)
         run_id = run_id or uuid4().hex
         async with failure_file(failures, source=file, ledger=path, exclude=exclude) as rows:
             if what := guests.described():
@@ -129,14 +137,15 @@ async def issue(
                 failures=rows,
                 until=until,
             )
-    notes = guests.notes()
+        left_out = await chooser.end() if chooser else []
+    notes = guests.notes() + left_out
     if limit is not None and opened is not None and status != STOPPED:
         notes.append(f"--limit {limit}: the same command without it goes on with the rest, in the same run")
     for note in notes:
         write(note)
     if status == STOPPED and (path or not emulator):
         warn(_how_to_continue(run_id, failures, is_recorded=is_recorded))
-    return status
+    return STOPPED if chooser and chooser.open else status
 
 
 async def plan(
