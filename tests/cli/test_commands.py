@@ -48,7 +48,7 @@ def test_what_spreadsheets_write(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "2 read, 2 guests" in capsys.readouterr().out
     Path(file).write_text("email\njane@example.com\n", encoding="utf-16")
     assert run(["plan", file]) == 0
-    assert "1 read, 1 guests" in capsys.readouterr().out
+    assert "1 read, 1 guest to" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ['["a@example.com", "b@example.com", "c@example.com"]', "[\n", '[{"a": 1}]'])

@@ -188,14 +188,14 @@ def test_revoke(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[
     command = ["issue", written(tmp_path / "a.txt", *guests(5)), *OPTIONS, "--run-id", "march"]
     assert run(command) == 0
     assert run(["revoke", "march", "--yes"]) == 0
-    assert "Run march: 5 rewards of 1 jobs taken back" in capsys.readouterr().out
+    assert "Run march: 5 rewards of 1 job taken back" in capsys.readouterr().out
     assert sum(served.reward_counts().values()) == 0
     assert run(["ledger", "runs"]) == 0
     assert "revoked on" in capsys.readouterr().out
     assert run(command) == 2
     assert "was revoked; give another --run-id" in capsys.readouterr().err
     assert run(["revoke", "march", "--yes"]) == 0
-    assert "none of its 1 jobs has rewards left to take back" in capsys.readouterr().out
+    assert "its job has no rewards left to take back" in capsys.readouterr().out
 
 
 class _Terminal(StringIO):
@@ -363,7 +363,7 @@ def test_a_revocation_that_was_broken_off(
     with closing(sqlite3.connect(own_ledger(), isolation_level=None)) as db:
         db.execute("UPDATE runs SET revoked_at = 1")
     assert run(["ledger", "runs"]) == 0
-    assert "1 jobs not taken back yet: give `revoke` again" in capsys.readouterr().out
+    assert "1 job not taken back yet: give `revoke` again" in capsys.readouterr().out
     assert run(["revoke", "march", "--yes"]) == 0
     assert run(["ledger", "runs"]) == 0
     assert "not taken back" not in capsys.readouterr().out

@@ -27,6 +27,7 @@ from thanx_async.cli._recorded import (
     run_id_of,
     runs_of,
 )
+from thanx_async.cli._words import amount
 from thanx_async.client import ThanxClient
 from thanx_async.identifiers import normalise_all
 from thanx_async.ledger import Choices, RunRecord
@@ -86,8 +87,8 @@ async def begin_run(
 
 def _not_remembered(count: int) -> str:
     return (
-        f"Runs without --once have issued this reward to {count:,} guests, who are not remembered and get"
-        " another one; --exclude FILE leaves them out"
+        f"Runs without --once have issued this reward to {amount(count, 'guest')}, who are not remembered"
+        " and get another one; --exclude FILE leaves them out"
     )
 
 
@@ -201,6 +202,10 @@ class Once:
             if unclear:
                 self.open[run_id] = unclear
         return self._notes()
+
+    def fields(self) -> dict[str, object]:
+        """The counts of `end`, as fields."""
+        return {"had_one_before": self.had, "in_another_run": sum(self.open.values())}
 
     async def _unclear(self, run_id: str, positions: Iterable[int]) -> int:
         if await self._ledger.run(run_id) is None:  # it was complete, and its details are deleted

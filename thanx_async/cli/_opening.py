@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import attrs
 from cyclopts import Parameter
@@ -69,6 +69,7 @@ class Input:
         first_row: the row of the first item, counted like a spreadsheet.
         has_header: whether the first row names the columns.
         note: what to tell about the rows at the end.
+        stream: the file's bytes; None where all were read at once.
     """
 
     items: Iterator[object]
@@ -76,6 +77,7 @@ class Input:
     first_row: int = 1
     has_header: bool = False
     note: Callable[[], str] = attrs.field(default=str)
+    stream: BinaryIO | None = None
 
 
 def opened(file: str, name: str, how: HowToRead, id_column: str | None, stack: ExitStack) -> Input:
@@ -91,7 +93,13 @@ def opened(file: str, name: str, how: HowToRead, id_column: str | None, stack: E
     Raises:
         ConfigurationError: the file can't be read in this way.
     """
-    found = _content(file, name, how, stack, is_table=bool(how.column or id_column))
+    stream = binary(file)
+    found = _content(file, stream, name, how, stack, is_table=bool(how.column or id_column))
+    is_workbook = isinstance(found, Table) and found.sheet is not None
+    return attrs.evolve(_input(found, how, id_column), stream=None if is_workbook else stream)
+
+
+def _input(found: Table | tuple[Iterator[str], Format], how: HowToRead, id_column: str | None) -> Input:
     if isinstance(found, Table):
         return _of_table(found, how, id_column)
     lines, kind = found
@@ -108,7 +116,7 @@ def opened(file: str, name: str, how: HowToRead, id_column: str | None, stack: E
 
 def every_value(file: str, name: str, how: HowToRead, stack: ExitStack) -> Iterator[object]:
     """The cells of all columns of a file, the first line as well; only of wanted columns if it has them."""
-    found = _content(file, name, how, stack, is_table=False)
+    found = _content(file, binary(file), name, how, stack, is_table=False)
     fix = _fix(how)
     if isinstance(found, Table):
         rows, wanted = chain([found.header], found.rows), _known(found.header, how.column)
@@ -131,10 +139,9 @@ def _known(header: list[str], columns: Sequence[str]) -> set[int]:
 
 
 def _content(
-    file: str, name: str, how: HowToRead, stack: ExitStack, *, is_table: bool
+    file: str, stream: BinaryIO, name: str, how: HowToRead, stack: ExitStack, *, is_table: bool
 ) -> Table | tuple[Iterator[str], Format]:
     """The table in a file, or its lines and their format."""
-    stream = binary(file)
     if file != "-":
         stack.enter_context(stream)
     kind = how.format or _SUFFIXES.get(Path(file).suffix.lower())

@@ -5,17 +5,21 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from functools import partial
 from itertools import accumulate, compress, islice
 from pathlib import Path
 
 import anyio.to_thread
+import attrs
 
 from thanx_async._core.errors import ConfigurationError
+from thanx_async.cli._bars import Reading
+from thanx_async.cli._bytes import share_read
 from thanx_async.cli._exclusion import Exclusion, exclusion
 from thanx_async.cli._items import BLANK
 from thanx_async.cli._opening import HowToRead, opened
+from thanx_async.cli._words import amount
 
 _SLICE = 2_000
 
@@ -29,7 +33,7 @@ class GuestFile:
         name: the file's name.
         how: how it is read.
         id_column: with it, items are pairs of a guest and an id; the id is "" where there is none.
-        exclude: the name of a file with guests who are left out.
+        exclude: the guests who are left out, or the name of a file with them.
         limit: how many guests are read at most; rows after them are not looked at.
 
     Raises:
@@ -43,18 +47,22 @@ class GuestFile:
         how: HowToRead,
         *,
         id_column: str | None = None,
-        exclude: str | None = None,
+        exclude: str | Exclusion | None = None,
         limit: int | None = None,
     ) -> None:
+        self._file = name
+        self._how = how
         self._name = "standard input" if name == "-" else name
         self._limit = limit
         self._is_ended = False
+        self._is_closed = False
         self._count = 0
+        self._total: int | None = None
         self._blank = 0
         self._gaps = array("Q")
         self._stack = ExitStack()
         self._choose: Choose | None = None
-        self._exclusion: Exclusion | None = None if exclude is None else exclusion(exclude, how)
+        self._exclusion = exclusion(exclude, how) if isinstance(exclude, str) else exclude
         try:
             self._input = opened(name, self._name, how, id_column, self._stack)
             self._first = self._slice(1)
@@ -66,6 +74,7 @@ class GuestFile:
             raise ConfigurationError(f"nothing was read from {self._name}: it has no guests")
 
     def close(self) -> None:
+        self._is_closed = True
         self._stack.close()
 
     async def __aiter__(self) -> AsyncIterator[object]:
@@ -100,13 +109,46 @@ class GuestFile:
     def notes(self) -> list[str]:
         """What to tell about the rows that were read."""
         blank = self._blank
-        skipped = f"{blank:,} blank row{'s were' if blank > 1 else ' was'} skipped" if blank else ""
+        skipped = f"{amount(blank, 'blank row')} {'was' if blank == 1 else 'were'} skipped" if blank else ""
         left_out = self._exclusion.note() if self._exclusion else ""
         return list(filter(None, (left_out, skipped, self._input.note())))
 
     def row(self, position: int) -> int:
         """The row of the file that holds the guest at a position of the input, counted like a spreadsheet."""
         return self._input.first_row + position + bisect_right(self._gaps, position)
+
+    def total(self) -> int | None:
+        """The number of guests, once it is known."""
+        if self._is_ended:
+            return self._count
+        return None if self._choose else self._total
+
+    async def count_ahead(self) -> None:
+        """Count the guests of a regular file in a pass of its own, for `total`."""
+        self._total = await anyio.to_thread.run_sync(self._counted, abandon_on_cancel=True)
+
+    def _counted(self) -> int | None:
+        """The number of guests; None if there is no second reading, or it fails like the first one will."""
+        if self._file == "-" or not Path(self._file).is_file():
+            return None
+        others = self._exclusion and attrs.evolve(self._exclusion, count=0)
+        with (
+            suppress(ConfigurationError, OSError),
+            closing(GuestFile(self._file, self._how, exclude=others, limit=self._limit)) as twin,
+        ):
+            return twin.count_rest(lambda: self._is_closed)
+        return None
+
+    def count_rest(self, is_enough: Callable[[], bool]) -> int | None:
+        """Read to the end, and return the number of guests; None if it was enough before."""
+        while (self._limit is None or self._count < self._limit) and self._slice():
+            if is_enough():
+                return None
+        return self._count
+
+    def progress(self) -> Reading:
+        """How much is read."""
+        return Reading(self._name, self._count, share_read(self._input.stream))
 
     @property
     def _left_out(self) -> int:

@@ -16,6 +16,7 @@ from thanx_async._core.errors import ConfigurationError, LedgerError
 from thanx_async._core.escaping import printable
 from thanx_async.cli._options import Dsn
 from thanx_async.cli._state import state_folder, state_path
+from thanx_async.cli._words import amount
 from thanx_async.client import ThanxClient
 from thanx_async.ledger import LANES, BatchRecord, RunProgress, RunRecord, SQLiteLanes
 
@@ -163,8 +164,8 @@ async def others(ledger: AnyLedger, client: ThanxClient, target: tuple[str, str,
     if len(runs) > 1:
         what = f"{len(runs)} other runs, the last one {runs[-1].run_id} of {date(runs[-1].created_at)}, have"
     return (
-        f"{what} issued this reward to {count:,} guests. Guests of both get another one; --exclude FILE"
-        " leaves them out, and --once everybody whom other runs with --once have issued to"
+        f"{what} issued this reward to {amount(count, 'guest')}. Guests of both get another one; --exclude"
+        " FILE leaves them out, and --once everybody whom other runs with --once have issued to"
     )
 
 
@@ -183,7 +184,7 @@ async def known_run(ledger: AnyLedger, run_id: str) -> RunRecord:
 
 
 def states(row: RunProgress) -> str:
-    return f"{row.finished:,} batches finished, {row.accepted:,} accepted, {row.in_doubt:,} in doubt"
+    return f"{amount(row.finished, 'batch')} finished, {row.accepted:,} accepted, {row.in_doubt:,} in doubt"
 
 
 def guests(batches: list[BatchRecord]) -> int:
