@@ -45,7 +45,7 @@ class Files:
     def __init__(self, folder: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
         self.options = [*OPTIONS, "--once", "--ledger", place, "--batch-size", "10"]
-        self._capsys = capsys
+        self.capsys = capsys
 
     def command(self, name: str, lines: list[str] | None = None) -> list[str]:
         path = self.folder / name
@@ -55,7 +55,7 @@ class Files:
 
     def issue(self, name: str, lines: list[str] | None = None, *more: str) -> tuple[int, str]:
         status = run([*self.command(name, lines), *more])
-        printed = self._capsys.readouterr()
+        printed = self.capsys.readouterr()
         return status, printed.out + printed.err
 
 
@@ -169,13 +169,13 @@ def test_runs_of_the_other_kind(served: Emulator, files: Files) -> None:
     assert "Runs without --once have issued this reward to 5 guests, who are not remembered" in text
     for name, command in (("first", files.command("a.txt")), ("second", without)):
         assert run([*command, "--run-id", name]) == 2
-    assert "began with --once: continue it with it" in files._capsys.readouterr().err
+    assert "began with --once: continue it with it" in files.capsys.readouterr().err
     assert run([*without, "--run-id", "third"]) == 0
-    err = files._capsys.readouterr().err
+    err = files.capsys.readouterr().err
     assert "2 other runs, the last one second of " in err
     assert "have issued this reward to 10 guests" in err
     assert run(["issue", without[1], *OPTIONS, "--once", "--no-ledger"]) == 2
-    assert "--once needs a ledger" in files._capsys.readouterr().err
+    assert "--once needs a ledger" in files.capsys.readouterr().err
 
 
 def start(name: str, folder: Path, place: str, url: str) -> subprocess.Popen[bytes]:
