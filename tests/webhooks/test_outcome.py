@@ -489,7 +489,7 @@ async def test_a_worker_hears_for_another(path: Path, failing: int) -> None:
         early=st.sampled_from([0.0, 0.5]),
     ),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_lie_changes_nothing_or_is_found(sizes: list[int], lie: Oddity | None, hooks: Webhooks) -> None:
     """With honest events the report is the polled one; with any lie it is, or verifying finds it."""
     values = [guest for number, failing in enumerate(sizes) for guest in _ten(number, failing)]
