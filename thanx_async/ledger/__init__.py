@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from thanx_async._batches import BatchOutcome, EndedJob, Trust, digest_of
 from thanx_async._core.lazy import lazily
+from thanx_async.ledger._choices import Choices, Choose, Ranges
 from thanx_async.ledger._lanes import (
     LANES,
     MOVED,
@@ -48,6 +49,8 @@ __all__ = [
     "BatchOutcome",
     "BatchRecord",
     "BatchState",
+    "Choices",
+    "Choose",
     "Cut",
     "Encode",
     "EndedJob",
@@ -59,6 +62,7 @@ __all__ = [
     "Ledger",
     "NewGuest",
     "Put",
+    "Ranges",
     "RelayLedger",
     "RunProgress",
     "RunRecord",

@@ -53,6 +53,11 @@ _LOCK = "LOCK TABLE thanx.guests, thanx.runs, thanx.lanes, thanx.forgotten IN SH
 _RESERVE = (
     "SELECT setval('thanx.guests_seq_seq', last_value + $1::bigint) - $1::bigint FROM thanx.guests_seq_seq"
 )
+_ALIKE = (
+    ("forgotten", ("run_id", "ended_at")),
+    ("heard", ("job_id",)),
+    ("choices", ("run_id", "guest", "position")),
+)
 _RUN_IDS = "SELECT run_id FROM runs UNION SELECT run_id FROM forgotten"
 _GUESTS = "SELECT seq, lane, put_at, id, digest FROM guests"
 _WAITING = "SELECT seq, w.lane, put_at, value FROM waiting AS w JOIN guests USING (seq)"
@@ -160,7 +165,7 @@ class _Copy:
         async for rows in self._slices(file, _BATCHES, lambda row: _batch(file, row, offset)):
             await connection.executemany(_INSERT, rows)
         await self._fill_guests(connection, file, lanes, offset)
-        for table, columns in (("forgotten", ("run_id", "ended_at")), ("heard", ("job_id",))):
+        for table, columns in _ALIKE:
             query = f"SELECT {', '.join(columns)} FROM {table}"  # noqa: S608 - fixed names
             async for rows in self._slices(file, query):
                 await connection.copy(table, columns, rows)

@@ -123,5 +123,14 @@ LEDGER_TABLES = Tables(
             told bytea NOT NULL
         )
         """,
+        """
+        CREATE TABLE thanx.choices (
+            guest bytea,
+            run_id text,
+            position bigint NOT NULL,
+            PRIMARY KEY (guest, run_id)
+        );
+        CREATE INDEX choices_positions ON thanx.choices (run_id, position)
+        """,
     ),
 )

@@ -16,7 +16,10 @@ from thanx_async.ledger._sqlite_bodies import BodyFile
 from thanx_async.ledger._sqlite_schema import connect, explained, readable
 
 _AT_ONCE = 10_000
-_TABLES = ("runs", "batches", "lanes", "guests", "waiting", "ended", "heard", "forgotten", "trust", "events")
+_TABLES = (
+    *("runs", "batches", "lanes", "guests", "waiting", "ended", "heard", "forgotten", "trust", "events"),
+    "choices",
+)
 _MARKS = [
     f"CREATE TRIGGER moved_{table}_{event} BEFORE {event} ON {table} BEGIN"
     f" SELECT RAISE(ABORT, 'the file was {MOVED}'); END"

@@ -114,6 +114,19 @@ MIGRATIONS: list[str] = [
     ) WITHOUT ROWID;
     CREATE TABLE events (job_id TEXT PRIMARY KEY, heard_at REAL NOT NULL, told BLOB NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE choices (
+        guest BLOB NOT NULL,
+        run_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        PRIMARY KEY (guest, run_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX choices_positions ON choices (run_id, position);
+    CREATE TRIGGER choices_of_empty_runs AFTER DELETE ON runs
+    WHEN NOT EXISTS (SELECT 1 FROM forgotten WHERE run_id = OLD.run_id) BEGIN
+        DELETE FROM choices WHERE run_id = OLD.run_id;
+    END;
+    """,
 ]
 
 _PASSING = {Problem.LOCKED, Problem.FULL}
