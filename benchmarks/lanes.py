@@ -32,11 +32,11 @@ class _Case:
 
 
 _BESIDE = {
-    f"{_services} services, a guest each {_every:g} s, beside it": _Case(_services, _every, batches=_BATCHES)
+    f"services: {_services}, a guest each {_every:g} s, beside it": _Case(_services, _every, batches=_BATCHES)
     for _services, _every in ((1, 5.0), (1, 0.5), (4, 1.0))
 }
 _REPLICAS = {
-    f"{_services} replicas, {_rate} guests/s, an hour": _Case(_services, _services / _rate, seconds=3600.0)
+    f"replicas: {_services}, {_rate} guests/s, an hour": _Case(_services, _services / _rate, seconds=3600.0)
     for _services, _rate in ((1, 8), (8, 8), (16, 8))
 }
 _CASES = {_ALONE: _Case(0, 1.0, batches=_BATCHES), **_BESIDE, **_REPLICAS}
@@ -108,7 +108,7 @@ def _headlines(samples: harness.Samples) -> list[harness.Headline]:
             "That run, over without `add`", beside["run"] / found[_ALONE]["run"], _MOST_LONGER, "x", digits=2
         ),
     ]
-    if replicas := found.get("8 replicas, 8 guests/s, an hour"):
+    if replicas := found.get("replicas: 8, 8 guests/s, an hour"):
         rows.append(
             harness.Headline.at_most(
                 "`add` in 8 replicas with 8 guests/s, p99", replicas["p99"], _MOST_IN_REPLICAS, "s", digits=1

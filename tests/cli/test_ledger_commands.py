@@ -420,3 +420,22 @@ def test_guard_rails(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFix
     assert "--max-failure-rate is 40.0%: 2 of 4 guests" in capsys.readouterr().err
     assert run([*command, "--run-id", "c", "--canary", "4"]) == 2
     assert "--canary needs --max-failure-rate" in capsys.readouterr().err
+
+
+def test_verify(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], state: Path) -> None:
+    """What an event told of a run is polled, and corrected in the ledger if it was wrong."""
+    values = written(tmp_path / "a.txt", "unknown@example.com", *guests(3))
+    assert run(["issue", values, *OPTIONS, "--run-id", "march", "--batch-size", "2"]) == 1
+    assert run(["verify", "march"]) == 0
+    assert "no event told an outcome that polls have not" in capsys.readouterr().out
+    told = '{"state":"completed","issued":2,"failures":{},"by_event":true}'
+    with closing(sqlite3.connect(state / "ledger.sqlite")) as db, db:
+        db.execute("UPDATE batches SET outcome = CAST(? AS BLOB)", (told,))
+    assert run(["verify", "march"]) == 3
+    printed = capsys.readouterr()
+    assert "1 of 2 jobs whose outcome an event told are confirmed" in printed.out
+    assert "corrected: the number of rewards is another one: positions 0 to 1, 2 guests" in printed.out
+    assert run(["verify", "march"]) == 0
+    capsys.readouterr()
+    assert run(["resume", "march"]) == 1
+    assert counts(capsys.readouterr().out)["failed"] == 1

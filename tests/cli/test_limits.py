@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import re
 import sqlite3
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import orjson
@@ -11,7 +13,7 @@ import pytest
 
 from tests.helpers import OPTIONS, batcher, guests, written
 from tests.limiter.sending import stored
-from thanx_async import Lane, RateLimit, SQLiteRateLimiter, ThanxClient
+from thanx_async import IssuancePlan, Lane, RateLimit, SQLiteRateLimiter, ThanxClient
 from thanx_async.cli import run
 from thanx_async.cli._display import Display
 from thanx_async.cli._driving import drive
@@ -143,7 +145,7 @@ def test_a_plan_knows_what_is_spent(
     async def hold() -> None:
         limits = [RateLimit(5, 1), RateLimit(2000, 900)]
         async with SQLiteRateLimiter(path, limits).slot(Lane.ISSUE) as slot:
-            slot.answered(429, retry_after=3_000.0)
+            slot.answered(429, {"Retry-After": "3000"})
 
     asyncio.run(hold())
     assert run(command) == 0

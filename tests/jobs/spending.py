@@ -82,7 +82,7 @@ async def spend(
         lost: the rate of webhooks that get lost; None for no webhooks at all.
         batch: guests in a batch; the fewer, the coarser the progress that jobs report.
         seed: decides which webhooks get lost.
-        limits: the rate limits.
+        limits: the rate limits, all of which the run may use up: nothing is reserved for others.
     """
     async with _thanx(jobs, batch, limits) as (emulator, client), AsyncExitStack() as stack:
         if lost is not None:

@@ -67,7 +67,7 @@ def test_each_lane_has_its_share(split: bool) -> None:
     assert 21 <= lanes_of(sent)[Lane.ISSUE] <= 24
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(owners=st.lists(LANES, min_size=1, max_size=6))
 def test_nobody_starves(owners: list[list[Lane]]) -> None:
     """Whoever waits in whatever lane, each lane gets its share, and each owner its part of that."""
@@ -77,10 +77,9 @@ def test_nobody_starves(owners: list[list[Lane]]) -> None:
         assert lanes_of(sent)[lane] >= least[lane] * len(sent) - 2
         counts = Counter(owner for _, owner, sent_in in sent if sent_in is lane)
         waiting = [str(number) for number, lanes in enumerate(owners) if lane in lanes]
-        assert min(counts[owner] for owner in waiting) >= 0.4 * max(counts.values()) - 2
+        assert min(counts[owner] for owner in waiting) >= 0.8 * max(counts.values()) - 2
 
 
-@settings(deadline=None)
 @given(
     limits=st.lists(
         st.builds(RateLimit, st.integers(1, 30), st.sampled_from([1.0, 3.0, 20.0])), min_size=1, max_size=3
@@ -113,6 +112,7 @@ def test_the_limits_hold_whatever_the_lanes(
 def test_interactive_requests_have_the_reserve() -> None:
     """Beside a bulk run that has taken all it may, interactive requests go at once."""
     simulation = Simulation(rules(), {"bulk": [Lane.ISSUE]})
+    simulation.state.sent["interactive"] = -1000.0
     simulation.run(500)
     assert len(simulation.sent) == 1960
     simulation.join("guests", [Lane.INTERACTIVE], 500.0)
@@ -121,13 +121,15 @@ def test_interactive_requests_have_the_reserve() -> None:
 
 
 def test_a_reserve_is_full_while_it_is_used() -> None:
-    """A bulk run leaves a tenth where interactive requests were seen lately, and a fiftieth elsewhere."""
+    """A bulk run leaves a tenth where interactive requests were seen lately, less later, and else nothing."""
     decision, state = rules(), LimiterState()
     long = THANX_RATE_LIMITS[1]
-    assert decision.reserved(state, long, 1000.0) == 40
+    assert decision.reserved(state, long, 1000.0) == 0
     assert decision.admit(state, "guests", 1000.0, [Lane.INTERACTIVE]).booking
     assert decision.reserved(state, long, 1899.0) == 200
     assert decision.reserved(state, long, 1901.0) == 40
+    assert decision.reserved(state, long, 87_400.0) == 40
+    assert decision.reserved(state, long, 87_401.0) == 0
     assert decision.reserved(state, THANX_RATE_LIMITS[0], 1000.0) == 0
 
 
@@ -149,6 +151,7 @@ def test_polls_use_half_of_the_reserve() -> None:
 def test_a_lane_that_is_held_back_has_no_turn() -> None:
     """While the reserve holds bulk and polls back, interactive requests do not wait for their turns."""
     simulation = Simulation(rules(), {"bulk": [Lane.ISSUE]})
+    simulation.state.sent["interactive"] = -1000.0
     simulation.run(500)
     simulation.join("guests", [Lane.INTERACTIVE], 500.0)
     simulation.state.bulk_passed_over = 3

@@ -239,6 +239,6 @@ async def test_the_state_is_visible() -> None:
     ]
     assert status.latency == pytest.approx(0.1)
     assert repr(limiter) == (
-        "<LocalRateLimiter 3 of 5 in 1 s, 3 of 2,000 in 900 s (40 reserved);"
+        "<LocalRateLimiter 3 of 5 in 1 s, 3 of 2,000 in 900 s;"
         " next in 0.1 s after even spacing; 0 waiting, 0 refused>"
     )

@@ -402,7 +402,7 @@ def test_the_repr_shows_file_and_state(path: Path) -> None:
     """What is spent of each limit is visible, without a loop as well."""
     limiter = SQLiteRateLimiter(path, THANX_RATE_LIMITS)
     assert repr(limiter) == (
-        f"<SQLiteRateLimiter {path}: 0 of 5 in 1 s, 0 of 2,000 in 900 s (40 reserved); 0 waiting, 0 refused>"
+        f"<SQLiteRateLimiter {path}: 0 of 5 in 1 s, 0 of 2,000 in 900 s; 0 waiting, 0 refused>"
     )
 
 

@@ -281,3 +281,21 @@ async def put_and_perhaps_cancel(outbox: AnyOutbox, name: str) -> None:
     await asyncio.sleep(random.Random(name).uniform(0, 3 * LINGER))
     with suppress(LedgerUnavailableError):
         await outbox.cancel(f"order of {name}")
+
+
+async def test_room_is_used_again(
+    outbox: AnyOutbox,
+    emulator: Emulator,
+    postgres: PostgresServer,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A drain itself vacuums the table of waiting guests, once enough of it is not used any more."""
+    monkeypatch.setattr("thanx_async.ledger._postgres_lanes._VACUUMS_FROM", 1)
+    monkeypatch.setattr("thanx_async.ledger._postgres_lanes._ROW", 10_000)
+    async with client_at(emulator.url) as client:
+        for name in ("a@example.com", "b@example.com"):
+            await outbox.put(name, id=name)
+            await outbox.drain(client, linger=LINGER, until_empty=True)
+    counted = "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'waiting'"
+    await until(lambda: postgres.sql(database, counted) == "1")

@@ -14,24 +14,18 @@ from cyclopts import Parameter
 
 from thanx_async._core.errors import ConfigurationError
 from thanx_async.batcher import AsyncBatcher, Guard
+from thanx_async.cli._answer import Answer, plan_fields
 from thanx_async.cli._client import PATIENT, connect, known_limiter
 from thanx_async.cli._display import Display
 from thanx_async.cli._driving import drive
 from thanx_async.cli._failures import failure_file
 from thanx_async.cli._hours import Hours, local_now, sleep_until
+from thanx_async.cli._once import begin_run
 from thanx_async.cli._opening import HowToRead
 from thanx_async.cli._options import FileName, Flag, LedgerName, Whole
 from thanx_async.cli._output import show_plan, write
 from thanx_async.cli._reading import GuestFile, reading
-from thanx_async.cli._recorded import (
-    AnyLedger,
-    before_sending,
-    earlier,
-    new_ledger,
-    others,
-    path_of,
-    run_id_of,
-)
+from thanx_async.cli._recorded import new_ledger, path_of
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
 from thanx_async.cli._words import amount
 from thanx_async.client import ThanxClient
@@ -52,6 +46,7 @@ async def issue(
     how: HowToRead = HowToRead(),  # noqa: B008 - frozen
     limit: Whole | None = None,
     exclude: FileName | None = None,
+    once: Flag = False,
     failures: FileName | None = None,
     hours: Hours = Hours(),  # noqa: B008 - frozen
     run_id: str | None = None,
@@ -62,6 +57,7 @@ async def issue(
     canary: Whole | None = None,
     max_failure_rate: float | None = None,
     emulator: Flag = False,
+    json: Flag = False,
 ) -> int:
     """
     Parameters
@@ -78,6 +74,8 @@ async def issue(
         Issue only to the first of the guests, this many. The same command without it goes on with the rest.
     exclude:
         A file of guests who are left out, in any of its columns (those of --column if it has them).
+    once:
+        Leave out everybody to whom another run with --once has issued this reward, from whatever file.
     failures:
         A CSV file to write: the row and columns of each guest who got no reward, the fate (failed, rejected,
         duplicate, unsent) and the reason. Mended, it can be issued by the same options.
@@ -98,15 +96,17 @@ async def issue(
         From 0 to 1: stop once more than this share of the guests in finished jobs has failed.
     emulator:
         Run against the embedded emulator instead of Thanx.
+    json:
+        Print the report as JSON.
     """
-    _check_names(run_id, ledger, no_ledger=no_ledger)
+    is_recorded = ledger is not None or not (emulator or no_ledger)
+    _check_names(run_id, ledger, no_ledger=no_ledger, once=once and not is_recorded)
     if limit is not None and not emulator:
         _check_limit(file, run_id, no_ledger=no_ledger)
     target = _target(campaign, merchant, variant, emulator=emulator)
     begin, until = hours.window(local_now())
     guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
-    is_recorded = ledger is not None or not (emulator or no_ledger)
-    display = Display()
+    display, answer = Display(), Answer(json=json)
     async with (
         reading(file, how, exclude=exclude, limit=limit) as guests,
         connect(emulator=emulator, retry=PATIENT, store=ledger) as client,
@@ -115,10 +115,15 @@ async def issue(
         display.watch(client)
         display.expect(lambda _: guests.total())
         batcher = _batcher(client, target, display, batch_size=batch_size, guard=guard, ledger=opened)
-        path, before = None, ""
+        path, before, chooser = None, "", None
         if opened is not None:
-            path, run_id = path_of(opened), run_id or run_id_of(file, client, target)
-            before = await _before(opened, run_id, client, target, tell_others=exclude is None)
+            path = path_of(opened)
+            begun = await begin_run(
+                opened, client, target, file=file, run_id=run_id, once=once, excludes=exclude is not None
+            )
+            run_id, before, chooser = begun.run_id, begun.before, begun.once
+            if chooser is not None:
+                guests.choose_by(chooser.choose)
         run_id = run_id or uuid4().hex
         async with failure_file(
             failures, source=file, ledger=path, exclude=exclude, original=guests.original()
@@ -133,15 +138,19 @@ async def issue(
                 before=before,
                 failures=rows,
                 until=until,
+                answer=answer,
             )
-    notes = guests.notes()
+        left_out = await chooser.end() if chooser else []
+    notes = guests.notes() + left_out
     if limit is not None and opened is not None and status != STOPPED:
         notes.append(f"--limit {limit}: the same command without it goes on with the rest, in the same run")
     for note in notes:
-        write(note)
+        answer.line(note)
     if status == STOPPED and (path or not emulator):
         warn(_how_to_continue(run_id, failures, is_recorded=is_recorded))
-    return status
+    if chooser:
+        answer.show(chooser.fields)
+    return answer.end(STOPPED if chooser and chooser.open else status)
 
 
 async def plan(
@@ -153,6 +162,7 @@ async def plan(
     exclude: FileName | None = None,
     failures: FileName | None = None,
     batch_size: Whole = 10_000,
+    json: Flag = False,
 ) -> int:
     """
     Parameters
@@ -167,8 +177,10 @@ async def plan(
         A CSV file to write: the row and columns of each guest who is rejected or a duplicate, and the reason.
     batch_size:
         Guests in one request, 1 to 10,000.
+    json:
+        Print JSON.
     """
-    display = Display()
+    display, answer = Display(), Answer(json=json)
     async with (
         reading(file, how, exclude=exclude, limit=limit) as guests,
         failure_file(failures, source=file, ledger=None, exclude=exclude, original=guests.original()) as rows,
@@ -181,10 +193,10 @@ async def plan(
         with display:
             planned = await batcher.plan(guests, limit=limit)
         listed = rows.write_plan(planned) if rows else ""
-    show_plan(planned)
+    answer.show(lambda: plan_fields(planned), lambda: show_plan(planned))
     for note in filter(None, (listed, guests.described(), *guests.notes())):
-        write(note)
-    return SOME_FAILED if planned.rejected else ISSUED
+        answer.line(note)
+    return answer.end(SOME_FAILED if planned.rejected else ISSUED)
 
 
 async def demo(*, guests: Whole = 25_000) -> int:
@@ -206,25 +218,13 @@ async def demo(*, guests: Whole = 25_000) -> int:
     return ISSUED if status == SOME_FAILED else status
 
 
-def _check_names(run_id: str | None, ledger: object, *, no_ledger: bool) -> None:
+def _check_names(run_id: str | None, ledger: object, *, no_ledger: bool, once: bool) -> None:
     if run_id == "":
         raise ConfigurationError("--run-id is empty")
     if no_ledger and ledger is not None:
         raise ConfigurationError("give only one of --ledger and --no-ledger")
-
-
-async def _before(
-    ledger: AnyLedger,
-    run_id: str | None,
-    client: ThanxClient,
-    target: tuple[str, str, str],
-    *,
-    tell_others: bool,
-) -> str:
-    """What to say of the run's earlier progress, or of another run that issued the same reward."""
-    with before_sending():
-        before = await earlier(ledger, run_id)
-        return before or (await others(ledger, client, target) if tell_others else "")
+    if once:
+        raise ConfigurationError("--once needs a ledger, which remembers the guests: give --ledger")
 
 
 async def _wait_for(begin: datetime, guests: GuestFile, display: Display) -> None:

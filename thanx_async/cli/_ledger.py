@@ -9,6 +9,7 @@ import cyclopts
 
 from thanx_async._batches import BatchOutcome, outcome_of
 from thanx_async._core.errors import ConfigurationError, LeaseError, LedgerError
+from thanx_async.cli._answer import batch_fields, run_fields, write_json
 from thanx_async.cli._client import connect
 from thanx_async.cli._options import Flag, LedgerName, Whole
 from thanx_async.cli._output import write
@@ -30,16 +31,21 @@ ledger_app = cyclopts.App(name="ledger")
 
 
 @ledger_app.command
-async def runs(*, ledger: LedgerName | None = None) -> int:
+async def runs(*, ledger: LedgerName | None = None, json: Flag = False) -> int:
     """List the recorded runs, oldest first.
 
     Parameters
     ----------
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
+    json:
+        Print JSON.
     """
     async with open_ledger(ledger) as opened:
         rows = await opened.progress()
+        if json:
+            write_json(list(map(run_fields, rows)))
+            return ISSUED
         if not rows:
             write(f"no runs are recorded in {name_of(opened)}")
         for row in rows:
@@ -48,7 +54,7 @@ async def runs(*, ledger: LedgerName | None = None) -> int:
 
 
 @ledger_app.command
-async def show(run: str, /, *, ledger: LedgerName | None = None) -> int:
+async def show(run: str, /, *, ledger: LedgerName | None = None, json: Flag = False) -> int:
     """Show a run and its batches.
 
     Parameters
@@ -57,15 +63,22 @@ async def show(run: str, /, *, ledger: LedgerName | None = None) -> int:
         The run's id.
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
+    json:
+        Print JSON.
     """
     async with open_ledger(ledger) as opened:
         record = await known_run(opened, run)
         batches = await opened.batches(run)
+    replay_within = record.replayed_within(opened.replay_within)
+    if json:
+        rows = [batch_fields(batch, replay_within) for batch in batches]
+        write_json({**run_fields(RunProgress.of(record, batches)), "batches": rows})
+        return ISSUED
     write(f"{run}, begun {date(record.created_at)}, changed {date(record.changed_at)}")
     write(f"  campaign {record.campaign_id}, merchant {record.merchant_id}, variant {record.variant_id}")
     write(f"  at {record.base_url}; {_progress(RunProgress.of(record, batches))}")
     for batch in batches:
-        write(f"batch {batch.number}: {_batch(batch, record.replayed_within(opened.replay_within), record)}")
+        write(f"batch {batch.number}: {_batch(batch, replay_within, record)}")
     return ISSUED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,8 @@ _TYPED = {
     "variant_id": "--variant",
 }
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
 
 def as_typed(error: BaseException) -> str:
     """The error's message, with options and environment variables in place of the library's arguments."""
@@ -61,7 +64,11 @@ def place(text: str) -> Path | Dsn:
     """A file, or a database if the text begins like the address of one."""
     if not text:
         raise ValueError("the name is empty")
-    return Dsn(text) if text.startswith(("postgresql://", "postgres://")) else Path(text)
+    if text.startswith(("postgresql://", "postgres://")):
+        return Dsn(text)
+    if address := _ADDRESS.match(text):  # the rest may hold a password
+        raise ValueError(f"it begins with {address[0]}; give postgresql://..., or a file")
+    return Path(text)
 
 
 def _place(_: object, tokens: Sequence[Token]) -> Path | Dsn:

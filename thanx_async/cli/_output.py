@@ -12,6 +12,7 @@ from thanx_async.batcher import (
     IssuancePlan,
     IssuanceReport,
     RevocationReport,
+    VerificationReport,
 )
 from thanx_async.cli._items import advised
 from thanx_async.cli._status import discard_output
@@ -60,6 +61,17 @@ def show_revocation(report: RevocationReport) -> None:
     write(f"Run {report.run_id}: {what}")
     for left in report.not_revoked:
         _show_batches(f"not taken back: {left.reason}", [left.batch])
+
+
+def show_verification(report: VerificationReport) -> None:
+    """Show which outcomes polls have confirmed, and which not."""
+    checked = len(report.confirmed) + len(report.disagreeing)
+    what = f"{len(report.confirmed):,} of {checked:,} jobs whose outcome an event told are confirmed"
+    write(f"Run {report.run_id}: {what if checked else 'no event told an outcome that polls have not'}")
+    for row in report.disagreeing:
+        _show_batches(f"corrected: {row.reason}", [row.batch])
+    for row in report.unchecked:
+        _show_batches(f"not checked: {row.reason}", [row.batch])
 
 
 def show_plan(plan: IssuancePlan) -> None:

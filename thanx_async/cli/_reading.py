@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from functools import partial
-from itertools import islice
+from itertools import accumulate, compress, islice
 from pathlib import Path
 
 import anyio.to_thread
@@ -23,6 +23,8 @@ from thanx_async.cli._original import Original, stamp
 from thanx_async.cli._words import amount
 
 _SLICE = 2_000
+
+Choose = Callable[[list[object]], Awaitable[list[bool]]]
 
 
 class GuestFile:
@@ -60,6 +62,7 @@ class GuestFile:
         self._blank = 0
         self._gaps = array("Q")
         self._stack = ExitStack()
+        self._choose: Choose | None = None
         self._exclusion = exclusion(exclude, how) if isinstance(exclude, str) else exclude
         self._stamp = stamp(name)
         try:
@@ -79,10 +82,27 @@ class GuestFile:
     async def __aiter__(self) -> AsyncIterator[object]:
         items, self._first = self._first, []
         while items:
-            for item in items:
+            for item in await self._chosen(items):
                 yield item
             items = await anyio.to_thread.run_sync(self._slice, abandon_on_cancel=True)
         self._is_ended = True
+
+    def choose_by(self, choose: Choose) -> None:
+        """Leave out the items that this does not choose; called with the items in order, some at a time."""
+        self._choose = choose
+
+    async def _chosen(self, items: list[object]) -> list[object]:
+        if self._choose is None:
+            return items
+        stays = await self._choose(items)
+        first = self._count - len(items)
+        before = [0, *accumulate(stays)]
+        index = bisect_left(self._gaps, first)
+        gaps = [first + before[gap - first] for gap in self._gaps[index:]]
+        gaps += [first + before[place] for place, stay in enumerate(stays) if not stay]
+        self._gaps[index:] = array("Q", sorted(gaps))
+        self._count = first + before[-1]
+        return list(compress(items, stays))
 
     def described(self) -> str:
         """Which columns or keys are read, in words; "" for plain lines."""
@@ -108,7 +128,9 @@ class GuestFile:
 
     def total(self) -> int | None:
         """The number of guests, once it is known."""
-        return self._count if self._is_ended else self._total
+        if self._is_ended:
+            return self._count
+        return None if self._choose else self._total
 
     async def count_ahead(self) -> None:
         """Count the guests of a regular file in a pass of its own, for `total`."""

@@ -9,13 +9,14 @@ from pathlib import Path
 from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async.batcher import AsyncBatcher, IssuanceRun
 from thanx_async.batching import BatchError
+from thanx_async.cli._answer import Answer, revocation_fields, verification_fields
 from thanx_async.cli._asking import confirm
 from thanx_async.cli._client import PATIENT, connect
 from thanx_async.cli._display import Display
 from thanx_async.cli._driving import conclude
 from thanx_async.cli._failures import failure_file
 from thanx_async.cli._options import Dsn, FileName, Flag, LedgerName
-from thanx_async.cli._output import show_revocation, write
+from thanx_async.cli._output import show_revocation, show_verification
 from thanx_async.cli._recorded import (
     AnyLedger,
     before_sending,
@@ -30,7 +31,14 @@ from thanx_async.cli._words import amount
 from thanx_async.ledger import LANES, RunRecord
 
 
-async def resume(run: str, /, *, failures: FileName | None = None, ledger: LedgerName | None = None) -> int:
+async def resume(
+    run: str,
+    /,
+    *,
+    failures: FileName | None = None,
+    ledger: LedgerName | None = None,
+    json: Flag = False,
+) -> int:
     """
     Parameters
     ----------
@@ -40,7 +48,10 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: Ledge
         A CSV file to write: position, fate and reason of each guest who failed; values are not recorded.
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
+    json:
+        Print the report as JSON.
     """
+    answer = Answer(json=json)
     async with AsyncExitStack() as files:
         with Display() as display:
             async with _recorded(run, ledger, display) as (opened, batcher):
@@ -60,22 +71,24 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: Ledge
                     report, problem = resumed.report(), error
                 record = await known_run(opened, run)
                 unsent = record.batches is None or record.batches > len(await opened.batches(run))
-        status = conclude(resumed, report, problem, rows, of="sent and recorded")
+        status = conclude(resumed, report, problem, rows, of="sent and recorded", answer=answer)
     if report.in_doubt and problem is None:
         old = f"for longer than {record.replayed_within(opened.replay_within) / 3600:g} h"
         why = old if record.revoked_at is None else "in a revoked run"
-        write(
+        answer.line(
             f"Batches in doubt {why}, or whose job gives no outcome, are not sent again: see `ledger settle`"
         )
     if run.startswith(LANES):
-        write("Guests who wait in an outbox are sent by `outbox drain`")
+        answer.line("Guests who wait in an outbox are sent by `outbox drain`")
     elif unsent:
-        write("Not all of the file was sent: run `issue` with it again for the rest")
-        return STOPPED
-    return status
+        answer.line("Not all of the file was sent: run `issue` with it again for the rest")
+        return answer.end(STOPPED)
+    return answer.end(status)
 
 
-async def revoke(run: str, /, *, yes: Flag = False, ledger: LedgerName | None = None) -> int:
+async def revoke(
+    run: str, /, *, yes: Flag = False, ledger: LedgerName | None = None, json: Flag = False
+) -> int:
     """
     Parameters
     ----------
@@ -85,20 +98,48 @@ async def revoke(run: str, /, *, yes: Flag = False, ledger: LedgerName | None = 
         Do not ask.
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
+    json:
+        Print the report as JSON.
     """
-    display = Display()
+    display, answer = Display(), Answer(json=json)
     async with _recorded(run, ledger, display) as (opened, batcher):
         with before_sending():
             resumed = await batcher.resume(run, replay=False)
         await _check_doubts(opened, run)
         record = await known_run(opened, run)
-        if not await confirm(_about_to_revoke(resumed, record), yes=yes):
-            write("Nothing was taken back")
-            return STOPPED
+        if not await confirm(_about_to_revoke(resumed, record), yes=yes, tell=answer.aside):
+            answer.line("Nothing was taken back")
+            return answer.end(STOPPED)
         with display:
             report = await resumed.revoke()
-    show_revocation(report)
-    return STOPPED if report.not_revoked else ISSUED
+    answer.show(lambda: revocation_fields(report), lambda: show_revocation(report))
+    return answer.end(STOPPED if report.not_revoked else ISSUED)
+
+
+async def verify(
+    run: str, /, *, sample: float = 1.0, ledger: LedgerName | None = None, json: Flag = False
+) -> int:
+    """
+    Parameters
+    ----------
+    run:
+        The run's id.
+    sample:
+        The share of these jobs to poll, from 0 to 1.
+    ledger:
+        The ledger's file, or postgresql://...; by default the user's own file.
+    json:
+        Print the report as JSON.
+    """
+    answer = Answer(json=json)
+    with Display() as display:
+        async with _recorded(run, ledger, display) as (opened, batcher):
+            with before_sending():
+                await known_run(opened, run)
+                resumed = await batcher.resume(run, replay=False)
+            report = await resumed.verify(sample)
+    answer.show(lambda: verification_fields(report), lambda: show_verification(report))
+    return answer.end(STOPPED if report.disagreeing or report.unchecked else ISSUED)
 
 
 def _about_to_revoke(run: IssuanceRun, record: RunRecord) -> str:

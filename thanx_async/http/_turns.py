@@ -17,7 +17,7 @@ class CutTurns:
     """
 
     def __init__(self) -> None:
-        self.last_cut = -inf
+        self.last_cut: float = -inf
         self._queue: dict[object, Callable[[], None]] = {}
 
     def is_turn_of(self, party: object, wake: Callable[[], None]) -> bool:

@@ -2,7 +2,7 @@
 
 Polls share the rate limits with issuing, so a job is polled when it is likely to be finished. Until the speed
 of jobs is known, a single job is polled on behalf of all: the scout. Once it is known, the scout is looked at
-whenever its run time has doubled, and the next job in line at half of the wait, in case that jobs are faster
+whenever its run time has tripled, and the next job in line at half of the wait, in case that jobs are faster
 than predicted; all others only when they should be finished. A late job is polled again after a tenth of its
 time so far. The gap grows to 60 s, and further if many jobs are waiting.
 """
@@ -29,7 +29,7 @@ _MOST_TRUSTED = 96
 _GRACE = 2.5
 _SCOUTS = 2
 _RETURN = 1.0
-_DOUBT = 1.5
+_DOUBT = 2.0
 
 
 class PollSchedule:
@@ -128,8 +128,7 @@ class PollSchedule:
         first, second = (*self._scouts(), None, None)[:2]
         early = gap
         if course is first and self._speeds.is_scout(course):
-            elapsed = course.polled_at - course.baseline[0]
-            early = elapsed if gap > _DOUBT * elapsed else gap
+            early = _DOUBT * (course.polled_at - course.baseline[0])
         elif course in {first, second} and gap > 2 * _MAX_GAP:
             early = max(_MAX_GAP, gap / 2)
         return min(gap, max(early, max(self._next_check, self._scout_back()) - course.polled_at))

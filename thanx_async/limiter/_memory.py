@@ -51,8 +51,8 @@ class LocalRateLimiter(QueuedLimiter):
         strict: assume that Thanx counts each request as late as possible, which is safe for any network
             jitter. Otherwise the limiter moves closer to the limits until Thanx refuses a request.
         reserve: the share of each window but the shortest that is kept for requests for which somebody waits
-            (`Lane.INTERACTIVE`), from 0 to 0.9. While there were none for 15 minutes, at most a fiftieth is
-            kept.
+            (`Lane.INTERACTIVE`), from 0 to 0.9. After 15 minutes without any, at most a fiftieth is kept, and
+            after a day nothing.
 
     Raises:
         ConfigurationError: an argument is invalid; the message says which one and why.

@@ -143,8 +143,9 @@ class Pacing:
                 others = {other.lane for other in state.tickets if dues[other.lane].due <= now}
                 count(state, ticket.lane, others)
                 return Admission(self._book(state, now, ticket.lane), now, wait.reason, ticket.lane)
-            ticket.wake = wait.due
         first, wait = min(zip(mine, waits, strict=True), key=lambda pair: pair[1].due)
+        for ticket in mine:
+            ticket.wake = wait.due
         return Admission(None, wait.due, wait.reason, first.lane)
 
     def approach(self, state: LimiterState, owner: str, now: float, since: float) -> float:

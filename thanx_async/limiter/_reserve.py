@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import attrs
 
 from thanx_async._core import checks
@@ -15,12 +17,17 @@ DEFAULT_RESERVE = 0.1
 _MOST = 0.9
 _IDLE_SHARE = 0.02
 _SEEN_WITHIN = 900.0
+_REMEMBERED = 86_400.0
 _POLLS_SHARE = 0.5
 
 
 @attrs.frozen
 class Reserve:
-    """A share of each window but the shortest; little of it while nobody sends interactive requests."""
+    """A share of each window but the shortest.
+
+    It is small after 15 minutes without interactive requests, and nothing after a day without any: a nightly
+    run of a credential that nothing else uses has all of the limits.
+    """
 
     share: float = attrs.field(default=DEFAULT_RESERVE)
 
@@ -30,9 +37,10 @@ class Reserve:
 
     def of(self, limit: RateLimit, state: LimiterState, now: float) -> int:
         """How many requests of a limit are reserved now, at most all but one."""
-        seen = state.sent.get(Lane.INTERACTIVE.value)
-        is_seen = seen is not None and now - seen <= _SEEN_WITHIN
-        share = self.share if is_seen else min(self.share, _IDLE_SHARE)
+        ago = now - state.sent.get(Lane.INTERACTIVE.value, -inf)
+        if ago > _REMEMBERED:
+            return 0
+        share = self.share if ago <= _SEEN_WITHIN else min(self.share, _IDLE_SHARE)
         return min(round(share * limit.requests), limit.requests - 1)
 
 

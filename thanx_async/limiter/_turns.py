@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from math import inf
 
 import attrs
 
@@ -71,9 +72,12 @@ def turn(
     ]
     order = in_order(state, ready)
     ahead = order[: order.index(mine)]
+    places: float = len(ahead)
+    if all(ticket.lane is not mine.lane for ticket in ahead):
+        places = min(places, _slots_until_share(state, mine.lane))
     if due > now or not ahead:
-        return Decision(start + len(ahead) * spacing, reason)
-    again = min(now + len(ahead) * spacing, ahead[0].wake + GRACE + _SLACK)
+        return Decision(start + places * spacing, reason)
+    again = min(now + max(1, places) * spacing, ahead[0].wake + GRACE + _SLACK)
     return Decision(again, "other processes, whose turn it is")
 
 
@@ -91,6 +95,14 @@ def in_order(state: LimiterState, tickets: Iterable[Ticket]) -> list[Ticket]:
     if not first and state.bulk_passed_over >= _BULK_TURN:
         first = lines[Lane.ISSUE][:1]
     return first + [ticket for line in lines.values() for ticket in line if ticket not in first]
+
+
+def _slots_until_share(state: LimiterState, lane: Lane) -> float:
+    """How many slots may go to other lanes before it is the turn of this one."""
+    if lane is Lane.INTERACTIVE:
+        return inf
+    left = _BULK_TURN - state.bulk_passed_over if lane is Lane.ISSUE else _POLL_TURN - state.passed_over
+    return max(0, left)
 
 
 def count(state: LimiterState, lane: Lane, waiting: Collection[Lane]) -> None:

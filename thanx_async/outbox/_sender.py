@@ -16,6 +16,7 @@ from thanx_async._core.errors import (
 )
 from thanx_async.batching import Batch, BatchSender, Target
 from thanx_async.client import internals
+from thanx_async.http import CutTurns
 from thanx_async.ledger import LaneLedger, RunRecord
 from thanx_async.limiter import Lane
 from thanx_async.outbox._recorder import LaneRecorder
@@ -41,7 +42,7 @@ class LaneSender:
         self.target = Target(lane.campaign_id, lane.merchant_id, lane.variant_id, jobs)
         self.recorder = LaneRecorder(ledger, self.target)
         self.limiter = client.limiter
-        self.turns = transport.turns
+        self.turns: CutTurns = transport.turns
         self._sender = BatchSender(
             self.target,
             transport,

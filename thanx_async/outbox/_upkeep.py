@@ -22,7 +22,7 @@ class LaneUpkeep:
     """
 
     def __init__(self, ledger: LaneLedger, lane: RunRecord, limiter: RateLimiter) -> None:
-        self.lane = lane
+        self.lane: RunRecord = lane
         self._ledger = ledger
         self._limiter = limiter
         self._forget_at = -inf
