@@ -343,7 +343,10 @@ def test_failures_of_a_run_that_is_complete(
     assert "2 issued, 1 failed" in capsys.readouterr().err
     assert not listed.exists()
     assert run(["resume", "march", "--failures", str(listed)]) == 1
-    assert listed.read_text().splitlines() == ["position,value,reason", "2,,User not found"]
+    assert listed.read_text(encoding="utf-8-sig").splitlines() == [
+        "position,value,fate,reason",
+        "2,,failed,User not found",
+    ]
 
 
 def test_a_wrong_campaign_can_be_corrected(served: Emulator, tmp_path: Path) -> None:

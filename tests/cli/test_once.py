@@ -232,3 +232,14 @@ async def test_a_moved_file(tmp_path: Path, dsn: str) -> None:
         await copy_outbox(file, dsn)
         assert await ended(start("b.txt", tmp_path, dsn, emulator.url)) == [0]
         assert emulator.reward_counts() == dict.fromkeys(guests(20), 1)
+
+
+def test_the_list_of_failures(served: Emulator, files: Files, tmp_path: Path) -> None:
+    """A guest without a reward is listed with the own row, beside others who had one before."""
+    files.issue("a.csv", ["email", *guests(5)])
+    failed = tmp_path / "failed.csv"
+    lines = ["email", *guests(3), "unknown1@example.com", *guests(4, 2), "junk", *guests(1)]
+    assert files.issue("b.csv", lines, "--failures", str(failed))[0] == 1
+    listed = failed.read_text().splitlines()[1:]
+    assert [re.findall(r"unknown1@example\.com|junk", line)[0] for line in listed] == [lines[4], "junk"]
+    assert [line.split(",")[0] for line in listed] == ["5", "10"]

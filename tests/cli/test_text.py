@@ -135,4 +135,4 @@ def test_narrow_encodings(
     out.seek(0)
     text = out.read()
     assert ("no café" if encoding == "latin-1" else r"no caf\xe9") + r" \u65e5 (position 0)" in text
-    assert text.endswith(f"are listed in {listed}\n")
+    assert text.endswith(f"is listed in {listed}\n")

@@ -152,7 +152,7 @@ def conclude(
     answer = answer or Answer()
     listed, unlisted = "", None
     try:  # first, because standard output may be closed
-        listed = failures.write(report, run.unsent_guests()) if failures else ""
+        listed = failures.write(report, run.unsent_guests) if failures else ""
     except OSError as error:
         unlisted = error
     answer.show(lambda: report_fields(report), lambda: show_report(report, of=of))

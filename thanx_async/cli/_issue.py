@@ -77,7 +77,8 @@ async def issue(
     once:
         Leave out everybody to whom another run with --once has issued this reward, from whatever file.
     failures:
-        A CSV file to write: position, value and reason of each guest who failed, was rejected or not sent.
+        A CSV file to write: the row and columns of each guest who got no reward, the fate (failed, rejected,
+        duplicate, unsent) and the reason. Mended, it can be issued by the same options.
     run_id:
         Names the run; no batch of a run is issued twice. By default derived from file, target and credential.
     batch_size:
@@ -124,7 +125,9 @@ async def issue(
             if chooser is not None:
                 guests.choose_by(chooser.choose)
         run_id = run_id or uuid4().hex
-        async with failure_file(failures, source=file, ledger=path, exclude=exclude) as rows:
+        async with failure_file(
+            failures, source=file, ledger=path, exclude=exclude, original=guests.original()
+        ) as rows:
             await _wait_for(begin, guests, display)
             status = await drive(
                 batcher,
@@ -157,6 +160,7 @@ async def plan(
     how: HowToRead = HowToRead(),  # noqa: B008 - frozen
     limit: Whole | None = None,
     exclude: FileName | None = None,
+    failures: FileName | None = None,
     batch_size: Whole = 10_000,
     json: Flag = False,
 ) -> int:
@@ -169,13 +173,18 @@ async def plan(
         Read only the first of the guests, this many.
     exclude:
         A file of guests who are left out, in any of its columns (those of --column if it has them).
+    failures:
+        A CSV file to write: the row and columns of each guest who is rejected or a duplicate, and the reason.
     batch_size:
         Guests in one request, 1 to 10,000.
     json:
         Print JSON.
     """
     display, answer = Display(), Answer(json=json)
-    async with reading(file, how, exclude=exclude, limit=limit) as guests:
+    async with (
+        reading(file, how, exclude=exclude, limit=limit) as guests,
+        failure_file(failures, source=file, ledger=None, exclude=exclude, original=guests.original()) as rows,
+    ):
         client = ThanxClient("plan", "plan", limiter=await known_limiter())
         batcher = AsyncBatcher(
             client, campaign_id="plan", merchant_id="plan", variant_id="plan", batch_size=batch_size
@@ -183,8 +192,9 @@ async def plan(
         display.follow_reading(guests.progress)
         with display:
             planned = await batcher.plan(guests, limit=limit)
+        listed = rows.write_plan(planned) if rows else ""
     answer.show(lambda: plan_fields(planned), lambda: show_plan(planned))
-    for note in filter(None, (guests.described(), *guests.notes())):
+    for note in filter(None, (listed, guests.described(), *guests.notes())):
         answer.line(note)
     return answer.end(SOME_FAILED if planned.rejected else ISSUED)
 

@@ -19,6 +19,7 @@ from thanx_async.cli._csv import Table, csv_table, is_separator
 from thanx_async.cli._excel import excel_table
 from thanx_async.cli._items import BLANK, NO_COUNTRY, Unread, holds_guest
 from thanx_async.cli._json import json_id, json_item, json_items
+from thanx_async.cli._relisted import Relisted
 from thanx_async.identifiers import normalise, phone_normalizer
 
 
@@ -67,7 +68,8 @@ class Input:
         items: the guests, `BLANK` for blank rows; pairs of a guest and an id if there is an id column.
         taken: which columns or keys are read, in words.
         first_row: the row of the first item, counted like a spreadsheet.
-        has_header: whether the first row names the columns.
+        header: the names of the columns; empty where there are none.
+        left_out: returns how many items are `BLANK` although their rows are not.
         note: what to tell about the rows at the end.
         stream: the file's bytes; None where all were read at once.
     """
@@ -75,7 +77,8 @@ class Input:
     items: Iterator[object]
     taken: str = ""
     first_row: int = 1
-    has_header: bool = False
+    header: Sequence[str] = ()
+    left_out: Callable[[], int] = attrs.field(default=int)
     note: Callable[[], str] = attrs.field(default=str)
     stream: BinaryIO | None = None
 
@@ -126,6 +129,18 @@ def every_value(file: str, name: str, how: HowToRead, stack: ExitStack) -> Itera
     if kind is Format.JSONL:
         return json_items(lines, how.column, fix)
     return (_line(line, fix) for line in lines)
+
+
+def table_again(file: str, how: HowToRead, stack: ExitStack) -> Iterator[list[str]]:
+    """The rows of a file with columns, which was opened before in the same way.
+
+    Raises:
+        ConfigurationError: it can't be read, or has no columns any more.
+    """
+    found = _content(file, binary(file), file, how, stack, is_table=bool(how.column))
+    if not isinstance(found, Table):
+        raise ConfigurationError(f"{file} has no columns any more")
+    return Relisted.of(found).table.rows
 
 
 def _known(header: list[str], columns: Sequence[str]) -> set[int]:
@@ -188,7 +203,8 @@ def _of_json(lines: Iterator[str], how: HowToRead, id_column: str | None) -> Inp
 
 
 def _of_table(table: Table, how: HowToRead, id_column: str | None) -> Input:
-    header = table.header
+    relisted = Relisted.of(table)
+    table, header = relisted.table, relisted.table.header
     check_header(table)
     id_index = None if id_column is None else index_of(header, id_column)
     others = [index for index in range(len(header)) if index != id_index]
@@ -201,7 +217,14 @@ def _of_table(table: Table, how: HowToRead, id_column: str | None) -> Input:
     else:
         pairs = ((pick(row), row[id_index].strip() if id_index < len(row) else "") for row in table.rows)
         items = _filled(pairs)
-    return Input(items, described(table, indices), table.first_row, has_header=True, note=table.note)
+    return Input(
+        items,
+        described(table, indices),
+        table.first_row,
+        header,
+        left_out=lambda: relisted.duplicates,
+        note=lambda: "; ".join(filter(None, (table.note(), relisted.note()))),
+    )
 
 
 def _filled(pairs: Iterator[tuple[object, str]]) -> Iterator[object]:

@@ -19,6 +19,7 @@ from thanx_async.cli._bytes import share_read
 from thanx_async.cli._exclusion import Exclusion, exclusion
 from thanx_async.cli._items import BLANK
 from thanx_async.cli._opening import HowToRead, opened
+from thanx_async.cli._original import Original, stamp
 from thanx_async.cli._words import amount
 
 _SLICE = 2_000
@@ -63,6 +64,7 @@ class GuestFile:
         self._stack = ExitStack()
         self._choose: Choose | None = None
         self._exclusion = exclusion(exclude, how) if isinstance(exclude, str) else exclude
+        self._stamp = stamp(name)
         try:
             self._input = opened(name, self._name, how, id_column, self._stack)
             self._first = self._slice(1)
@@ -108,7 +110,7 @@ class GuestFile:
 
     def notes(self) -> list[str]:
         """What to tell about the rows that were read."""
-        blank = self._blank
+        blank = self._blank - self._input.left_out()
         skipped = f"{amount(blank, 'blank row')} {'was' if blank == 1 else 'were'} skipped" if blank else ""
         left_out = self._exclusion.note() if self._exclusion else ""
         return list(filter(None, (left_out, skipped, self._input.note())))
@@ -116,6 +118,13 @@ class GuestFile:
     def row(self, position: int) -> int:
         """The row of the file that holds the guest at a position of the input, counted like a spreadsheet."""
         return self._input.first_row + position + bisect_right(self._gaps, position)
+
+    def original(self) -> Original | None:
+        """The rows of the file, to be read again; None for a pipe, and where there are no columns."""
+        found = self._input
+        if self._stamp is None or not found.header:
+            return None
+        return Original(self._file, self._how, list(found.header), found.first_row, self.row, self._stamp)
 
     def total(self) -> int | None:
         """The number of guests, once it is known."""
@@ -158,7 +167,7 @@ class GuestFile:
         """What to say if only the first ``count`` guests were read, "" if the file was read to its end."""
         if self._is_ended:
             return ""
-        header = ", not counting the header" if self._input.has_header else ""
+        header = ", not counting the header" if self._input.header else ""
         rows = count + bisect_right(self._gaps, count - 1) if count else 0
         return f"read up to row {rows:,} of {self._name}{header}; nothing after it was sent or listed"
 

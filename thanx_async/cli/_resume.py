@@ -45,7 +45,7 @@ async def resume(
     run:
         The run's id.
     failures:
-        A CSV file to write: position and reason of each guest who failed; values are not recorded.
+        A CSV file to write: position, fate and reason of each guest who failed; values are not recorded.
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
     json:
