@@ -129,16 +129,27 @@ def test_a_doubt(served: Emulator, files: Files) -> None:
 
 
 def test_a_changed_file(served: Emulator, files: Files) -> None:
-    """New guests in the file of a stopped run do not pass for those of its batches."""
+    """Other guests in the file of a stopped run are a run of their own, and the first one can still go on."""
     served.script(USUAL, *[UNAUTHORIZED] * 10)
     assert files.issue("a.txt", guests(15))[0] == 3
     served._script.clear()
     status, text = files.issue("a.txt", guests(20, 100))
-    assert status == 2
-    assert "has changed" in text
-    status, text = files.issue("a.txt", guests(20, 100), "--run-id", "new")
     assert (status, counts(text)["issued"]) == (0, 20)
-    assert files.issue("a.txt", guests(15))[0] == 0
+    status, text = files.issue("a.txt", guests(15))
+    assert "Continuing run a.txt-" in text
+    assert (status, counts(text)["issued"]) == (0, 15)
+    assert served.reward_counts() == dict.fromkeys([*guests(15), *guests(20, 100)], 1)
+
+
+def test_another_input_of_a_run(served: Emulator, files: Files) -> None:
+    """Guests who take the places of others in a named run's batches do not pass for rewarded."""
+    served.script(USUAL, *[UNAUTHORIZED] * 10)
+    assert files.issue("a.txt", guests(15), "--run-id", "run")[0] == 3
+    served._script.clear()
+    assert files.issue("a.txt", guests(20, 100), "--run-id", "run")[0] == 2
+    status, text = files.issue("b.txt", guests(20, 100))
+    assert (status, counts(text)["issued"]) == (0, 20)
+    assert files.issue("a.txt", guests(15), "--run-id", "run")[0] == 0
     assert served.reward_counts() == dict.fromkeys([*guests(15), *guests(20, 100)], 1)
 
 
@@ -232,3 +243,14 @@ async def test_a_moved_file(tmp_path: Path, dsn: str) -> None:
         await copy_outbox(file, dsn)
         assert await ended(start("b.txt", tmp_path, dsn, emulator.url)) == [0]
         assert emulator.reward_counts() == dict.fromkeys(guests(20), 1)
+
+
+def test_the_list_of_failures(served: Emulator, files: Files, tmp_path: Path) -> None:
+    """A guest without a reward is listed with the own row, beside others who had one before."""
+    files.issue("a.csv", ["email", *guests(5)])
+    failed = tmp_path / "failed.csv"
+    lines = ["email", *guests(3), "unknown1@example.com", *guests(4, 2), "junk", *guests(1)]
+    assert files.issue("b.csv", lines, "--failures", str(failed))[0] == 1
+    listed = failed.read_text().splitlines()[1:]
+    assert [re.findall(r"unknown1@example\.com|junk", line)[0] for line in listed] == [lines[4], "junk"]
+    assert [line.split(",")[0] for line in listed] == ["5", "10"]

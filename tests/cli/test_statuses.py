@@ -53,8 +53,7 @@ def test_recorded_runs(served: Emulator, tmp_path: Path, capsys: pytest.CaptureF
 def test_single_requests(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """0 with an answer, 1 where a job has failures, 2 where something cannot be issued, 3 with an error."""
     assert run(["issue", written(tmp_path / "a.txt", "unknown1@example.com"), *OPTIONS]) == 1
-    job = served.requests and "job000001"
-    merchant = ["--merchant", MERCHANT]
+    job, merchant = "job000001", ["--merchant", MERCHANT]
     assert run(["job", "show", job, *merchant]) == 0
     assert run(["job", "wait", job, *merchant]) == 1
     assert run(["job", "revoke", job, *merchant, "--yes"]) == 0

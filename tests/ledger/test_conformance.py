@@ -662,3 +662,19 @@ async def test_events_are_relayed(place: Place) -> None:
         assert await owner.relayed("march") == []
         assert await owner.relayed("april") == []
     assert "@" not in await place.sql("SELECT * FROM thanx.events")
+
+
+async def test_an_empty_run_gives_up_its_guests(place: Place) -> None:
+    """The guests whom a run has chosen stay chosen once the run is forgotten, unless it has sent none."""
+    async with place.ledger() as ledger:
+        await ledger.claim(attrs.evolve(RUN, run_id="empty"))
+        await ledger.release("empty")
+        await sent(ledger, "march", 2, finished=2)
+        await ledger.save_run(attrs.evolve(RUN, total=10, batches=2))
+        await ledger.release("march")
+    for guest, run_id in (("a", "empty"), ("b", "march")):
+        await place.sql(f"INSERT INTO thanx.choices VALUES ('{guest}', '{run_id}', 0)")
+    await place.sql("UPDATE thanx.runs SET changed_at = 0")
+    async with place.ledger(keep_for=50):
+        await gone(place, "runs")
+    assert await place.sql("SELECT run_id FROM thanx.choices") == "march"

@@ -10,12 +10,14 @@ import hashlib
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from contextlib import suppress
+from pathlib import Path
 from uuid import uuid4
 
+import anyio.to_thread
 import attrs
 
-from thanx_async._core.errors import ConfigurationError, LeaseError
+from thanx_async._core.errors import ConfigurationError, LeaseError, LedgerError
 from thanx_async.cli._choosing import Decision, Places
 from thanx_async.cli._recorded import (
     AnyLedger,
@@ -73,7 +75,7 @@ async def begin_run(
     with before_sending():
         if run_id is None:
             run_id = run_id_of(file, client, target)
-            run_id = await _run_id_of_once(ledger, run_id) if once else run_id
+            run_id = await _run_id_of_once(ledger, run_id, file) if once else run_id
         await _check_same_way(ledger, run_id, once=once)
         before = await earlier(ledger, run_id)
         if not once:
@@ -92,14 +94,23 @@ def _not_remembered(count: int) -> str:
     )
 
 
-async def _run_id_of_once(ledger: AnyLedger, base: str) -> str:
-    """The run that a command goes on with, or the id of a new one: the file may have other guests now."""
+async def _run_id_of_once(ledger: AnyLedger, base: str, file: str) -> str:
+    """The run that goes on with the file as it is now, or the id of a new one."""
+    base += f"-once-{await anyio.to_thread.run_sync(_content, file)}"
     for record in reversed(await ledger.runs()):
-        if record.run_id.startswith(f"{base}-once-") and record.revoked_at is None:
+        if record.run_id.startswith(f"{base}-") and record.revoked_at is None:
             batches = await ledger.batches(record.run_id)
             if record.batches != 0 and not record.is_complete(batches):
                 return record.run_id
-    return f"{base}-once-{datetime.now(UTC):%Y%m%d}-{uuid4().hex[:6]}"
+    return f"{base}-{uuid4().hex[:6]}"
+
+
+def _content(file: str) -> str:
+    """What tells the content of a regular file from another one."""
+    if not Path(file).is_file():
+        return "pipe"
+    with Path(file).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:8]
 
 
 async def _check_same_way(ledger: AnyLedger, run_id: str, *, once: bool) -> None:
@@ -194,7 +205,8 @@ class Once:
         """Count what has become of the guests who were left out; returns what to tell about them."""
         record = await self._ledger.run(self._run_id)
         if record is not None:
-            await _tidied(self._ledger, record)
+            with suppress(LedgerError):  # the next run does the same
+                await _tidied(self._ledger, record)
         self.had, self.open = 0, {}
         for run_id, positions in self._left_out.items():
             unclear = await self._unclear(run_id, positions) if run_id else len(positions)

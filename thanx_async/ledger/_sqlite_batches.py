@@ -21,7 +21,6 @@ from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._rows import BATCH_COLUMNS
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile, check_place
-from thanx_async.ledger._sqlite_choices import ChoiceTable
 from thanx_async.ledger._sqlite_events import EventTable
 from thanx_async.ledger._sqlite_held import HeldBatches
 from thanx_async.ledger._sqlite_history import History
@@ -57,7 +56,6 @@ class LedgerFile:
             self._db.execute("PRAGMA secure_delete = ON")
             self.runs = RunTable(self._db, path)
             self.history = History(self._db, path)
-            self.choices = ChoiceTable(self._db, path, self.runs)
             self.trust = TrustTable(self._db, path)
             self.events = EventTable(self._db, path)
             self.lanes = LaneTable(self._db, path, self.runs, self)

@@ -79,12 +79,12 @@ class SQLiteLanes(SQLiteLedger):
 
     async def choose(self, run_id: str, guests: Sequence[bytes], choose: Choose) -> None:
         """Let a claimed run decide about guests, at a time when no other run does."""
-        await self._do(lambda store: store.choices.choose(run_id, guests, choose))
+        await self._do(lambda store: store.lanes.choices.choose(run_id, guests, choose))
 
     async def unchoose(self, run_id: str, ranges: Ranges) -> None:
         """Forget what a claimed run has decided about the guests at some positions."""
-        await self._do(lambda store: store.choices.unchoose(run_id, ranges))
+        await self._do(lambda store: store.lanes.choices.unchoose(run_id, ranges))
 
     async def has_chosen(self, run_id: str) -> bool:
         """Whether a run has decided about any guest."""
-        return await self._do(lambda store: store.choices.has_chosen(run_id))
+        return await self._do(lambda store: store.lanes.choices.has_chosen(run_id))

@@ -35,6 +35,7 @@ from thanx_async.ledger._lanes import (
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import BatchRecord, RunRecord
 from thanx_async.ledger._rows import RUN_FIELDS
+from thanx_async.ledger._sqlite_choices import ChoiceTable
 from thanx_async.ledger._sqlite_guests import GuestTable, cancel_if_revoked
 from thanx_async.ledger._sqlite_runs import RunTable, run_of
 from thanx_async.ledger._sqlite_schema import explained, readable
@@ -95,7 +96,11 @@ class BatchTable(Protocol):
 
 
 class LaneTable:
-    """The lanes in one open ledger file. Methods named like those of `LaneLedger` do the same."""
+    """The lanes in one open ledger file. Methods named like those of `LaneLedger` do the same.
+
+    Attributes:
+        choices: which guests the runs have chosen.
+    """
 
     def __init__(self, db: sqlite3.Connection, path: Path, runs: RunTable, batches: BatchTable) -> None:
         self._db = db
@@ -103,6 +108,7 @@ class LaneTable:
         self._runs = runs
         self._batches = batches
         self._guests = GuestTable(db)
+        self.choices = ChoiceTable(db, path, runs)
         self._numbers: dict[str, int] = {}
 
     def open(self, lane: RunRecord) -> tuple[RunRecord, int]:
