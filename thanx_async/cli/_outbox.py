@@ -84,7 +84,7 @@ async def status(*, which: Which) -> int:
     """Show how much waits, and who drains it. Exit status 1 if batches are held."""
     found = await lanes(which.store, which.wanted)
     if not found:
-        write(f"{which.store} has no outbox of this credential")
+        write(f"{which.store} has no outbox of this credential that fits")
     held = 0
     for run in found:
         async with outbox_of(which.store, run.target) as outbox:

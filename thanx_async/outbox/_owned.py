@@ -84,6 +84,7 @@ class OwnedLane:
             finally:
                 self._sender.turns.leave(self)
         if failure := self._error or self._unfollowed:
+            await self._upkeep.note_end(failure)
             raise failure
 
     async def _take_up(self) -> None:
