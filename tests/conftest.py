@@ -4,6 +4,7 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.helpers import Wall
 from tests.virtual_time import patient, waiting_for_a_server
@@ -12,6 +13,9 @@ from thanx_async._core.worker import Worker
 from thanx_async.emulator import Emulator
 from thanx_async.jobs._schedule import PollSchedule
 from thanx_async.limiter._shared import SharedLimiter, SharedStore
+
+settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("loaded")  # a test may not fail because the machine is busy
 
 pytest_plugins = [
     "thanx_async.pytest_plugin",  # not the installed copy, so that its coverage is measured

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
         IssuanceRun,
         IssuanceStream,
         NotRevoked,
+        NotVerified,
         Outcome,
         RevocationReport,
+        VerificationReport,
     )
     from thanx_async.client import ThanxClient
     from thanx_async.errors import (
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from thanx_async.models import (
         Campaign,
         Environment,
+        Events,
         IdentifierType,
         IssuanceFailure,
         IssuanceJob,
@@ -100,6 +103,7 @@ __all__ = [
     "ConnectionFailedError",
     "Environment",
     "Eta",
+    "Events",
     "Guard",
     "GuardError",
     "GuestOutcome",
@@ -132,6 +136,7 @@ __all__ = [
     "NewCampaign",
     "NotFoundError",
     "NotRevoked",
+    "NotVerified",
     "Outbox",
     "OutboxStatus",
     "Outcome",
@@ -155,6 +160,7 @@ __all__ = [
     "TransportError",
     "UnprocessableError",
     "Variant",
+    "VerificationReport",
     "WebhookError",
     "WindowStatus",
     "__version__",

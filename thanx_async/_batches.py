@@ -7,6 +7,7 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
 import attrs
@@ -18,6 +19,8 @@ from thanx_async.models import NO_FAILURES, IssuanceJob, counted
 SERVICE_RUNS = "service-"
 """The prefix of the ids of runs without an input (`AsyncBatcher.add`). 32 hexadecimal digits follow."""
 
+_CONFIRMED = 3
+
 
 def batch_key(run_id: str, number: int) -> str:
     """The idempotency key of a run's batch. It depends only on the run and the number, not on the content."""
@@ -27,6 +30,11 @@ def batch_key(run_id: str, number: int) -> str:
 def digest_of(body: bytes) -> bytes:
     """The SHA-256 of a request's body, which identifies the body after it is deleted."""
     return hashlib.sha256(body).digest()
+
+
+def values_of(body: bytes) -> list[str]:
+    """The identifiers in a request body."""
+    return [row["value"] for row in orjson.loads(memoryview(body))["identifiers"]]
 
 
 @attrs.frozen
@@ -90,28 +98,83 @@ class BatchOutcome:
     """The final outcome of a batch.
 
     Attributes:
-        state: the final state of the job, or ``refused``.
+        state: the final state of the job, ``refused``, or ``split``: refused because of one guest, so that
+            the halves are later batches of the same run, at the same positions.
         issued: the number of rewards.
         failures: the guests without a reward, as pairs of the index in the batch, from 0, and the reason.
+        by_event: a webhook told it, and no poll has confirmed it.
     """
 
     state: str
     issued: int
     failures: Numbered[str] = attrs.field(default=(), converter=_as_failures, repr=counted)
+    by_event: bool = False
 
     def packed(self) -> bytes:
         """The outcome as JSON, with each reason only once."""
         reasons: dict[str, list[int]] = {}
         for index, reason in self.failures:
             reasons.setdefault(reason, []).append(index)
-        return orjson.dumps({"state": self.state, "issued": self.issued, "failures": reasons})
+        fields = {"state": self.state, "issued": self.issued, "failures": reasons}
+        return orjson.dumps(fields | {"by_event": True} if self.by_event else fields)
 
     @classmethod
     def unpacked(cls, data: bytes) -> BatchOutcome:
         """The outcome from the bytes of `packed`."""
         fields = orjson.loads(data)
         pairs = ((index, reason) for reason, indices in fields["failures"].items() for index in indices)
-        return cls(fields["state"], fields["issued"], sorted(pairs))
+        return cls(fields["state"], fields["issued"], sorted(pairs), fields.get("by_event") is True)
+
+
+@attrs.frozen
+class Trust:
+    """How far the events of a credential can be trusted.
+
+    Attributes:
+        confirmed: the number of events that a poll has confirmed.
+        with_failures: how many of these told of failures.
+        broken: an event has disagreed with a poll or with another event. That is never forgotten.
+    """
+
+    confirmed: int = 0
+    with_failures: int = 0
+    broken: bool = False
+
+    @property
+    def is_earned(self) -> bool:
+        """Whether events that agree with what was sent are believed."""
+        return not self.broken and self.confirmed >= _CONFIRMED and self.with_failures > 0
+
+    def __add__(self, other: Trust) -> Trust:
+        return Trust(
+            self.confirmed + other.confirmed,
+            self.with_failures + other.with_failures,
+            self.broken or other.broken,
+        )
+
+
+@attrs.frozen
+class EndedJob:
+    """What a webhook told of a job's end, without anything about its guests."""
+
+    job_id: str
+    state: str
+    merchant_id: str | None
+    total: int
+    issued: int
+    failed: int
+    timestamp: datetime | None
+
+    def packed(self) -> bytes:
+        """The fields as JSON."""
+        return orjson.dumps(attrs.asdict(self))
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> EndedJob:
+        """What was packed."""
+        fields = orjson.loads(data)
+        moment = fields.pop("timestamp")
+        return cls(**fields, timestamp=None if moment is None else datetime.fromisoformat(moment))
 
 
 def outcome_of(job: IssuanceJob, count: int) -> Numbered[str] | None:

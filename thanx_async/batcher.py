@@ -30,11 +30,15 @@ from thanx_async.batching import (
     IssuanceRun,
     IssuanceStream,
     NotRevoked,
+    NotVerified,
     Outcome,
     RevocationReport,
     RunAccount,
     Source,
     Target,
+    VerificationReport,
+    check_run_id,
+    check_sizes,
     planned,
     run_to_end,
 )
@@ -61,8 +65,10 @@ __all__ = [
     "IssuanceRun",
     "IssuanceStream",
     "NotRevoked",
+    "NotVerified",
     "Outcome",
     "RevocationReport",
+    "VerificationReport",
 ]
 
 Identifiers = Iterable[object] | AsyncIterable[object]
@@ -121,7 +127,7 @@ class AsyncBatcher:
     ) -> None:
         check_target(campaign_id, merchant_id, variant_id)
         checks.flags(deduplicate=deduplicate, keep_values=keep_values, follow_outcomes=follow_outcomes)
-        _check_sizes(batch_size, max_concurrency, linger, max_waiting)
+        check_sizes(batch_size, max_concurrency, linger, max_waiting)
         _check_parts(client, guard, ledger, on_progress)
         transport, jobs = internals(client)
         target = Target(campaign_id, merchant_id, variant_id, jobs)
@@ -192,7 +198,7 @@ class AsyncBatcher:
         A slow consumer applies backpressure to the input. Leaving the block stops the run: no more batches
         are sent, and requests in flight finish. ``handles.run`` is accurate at every moment.
         """
-        _check_run_id(run_id)
+        check_run_id(run_id)
         account = RunAccount(run_id or uuid4().hex, self._chunker(), self._client.limiter)
         if self.guard.canary is not None:
             account.chunker.cut_first_at(self.guard.canary)
@@ -312,7 +318,8 @@ class AsyncBatcher:
         before the record is durable. If the process then dies, `recover` settles the batches that the ledger
         knows. A key that is in no batch of the ledger after the restart was never sent: nothing was issued
         under it, and the guest can be added again. Look for the key in ``ledger.batches(run.run_id)`` of all
-        ``ledger.runs()``.
+        ``ledger.runs()``. If the outcome of its batch is ``split``, Thanx refused the batch because of one
+        guest, and the others may have the reward under the keys of later batches at the same positions.
 
         While ``max_waiting`` guests are waiting, further callers wait for a place.
 
@@ -420,24 +427,13 @@ class AsyncBatcher:
                 run = error.run
             runs.append(run)
             if run.error or run.in_doubt:
-                reason = run.error or "some of it is too old to be sent again; settle it"
+                reason = (
+                    run.error or "some of it is refused when it is sent again, or too old for that; settle it"
+                )
                 _log.warning("run %s is left in doubt: %s; %r", run_id, reason, run)
             if isinstance(run.error, TransportError | ServerError):
                 break
         return runs
-
-
-def _check_run_id(run_id: str | None) -> None:
-    if run_id is not None and not checks.text("run_id", run_id).isprintable():
-        raise checks.wrong("run_id", "has a character that cannot be shown")
-
-
-def _check_sizes(batch_size: int, max_concurrency: int | None, linger: float, max_waiting: int) -> None:
-    checks.number("batch_size", batch_size, 1, MAX_BATCH, whole=True)
-    if max_concurrency is not None:
-        checks.number("max_concurrency", max_concurrency, 1, whole=True)
-    checks.number("linger", linger, 0)
-    checks.number("max_waiting", max_waiting, 1, whole=True)
 
 
 def _check_parts(client: object, guard: object, ledger: object, on_progress: object) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sized
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from operator import itemgetter
 
 import attrs
@@ -34,6 +34,18 @@ class Environment(StrEnum):
 
     SANDBOX = "https://api.thanxsandbox.com"
     PRODUCTION = "https://api.thanx.com"
+
+
+class Events(Enum):
+    """What a client makes of the signed event that a job has ended.
+
+    HINT: the job is polled once, and the poll tells the outcome.
+    OUTCOME: an event that agrees with what was sent tells the outcome, and no poll is needed. Before that,
+    polls must have confirmed three events of the credential, one of them with failures.
+    """
+
+    HINT = "hint"
+    OUTCOME = "outcome"
 
 
 class IdentifierType(StrEnum):
@@ -101,7 +113,8 @@ class IssuanceJob:
 
     ``state`` is pending, processing, completed, failed, revoking, revoked, or a state that Thanx has added
     since. Counts are numbers of identifiers; times are aware datetimes (UTC). ``is_counted`` is False if
-    Thanx left out how many got a reward; the counts are then 0.
+    Thanx left out how many got a reward; the counts are then 0. ``by_event`` is True if a webhook told the
+    outcome, and no poll has confirmed it (`Events.OUTCOME`).
 
     Source: docs.thanx.com, partner/issuance-jobs.
     """
@@ -120,6 +133,7 @@ class IssuanceJob:
     completed_at: datetime | None = None
     summary: JobSummary | None = None
     is_counted: bool = attrs.field(default=True, repr=False)
+    by_event: bool = attrs.field(default=False, repr=False)
 
     @property
     def is_finished(self) -> bool:

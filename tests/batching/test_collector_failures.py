@@ -484,7 +484,7 @@ ANSWERS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     adds=ADDS,
     answers=ANSWERS,

@@ -48,7 +48,7 @@ def test_what_spreadsheets_write(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "2 read, 2 guests" in capsys.readouterr().out
     Path(file).write_text("email\njane@example.com\n", encoding="utf-16")
     assert run(["plan", file]) == 0
-    assert "1 read, 1 guests" in capsys.readouterr().out
+    assert "1 read, 1 guest to" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ['["a@example.com", "b@example.com", "c@example.com"]', "[\n", '[{"a": 1}]'])
@@ -120,11 +120,12 @@ def test_a_csv_file(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "(positions 100, 599, 1098, 1597, 2096, ...)" in printed.out
     assert "not a guest" not in printed.out + printed.err
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
-    rows = list(csv.reader(out.read_text().splitlines()))
-    assert rows[0] == ["position", "value", "reason"]
-    expected = {100 + 499 * place: "not a guest" for place in range(50)}
-    expected |= {300 + 499 * place: f"unknown{place}@example.com" for place in range(50)}
-    assert {int(position): value for position, value, _ in rows[1:]} == expected
+    rows = list(csv.reader(out.read_text(encoding="utf-8-sig").splitlines()))
+    assert rows[0] == ["row", "id", "email", "fate", "reason"]
+    expected = {102 + 499 * place: ("not a guest", "rejected") for place in range(50)}
+    expected |= {202 + 499 * place: (f"guest{place}@example.com", "duplicate") for place in range(50)}
+    expected |= {302 + 499 * place: (f"unknown{place}@example.com", "failed") for place in range(50)}
+    assert {int(row): (email, fate) for row, _, email, fate, _ in rows[1:]} == expected
     assert [int(row[0]) for row in rows[1:]] == sorted(expected)
 
 

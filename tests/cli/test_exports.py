@@ -115,7 +115,7 @@ def test_odd_headers(tmp_path: Path, capsys: pytest.CaptureFixture[str], header:
     file = tmp_path / "a.csv"
     file.write_text(f"{header}\n{row}\n", newline="")
     assert plan(file, "--column", " EMAIL ") == 0
-    assert "1 read, 1 guests" in capsys.readouterr().out
+    assert "1 read, 1 guest to" in capsys.readouterr().out
 
 
 def test_a_declared_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The list of guests without a reward: what is in it, what it says, and which files it touches."""
 
 import csv
+import io
 import os
 import sqlite3
 import stat
@@ -8,20 +9,27 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import ANY
 
+import openpyxl
 import pytest
 
 from tests.helpers import LOST, OPTIONS, UNAUTHORIZED, counts, guests, written
+from thanx_async import IssuancePlan
 from thanx_async.cli import run
-from thanx_async.cli._failures import cell
+from thanx_async.cli._failures import FailureFile, cell
 from thanx_async.emulator import Emulator
 
 ODD = ["=unknown@example.com", "-unknown@example.com", "'unknown@example.com", "unknown@example.com"]
 
 
+def table(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.reader(file))
+
+
 def listed(path: Path) -> list[list[str]]:
-    with path.open(newline="") as file:
-        return list(csv.reader(file))[1:]
+    return table(path)[1:]
 
 
 @pytest.mark.parametrize("options", [[], ["--no-ledger"]])
@@ -38,8 +46,8 @@ def test_who_was_not_sent_is_listed(
     fates = counts(printed.out)
     read = sum(fates.values())
     assert 6 < read < len(rows)
-    reasons = [row[2] for row in listed(out)]
-    assert [row[:2] for row in listed(out)] == [[str(place), row] for place, row in enumerate(rows[:read])]
+    reasons = [row[3] for row in listed(out)]
+    assert [row[:2] for row in listed(out)] == [[str(place), row] for place, row in enumerate(rows[:read], 2)]
     assert reasons[1:] == ["User not found"] * 5 + ["not sent"] * (read - 6)
     assert (
         f"{read:,} guests who got no reward are listed in {out}: 5 failed, 1 rejected, {read - 6:,} unsent\n"
@@ -80,7 +88,7 @@ def test_formulas(served: Emulator, tmp_path: Path) -> None:
     again = ["issue", str(first), "--column", "value", *OPTIONS, "--no-ledger", "--failures", str(second)]
     served.script(UNAUTHORIZED)
     assert run(again) == 3
-    assert listed(second) == listed(first)
+    assert [row[1:] for row in listed(second)] == [row[1:] for row in listed(first)]
     assert run(again) == 1
     assert served.reward_counts() == dict.fromkeys(ODD[:3], 1)
     assert [row[1] for row in listed(second)[-2:]] == [ODD[3], "'+19995551234"]
@@ -155,3 +163,130 @@ def test_a_linked_state_directory_keeps_its_mode(served: Emulator, tmp_path: Pat
     assert stat.S_IMODE(shared.stat().st_mode) == 0o755
     (limits,) = shared.glob("*.sqlite3")
     assert stat.S_IMODE(limits.stat().st_mode) == 0o600
+
+
+SHEET = (
+    "id;email;note\n1;a@x.com;first\n2; junk ;=SUM(A1)\n\n3;A@X.com;again\n"
+    '4;unknown@x.com;"two\nlines"\n5;b@x.com;x;too many\n6;\u200bunknown6@x.com\u200b;\n'
+)
+
+
+def sheet(path: Path) -> str:
+    path.write_text(SHEET)
+    return str(path)
+
+
+def test_rows_and_columns(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The list has the sheet's row numbers and columns, the fate and the reason, and is UTF-8 for Excel."""
+    out = tmp_path / "out.csv"
+    command = ["issue", sheet(tmp_path / "a.csv"), "--column", "email", *OPTIONS, "--failures", str(out)]
+    assert run(command) == 1
+    assert out.read_bytes().startswith(b"\xef\xbb\xbf")
+    header, *rows = table(out)
+    assert header == ["row", "id", "email", "note", "fate", "reason"]
+    assert [row[:5] for row in rows] == [
+        ["3", "2", "junk", "'=SUM(A1)", "rejected"],
+        ["5", "3", "A@X.com", "again", "duplicate"],
+        ["6", "4", "unknown@x.com", r"two\nlines", "failed"],
+        ["7", "5", "b@x.com", "x", "rejected"],
+        ["8", "6", "unknown6@x.com", "", "failed"],
+    ]
+    assert rows[3][6:] == ["too many"]
+    printed = capsys.readouterr().out
+    assert f"4 guests who got no reward are listed in {out}, and 1 row that repeats a guest" in printed
+
+
+def test_a_mended_list(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same options read the list, by name or number of the column; a duplicate stays without a reward."""
+    for place, column in enumerate(("email", "2")):
+        file, out = sheet(tmp_path / f"{place}.csv"), tmp_path / f"out{place}.csv"
+        assert run(["issue", file, "--column", column, *OPTIONS, "--failures", str(out)]) == 1
+        mended = out.read_text(encoding="utf-8-sig").replace("junk", f"mended{place}@x.com")
+        out.write_text(mended.replace("unknown@x.com", f"found{place}@x.com").replace(",too many", ""))
+        capsys.readouterr()
+        assert run(["issue", str(out), "--column", column, *OPTIONS]) == 1
+        printed = capsys.readouterr().out
+        assert "1 row was left out: the fate there is duplicate" in printed
+        assert "blank row" not in printed
+        assert served.reward_counts()["a@x.com"] == place + 1
+        assert {f"mended{place}@x.com", f"found{place}@x.com", "b@x.com"} <= set(served.reward_counts())
+
+
+def test_the_only_column_needs_no_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A list is read like the file that it comes from: what was added to one column makes it no table."""
+    out = tmp_path / "out.csv"
+    assert run(["plan", written(tmp_path / "a.csv", "email", "junk", "a@x.com"), "--failures", str(out)]) == 1
+    assert table(out)[1][:3] == ["2", "junk", "rejected"]
+    capsys.readouterr()
+    assert run(["plan", str(out)]) == 1
+    assert "1 read, 0 guests to reward" in capsys.readouterr().out
+
+
+def test_the_list_of_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan lists what is rejected or a duplicate, and sends nothing."""
+    out = tmp_path / "out.csv"
+    assert run(["plan", sheet(tmp_path / "a.csv"), "--column", "email", "--failures", str(out)]) == 1
+    assert [(row[0], row[4]) for row in listed(out)] == [
+        ("3", "rejected"),
+        ("5", "duplicate"),
+        ("7", "rejected"),
+    ]
+    assert f"3 rows are listed in {out}" in capsys.readouterr().out
+
+
+def test_a_file_that_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Columns are never those of another row: without the file as it was, there are positions and values."""
+    out, file = tmp_path / "out.csv", tmp_path / "a.csv"
+    command = ["plan", sheet(file), "--column", "email", "--failures", str(out)]
+    write = FailureFile.write_plan
+
+    def change(self: FailureFile, plan: IssuancePlan) -> str:
+        file.write_text("id,email\n" + SHEET)
+        return write(self, plan)
+
+    monkeypatch.setattr(FailureFile, "write_plan", change)
+    assert run(command) == 1
+    assert table(out)[:2] == [["position", "value", "fate", "reason"], ["1", "junk ", "rejected", ANY]]
+    assert f"without their columns: {file} has changed since it was read" in capsys.readouterr().out
+
+
+def test_a_file_that_changes_while_it_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows that were written by then are replaced."""
+    out, file = tmp_path / "out.csv", tmp_path / "a.csv"
+    stamps = iter([(1,), (1,), (2,)])
+    monkeypatch.setattr("thanx_async.cli._reading.stamp", lambda _: next(stamps))
+    monkeypatch.setattr("thanx_async.cli._original.stamp", lambda _: next(stamps))
+    assert run(["plan", sheet(file), "--column", "email", "--failures", str(out)]) == 1
+    assert [row[:2] for row in table(out)] == [
+        ["position", "value"],
+        ["1", "junk "],
+        ["2", "a@x.com"],
+        ["4", "5, b@x.com, x, too many"],
+    ]
+    assert "has changed since it was read" in capsys.readouterr().out
+
+
+def test_a_pipe_has_no_second_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests from standard input are listed by their positions and values."""
+    out = tmp_path / "out.csv"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(SHEET.encode())))
+    assert run(["plan", "-", "--format", "csv", "--column", "email", "--failures", str(out)]) == 1
+    assert table(out)[1][:3] == ["1", "junk ", "rejected"]
+
+
+def test_a_workbook_is_listed(tmp_path: Path) -> None:
+    """The rows of a sheet are those that the user sees, also below blank ones."""
+    book = openpyxl.Workbook()
+    for cells in ((None, None), ("id", "email"), (1, "a@x.com"), (None, None), (2.5, "junk")):
+        book.active.append(cells)
+    file, out = tmp_path / "a.xlsx", tmp_path / "out.csv"
+    book.save(file)
+    assert run(["plan", str(file), "--column", "email", "--failures", str(out)]) == 1
+    assert [row[:4] for row in table(out)] == [
+        ["row", "id", "email", "fate"],
+        ["5", "2.5", "junk", "rejected"],
+    ]

@@ -76,7 +76,7 @@ def test_the_first_object_lacks_the_key(
     assert plan(file, *broken, GOOD) == 2
     assert "say with --column which key holds the guest: email, name" in capsys.readouterr().err
     assert plan(file, *broken, GOOD, column="email") == (1 if broken else 0)
-    assert f"{len(broken) + 1} read, 1 guests" in capsys.readouterr().out
+    assert f"{len(broken) + 1} read, 1 guest to" in capsys.readouterr().out
 
 
 def test_the_first_objects_may_lack_the_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +112,7 @@ def test_only_broken_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "1 rejected: the line is not valid JSON (position 0)" in capsys.readouterr().out
     assert plan(tmp_path / "a.jsonl", *['{"email":'] * 150, '"a@example.com"') == 1
     printed = capsys.readouterr().out
-    assert "151 read, 1 guests" in printed
+    assert "151 read, 1 guest to" in printed
     assert "150 rejected: the line is not valid JSON" in printed
 
 

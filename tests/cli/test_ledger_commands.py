@@ -188,14 +188,14 @@ def test_revoke(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[
     command = ["issue", written(tmp_path / "a.txt", *guests(5)), *OPTIONS, "--run-id", "march"]
     assert run(command) == 0
     assert run(["revoke", "march", "--yes"]) == 0
-    assert "Run march: 5 rewards of 1 jobs taken back" in capsys.readouterr().out
+    assert "Run march: 5 rewards of 1 job taken back" in capsys.readouterr().out
     assert sum(served.reward_counts().values()) == 0
     assert run(["ledger", "runs"]) == 0
     assert "revoked on" in capsys.readouterr().out
     assert run(command) == 2
     assert "was revoked; give another --run-id" in capsys.readouterr().err
     assert run(["revoke", "march", "--yes"]) == 0
-    assert "none of its 1 jobs has rewards left to take back" in capsys.readouterr().out
+    assert "its job has no rewards left to take back" in capsys.readouterr().out
 
 
 class _Terminal(StringIO):
@@ -343,7 +343,10 @@ def test_failures_of_a_run_that_is_complete(
     assert "2 issued, 1 failed" in capsys.readouterr().err
     assert not listed.exists()
     assert run(["resume", "march", "--failures", str(listed)]) == 1
-    assert listed.read_text().splitlines() == ["position,value,reason", "2,,User not found"]
+    assert listed.read_text(encoding="utf-8-sig").splitlines() == [
+        "position,value,fate,reason",
+        "2,,failed,User not found",
+    ]
 
 
 def test_a_wrong_campaign_can_be_corrected(served: Emulator, tmp_path: Path) -> None:
@@ -363,7 +366,7 @@ def test_a_revocation_that_was_broken_off(
     with closing(sqlite3.connect(own_ledger(), isolation_level=None)) as db:
         db.execute("UPDATE runs SET revoked_at = 1")
     assert run(["ledger", "runs"]) == 0
-    assert "1 jobs not taken back yet: give `revoke` again" in capsys.readouterr().out
+    assert "1 job not taken back yet: give `revoke` again" in capsys.readouterr().out
     assert run(["revoke", "march", "--yes"]) == 0
     assert run(["ledger", "runs"]) == 0
     assert "not taken back" not in capsys.readouterr().out
@@ -417,3 +420,22 @@ def test_guard_rails(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFix
     assert "--max-failure-rate is 40.0%: 2 of 4 guests" in capsys.readouterr().err
     assert run([*command, "--run-id", "c", "--canary", "4"]) == 2
     assert "--canary needs --max-failure-rate" in capsys.readouterr().err
+
+
+def test_verify(served: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], state: Path) -> None:
+    """What an event told of a run is polled, and corrected in the ledger if it was wrong."""
+    values = written(tmp_path / "a.txt", "unknown@example.com", *guests(3))
+    assert run(["issue", values, *OPTIONS, "--run-id", "march", "--batch-size", "2"]) == 1
+    assert run(["verify", "march"]) == 0
+    assert "no event told an outcome that polls have not" in capsys.readouterr().out
+    told = '{"state":"completed","issued":2,"failures":{},"by_event":true}'
+    with closing(sqlite3.connect(state / "ledger.sqlite")) as db, db:
+        db.execute("UPDATE batches SET outcome = CAST(? AS BLOB)", (told,))
+    assert run(["verify", "march"]) == 3
+    printed = capsys.readouterr()
+    assert "1 of 2 jobs whose outcome an event told are confirmed" in printed.out
+    assert "corrected: the number of rewards is another one: positions 0 to 1, 2 guests" in printed.out
+    assert run(["verify", "march"]) == 0
+    capsys.readouterr()
+    assert run(["resume", "march"]) == 1
+    assert counts(capsys.readouterr().out)["failed"] == 1

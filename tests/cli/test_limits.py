@@ -13,8 +13,8 @@ from tests.helpers import OPTIONS, batcher, guests, written
 from tests.limiter.sending import stored
 from thanx_async import Lane, RateLimit, SQLiteRateLimiter, ThanxClient
 from thanx_async.cli import run
+from thanx_async.cli._display import Display
 from thanx_async.cli._driving import drive
-from thanx_async.cli._output import Display
 from thanx_async.emulator import Emulator, ScriptedAnswer
 
 

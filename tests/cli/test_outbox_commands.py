@@ -223,7 +223,7 @@ def test_moving_to_a_database(
     assert run(["outbox", "init"]) == 0
     assert run(["outbox", "copy", str(store)]) == 0
     told = capsys.readouterr().out
-    assert "Copied 1 runs with 0 batches, and 2 guests, of whom 2 wait" in told
+    assert "Copied 1 run with 0 batches, and 2 guests, of whom 2 wait" in told
     assert run([*put, *OPTIONS]) == 0
     assert "2 read: 0 new, 2 known already, 0 refused" in capsys.readouterr().out
     assert run(["outbox", "status", "--store", str(store)]) == 2
@@ -256,7 +256,7 @@ def test_a_database(
     assert run(["ledger", "runs", "--ledger", dsn]) == 0
     shown = capsys.readouterr()
     assert "1: issued, job " in shown.out
-    assert "1 batches finished" in shown.out
+    assert "1 batch finished" in shown.out
     assert PASSWORD not in shown.out + shown.err
     assert served.reward_counts() == {"a@example.com": 1, "b@example.com": 1}
 
@@ -291,4 +291,4 @@ def test_a_drain_keeps_ids_as_the_outbox_says(
     assert [run(drain), run(put)] == [0, 0]
     assert "0 new, 1 known already" in capsys.readouterr().out
     assert run(["outbox", "forget", "--older-than", "1"]) == 0
-    assert "1 ids were deleted" in capsys.readouterr().out
+    assert "1 id was deleted" in capsys.readouterr().out

@@ -160,9 +160,9 @@ async def test_a_narrow_standard_output_that_is_the_list(tmp_path: Path) -> None
             )
     assert (done.returncode, complaints(done.stderr.decode())) == (1, [])
     rows, report = out.read_bytes().split(b"Run ")
-    assert rows.decode().splitlines()[1] == r"0,a@example.com,no café 日\x1b[2J\nall issued"
+    assert rows.decode().splitlines()[1] == r"0,a@example.com,failed,no café 日\x1b[2J\nall issued"
     assert r"no café \u65e5\x1b[2J\nall issued (position 0)" in report.decode("latin-1")
-    assert report.endswith(b"are listed in /dev/stdout\n")
+    assert report.endswith(b"is listed in /dev/stdout\n")
     assert stat.S_IMODE(out.stat().st_mode) == 0o644
 
 

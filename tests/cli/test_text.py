@@ -13,7 +13,7 @@ from tests.helpers import MERCHANT, OPTIONS, UNAUTHORIZED, USUAL, batcher, guest
 from tests.test_escaping import EVIL, SHOWN
 from thanx_async import ThanxClient
 from thanx_async.cli import run
-from thanx_async.cli._output import Display
+from thanx_async.cli._display import Display
 from thanx_async.emulator import Emulator, ScriptedAnswer
 from thanx_async.limiter import LimiterStatus
 
@@ -42,24 +42,24 @@ def test_names_are_no_markup(
 async def test_progress_is_no_markup(
     client: ThanxClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reason of a wait is shown on a terminal as it is, in one line."""
+    """The reason of a wait is shown on a terminal as it is, without its control characters."""
 
     class Held:
         def status(self) -> LimiterStatus:
-            return LimiterStatus((), 60.0, None, EVIL, 0, 0, None, 60.0)
+            return LimiterStatus((), 60.0, None, f"[/b]{EVIL}", 0, 0, None)
 
     class Watched:
         limiter = Held()
 
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("thanx_async.cli._output._wait", lambda *_: f"[/b]{EVIL}")
+    monkeypatch.setattr("thanx_async.cli._display._is_live", lambda _: True)
     display = Display()
     display.watch(cast(ThanxClient, Watched()))
-    stream = batcher(client).stream([])
+    display.follow(batcher(client).stream([]).run)
     with display:
-        display.progress(stream.run)
-    assert f"[/b]{SHOWN}" in capsys.readouterr().err
+        pass
+    assert f"for [/b]{SHOWN}" in capsys.readouterr().err
 
 
 def test_names_from_thanx(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,4 +135,4 @@ def test_narrow_encodings(
     out.seek(0)
     text = out.read()
     assert ("no café" if encoding == "latin-1" else r"no caf\xe9") + r" \u65e5 (position 0)" in text
-    assert text.endswith(f"are listed in {listed}\n")
+    assert text.endswith(f"is listed in {listed}\n")

@@ -124,9 +124,7 @@ async def _thanx(
     )
     async with (
         emulator,
-        ThanxClient(
-            "client", "token", base_url=emulator.url, limiter=LocalRateLimiter(limits, reserve=0)
-        ) as client,
+        ThanxClient("client", "token", base_url=emulator.url, limiter=LocalRateLimiter(limits)) as client,
     ):
         yield emulator, client
 

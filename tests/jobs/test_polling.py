@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers import MERCHANT, ONCE, TARGET, batcher, guests, issue, polls, until
@@ -260,7 +260,6 @@ COURSES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(COURSES, st.data())
 def test_any_job_is_known_to_be_over_in_time(courses: list[Course], data: st.DataObject) -> None:
     """Whatever jobs do and whichever webhooks get lost: nobody is forgotten, and no job polled for ever."""

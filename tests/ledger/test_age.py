@@ -3,12 +3,23 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from math import inf
 
 import pytest
 
 from tests.helpers import ONCE, Wall, issuing, now, recording, until
-from thanx_async import BatchError, ConnectionFailedError, RetryPolicy, SQLiteLedger, ThanxClient, ThanxError
+from thanx_async import (
+    BatchError,
+    ConnectionFailedError,
+    Lane,
+    LocalRateLimiter,
+    RetryPolicy,
+    Slot,
+    SQLiteLedger,
+    ThanxClient,
+    ThanxError,
+)
 from thanx_async.emulator import Emulator, Faults
 
 HOUR = 3600.0
@@ -125,3 +136,37 @@ async def test_a_batch_that_was_never_sent(ledger: SQLiteLedger, wall: Wall) -> 
     assert wall.naps == []
     assert caught.value.run.report().counts["unsent"] == 1
     assert await ledger.batches("march") == []
+
+
+class _Sleepy(LocalRateLimiter):
+    """The machine sleeps just before the second slot; notes the errors with which slots are left."""
+
+    def __init__(self, wall: Wall) -> None:
+        super().__init__()
+        self.slots = 0
+        self.errors: list[str] = []
+        self._wall = wall
+
+    @asynccontextmanager
+    async def slot(self, lane: Lane = Lane.ISSUE) -> AsyncIterator[Slot]:
+        async with super().slot(lane) as slot:
+            self.slots += 1
+            self._wall.slept += 25 * HOUR * (self.slots == 2)
+            try:
+                yield slot
+            except ThanxError as error:
+                self.errors.append(str(error))
+                raise
+
+
+async def test_what_is_not_sent_is_no_outage(emulator: Emulator, ledger: SQLiteLedger, wall: Wall) -> None:
+    """The limiter is not told of a failure where a request has become too old while it waited."""
+    emulator.faults = Faults(reset_after=1)
+    limiter = _Sleepy(wall)
+    async with ThanxClient("c", "t", base_url=emulator.url, limiter=limiter) as client:
+        with pytest.raises(BatchError) as caught:
+            await recording(client, ledger).issue([GUEST], run_id="march")
+    assert "too old to be sent again" in str(caught.value.__cause__)
+    assert limiter.slots == 2
+    assert ["broke before the answer" in error for error in limiter.errors] == [True]
+    await held(emulator, ledger, sent=1)

@@ -8,7 +8,7 @@ import pickle
 import socket
 import threading
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import time
 from typing import Any
@@ -24,7 +24,17 @@ from thanx_async import BatchError, ConfigurationError, LedgerError, ThanxClient
 from thanx_async._batches import SERVICE_RUNS
 from thanx_async.emulator import Emulator
 from thanx_async.errors import LeaseError
-from thanx_async.ledger import BatchOutcome, BatchRecord, BatchState, RunProgress, digest_of
+from thanx_async.ledger import (
+    BatchOutcome,
+    BatchRecord,
+    BatchState,
+    EndedJob,
+    RelayLedger,
+    RunProgress,
+    Trust,
+    TrustLedger,
+    digest_of,
+)
 from thanx_async.ledger._owner import Owner
 from thanx_async.postgres import init
 
@@ -606,3 +616,49 @@ async def test_an_issued_file_is_not_issued_again(
         with pytest.raises((LedgerError, BatchError), match="has forgotten its batches"):
             await recording(client, ledger).issue(guests(20), run_id="march")
     assert set(emulator.reward_counts().values()) == {1}
+
+
+async def test_trust_in_events_is_shared(place: Place) -> None:
+    """What processes learn adds up for each credential, and a disagreement is never forgotten."""
+    async with place.ledger() as one, place.ledger() as other:
+        assert isinstance(one, TrustLedger)
+        assert await one.exchange_trust("https://a", "c", Trust()) == Trust()
+        assert await one.exchange_trust("https://a", "c", Trust(2, 1)) == Trust(2, 1)
+        assert await other.exchange_trust("https://a", "c", Trust(1, 0)) == Trust(3, 1)
+        assert await other.exchange_trust("https://b", "c", Trust()) == Trust()
+        assert (await other.exchange_trust("https://a", "c", Trust(broken=True))).broken
+    async with place.ledger() as later:
+        assert await later.exchange_trust("https://a", "c", Trust(1, 1)) == Trust(4, 2, broken=True)
+
+
+async def test_an_outcome_that_an_event_told(ledger: AnyLedger) -> None:
+    """It is marked as such, in the batch and in its job, until a poll's outcome replaces it."""
+    await ledger.claim(RUN)
+    await ledger.record(batch(), BODY)
+    await ledger.accept("march", 0, "job1")
+    told = attrs.evolve(DONE, by_event=True)
+    await ledger.finish("march", {0: told})
+    recorded = await only(ledger)
+    assert recorded.outcome == told
+    assert (job := recorded.job()) is not None
+    assert job.by_event
+    await ledger.finish("march", {0: DONE})
+    assert (await only(ledger)).outcome == DONE
+
+
+async def test_events_are_relayed(place: Place) -> None:
+    """What a process hears reaches the one whose run has the job, once, also if it came before the answer."""
+    event = EndedJob("job1", "completed", "m1", 3, 3, 0, datetime(2026, 11, 24, tzinfo=UTC))
+    async with place.ledger() as owner, place.ledger() as hearing:
+        assert isinstance(owner, RelayLedger)
+        await owner.claim(RUN)
+        await owner.record(batch(), BODY)
+        await hearing.relay(event)
+        await hearing.relay(attrs.evolve(event, issued=0, failed=3))
+        await hearing.relay(attrs.evolve(event, job_id="job2", timestamp=None))
+        assert await owner.relayed("march") == []
+        await owner.accept("march", 0, "job1")
+        assert await owner.relayed("march") == [event]
+        assert await owner.relayed("march") == []
+        assert await owner.relayed("april") == []
+    assert "@" not in await place.sql("SELECT * FROM thanx.events")

@@ -11,9 +11,9 @@ from tests.batching.test_collector_failures import poison_is_refused
 from tests.helpers import FAST, OPTIONS, USUAL, guests, impatient, issuing, recording, until, written
 from tests.ledger.commands import Command
 from thanx_async import SQLiteLedger
+from thanx_async._batches import values_of
 from thanx_async.emulator import Emulator, Faults, ScriptedAnswer
 from thanx_async.ledger import BatchState
-from thanx_async.ledger._lanes import values_of
 
 pytestmark = [
     pytest.mark.realtime,

@@ -67,7 +67,7 @@ def test_each_lane_has_its_share(split: bool) -> None:
     assert 21 <= lanes_of(sent)[Lane.ISSUE] <= 24
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(owners=st.lists(LANES, min_size=1, max_size=6))
 def test_nobody_starves(owners: list[list[Lane]]) -> None:
     """Whoever waits in whatever lane, each lane gets its share, and each owner its part of that."""
@@ -80,7 +80,6 @@ def test_nobody_starves(owners: list[list[Lane]]) -> None:
         assert min(counts[owner] for owner in waiting) >= 0.8 * max(counts.values()) - 2
 
 
-@settings(deadline=None)
 @given(
     limits=st.lists(
         st.builds(RateLimit, st.integers(1, 30), st.sampled_from([1.0, 3.0, 20.0])), min_size=1, max_size=3

@@ -21,7 +21,7 @@ from thanx_async.emulator.counters import Counter, referee
 SHORT = (RateLimit(5, 1.0),)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(limits=LIMITS, requests=REQUESTS, strict=st.booleans())
 def test_no_window_ever_holds_too_many(
     limits: list[RateLimit], requests: list[tuple[float, str, Lane]], *, strict: bool

@@ -18,7 +18,7 @@ from thanx_async.limiter import PacedLimiter
 Places = Callable[[], Place]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(limits=LIMITS, requests=REQUESTS, reserve=st.sampled_from([0, 0.1, 0.9]))
 def test_no_window_ever_holds_too_many(
     place: Places, limits: list[RateLimit], requests: list[tuple[float, str, Lane]], reserve: float

@@ -15,7 +15,7 @@ from thanx_async._batches import batch_key
 from thanx_async._core.postgres import Database
 from thanx_async.emulator import Emulator, Faults
 from thanx_async.errors import LeaseError
-from thanx_async.ledger import BatchOutcome
+from thanx_async.ledger import BatchOutcome, Trust
 from thanx_async.postgres import Copied, PostgresLedger, PostgresOutbox, copy_outbox, init
 
 pytestmark = pytest.mark.realtime
@@ -218,3 +218,15 @@ async def test_wrong_use(tmp_path: Path, dsn: str) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigurationError, match="dsn must be a URL"):
         await copy_outbox(tmp_path / "none.sqlite", "mysql://u@h/d")
+
+
+async def test_the_trust_in_events_moves(
+    path: Path, database_dsn: str, emulator: Emulator, client: ThanxClient
+) -> None:
+    """What is known of a credential's events is added to what the database knows."""
+    async with in_file(path, emulator) as outbox:
+        await outbox.ledger.exchange_trust("https://a", "c", Trust(3, 1, broken=True))
+    async with PostgresLedger(database_dsn) as ledger:
+        await ledger.exchange_trust("https://a", "c", Trust(1, 1))
+        await copy_outbox(path, database_dsn)
+        assert await ledger.exchange_trust("https://a", "c", Trust()) == Trust(4, 2, broken=True)

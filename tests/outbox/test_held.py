@@ -210,7 +210,7 @@ async def test_the_commands(
             assert await asyncio.to_thread(run, ["outbox", "held"]) == 1
             assert await asyncio.to_thread(run, ["ledger", "show", lane, "--ledger", str(place)]) == 0
             shown = capsys.readouterr().out
-            assert f"{lane} batch 0: 1 guests since" in shown
+            assert f"{lane} batch 0: 1 guest since" in shown
             assert shown.count("too old to send again") == 2
             assert await asyncio.to_thread(run, settling) == 0
             assert (await outbox.outcome("1")).issued

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from thanx_async._core.lazy import lazily
 from thanx_async.batching._account import RunAccount
 from thanx_async.batching._batch import Batch
+from thanx_async.batching._checks import check_run_id, check_sizes
 from thanx_async.batching._chunker import Chunk, Chunker
 from thanx_async.batching._collector import Collector
 from thanx_async.batching._eta import Eta
@@ -18,7 +19,9 @@ from thanx_async.batching._report import (
     GuestRow,
     IssuanceReport,
     NotRevoked,
+    NotVerified,
     RevocationReport,
+    VerificationReport,
 )
 from thanx_async.batching._rules import min_interval, refused_in_doubt
 from thanx_async.batching._run import BatchError, IssuanceRun
@@ -26,6 +29,7 @@ from thanx_async.batching._sender import BatchSender, Send
 from thanx_async.batching._source import Source
 from thanx_async.batching._stream import Begin, IssuanceStream, run_to_end
 from thanx_async.batching._target import Target
+from thanx_async.batching._trust_sharing import share_trust
 
 if TYPE_CHECKING:
     from thanx_async.batching._recorder import Recorder
@@ -51,6 +55,7 @@ __all__ = [
     "IssuanceRun",
     "IssuanceStream",
     "NotRevoked",
+    "NotVerified",
     "Outcome",
     "Recorder",
     "RevocationReport",
@@ -58,9 +63,13 @@ __all__ = [
     "Send",
     "Source",
     "Target",
+    "VerificationReport",
     "check_failures",
+    "check_run_id",
+    "check_sizes",
     "min_interval",
     "planned",
     "refused_in_doubt",
     "run_to_end",
+    "share_trust",
 ]

@@ -13,15 +13,25 @@ from thanx_async._core.errors import NotFoundError, ThanxError
 from thanx_async.batching._batch import Batch
 from thanx_async.batching._chunker import Chunker
 from thanx_async.batching._eta import Eta, eta_of_run
-from thanx_async.batching._report import BatchRange, GuestRow, IssuanceReport, RevocationReport
+from thanx_async.batching._relay import listening
+from thanx_async.batching._report import (
+    BatchRange,
+    GuestRow,
+    IssuanceReport,
+    RevocationReport,
+    VerificationReport,
+)
 from thanx_async.batching._revocation import revoke_batches
 from thanx_async.batching._rows import JoinedRows
 from thanx_async.batching._tally import Tally
+from thanx_async.batching._trust_sharing import share_trust
+from thanx_async.batching._verification import verify_batches
 from thanx_async.instrumentation import refuse_awaitable
 from thanx_async.jobs import JobHandle
 from thanx_async.limiter import RateLimiter
 
 if TYPE_CHECKING:
+    from thanx_async.jobs import JobRegistry
     from thanx_async.ledger import BatchRecord, Ledger, RunRecord
 
 _RECORD_EVERY = 5.0
@@ -45,6 +55,7 @@ class RunAccount:
         self.error: BaseException | None = None
         self._limiter = limiter
         self._on_change: Callable[[], object] | None = None
+        self._jobs: JobRegistry | None = None
         self._ledger: Ledger | None = None
         self._record: RunRecord | None = None
         self._recorded: Mapping[int, BatchRecord] = {}
@@ -71,6 +82,10 @@ class RunAccount:
     def fail(self, error: BaseException | None) -> None:
         """Keep the error that stops the run; the first one counts."""
         self.error = self.error or error
+
+    def attach_jobs(self, jobs: JobRegistry) -> None:
+        """The registry follows the jobs of the run."""
+        self._jobs = jobs
 
     def attach_ledger(self, ledger: Ledger, record: RunRecord) -> None:
         """Record outcomes in this ledger from now on; the run is claimed there."""
@@ -151,11 +166,33 @@ class RunAccount:
     async def follow_all(self) -> None:
         """Follow every job to its end. The known outcomes are recorded even if this fails."""
         try:
-            await self._poll_all()
+            async with listening(self._ledger, self.run_id, self._jobs):
+                await self._poll_all()
+            if self._jobs is not None:
+                await self._jobs.audits.settle()
+            await self._poll_retracted()
         except BaseException as error:
             await _finish_despite(error, self.record_outcomes())
             raise
         await self.record_outcomes()
+
+    async def _poll_retracted(self) -> None:
+        """Follow the jobs whose outcome an event told that is not believed any more."""
+        for batch in self.batches:
+            batch.settle_from_job()
+        if any(batch.is_unfinished for batch in self.batches):
+            await self._poll_all()
+
+    async def verify(self, sample: float) -> VerificationReport:
+        """Poll a sample of the jobs whose outcome an event told."""
+        try:
+            report = await verify_batches(self.run_id, self.batches, sample)
+            await self._poll_retracted()
+        except BaseException as error:
+            await _finish_despite(error, self.record_outcomes())
+            raise
+        await self.record_outcomes()
+        return report
 
     async def _poll_all(self) -> None:
         """Follow every job to its end. A job that Thanx no longer knows does not stop the others."""
@@ -192,6 +229,11 @@ class RunAccount:
             await self._ledger.finish(self.run_id, outcomes)
             for batch in unrecorded:
                 batch.mark_recorded(outcomes[batch.number])
+        await self._share_trust()
+
+    async def _share_trust(self) -> None:
+        if self._ledger and self._record and self._jobs and self._jobs.trust.has_news:
+            await share_trust(self._ledger, self._jobs.trust, self._record)
 
     async def input_ended(self) -> None:
         """Record the length of the input, which tells whether a run is complete."""

@@ -8,12 +8,12 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from thanx_async._batches import BatchOutcome, Positions, batch_key, outcome_of
-from thanx_async._core.columns import Numbered
+from thanx_async._batches import BatchOutcome, Positions, batch_key, values_of
 from thanx_async._core.errors import BadRequestError, ThanxError
 from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._report import BatchRange, GuestRow
 from thanx_async.batching._rows import FailedRows
+from thanx_async.batching._settling import outcome_after
 from thanx_async.batching._tally import Share, Tally
 from thanx_async.http import Delivery, wire
 from thanx_async.instrumentation import BatchFate
@@ -107,7 +107,7 @@ class Batch:
 
     @property
     def state(self) -> str:
-        """The final state of the job, or ``refused``; empty until the outcome is known."""
+        """The final state of the job, ``refused`` or ``split``; empty until the outcome is known."""
         return self._outcome.state if self._outcome else ""
 
     @property
@@ -151,11 +151,9 @@ class Batch:
     @property
     def possible_rewards(self) -> int:
         """How many of the batch's guests may have a reward, as far as is known."""
-        if self._sending:
-            return len(self.positions)
-        if self._outcome:
+        if self._outcome and not self._sending:
             return self._outcome.issued
-        return len(self.positions) if self.handle or self.delivery.in_doubt else 0
+        return len(self.positions) if self._sending or self.handle or self.delivery.in_doubt else 0
 
     @property
     def minimum_failed(self) -> int | None:
@@ -231,6 +229,10 @@ class Batch:
     def values_at(self) -> Iterator[tuple[int, str | None]]:
         """Each position, with its identifier unless that is forgotten."""
         return zip(self.positions, self._values or repeat(None), strict=False)
+
+    def values_in(self, body: bytes) -> list[str]:
+        """The identifiers that are about to be sent; from the body, if it was recorded."""
+        return self._values or values_of(body)
 
     def outcome(self) -> BatchOutcome:
         """The settled outcome, as the ledger records it."""
@@ -333,21 +335,18 @@ class Batch:
         """Take in a 400 for the batch: every guest has failed, unless an earlier attempt is in doubt."""
         self.refused = error.with_traceback(None)
         if not error.in_doubt:
-            reason = str(error)
-            self.settle(BatchOutcome("refused", 0, ((index, reason) for index in range(len(self.positions)))))
+            reason, state = str(error), "split" if self.is_split else "refused"
+            self.settle(BatchOutcome(state, 0, ((index, reason) for index in range(len(self.positions)))))
 
     def settle_from_job(self) -> None:
         """Take over the outcome once the job has finished and its counts account for every guest."""
         job = self.handle.job if self.handle else None
-        if job is None or not job.is_finished:
-            return
-        if self.settled and (job.state != "revoked" or self.state == "revoked"):
-            return  # a settled batch changes only when its rewards are revoked
-        failures = outcome_of(job, len(self.positions))
-        if failures is not None:
-            if self._outcome:  # a guest who failed before the revocation keeps the original reason
-                failures = Numbered.of([*failures, *self._outcome.failures]).by_number()
-            self.settle(BatchOutcome(job.state, len(self.positions) - len(failures), failures))
+        if job is not None and job.is_finished:
+            if outcome := outcome_after(self._outcome, job, len(self.positions)):
+                self.settle(outcome)
+        elif self._outcome and self._outcome.by_event and self._outcome is not self.fallback:
+            self._outcome, self.rows, self.recorded = None, (), False  # the event is not believed any more
+            self.count()
 
     def job_lost(self) -> bool:
         """Thanx no longer knows the job. Returns whether the fallback outcome settled the batch."""
@@ -360,9 +359,10 @@ class Batch:
         self.rows = FailedRows(self.positions, outcome.failures, self._values, self.job_id)
         self._outcome = outcome
         self.recorded = False
-        self._values = None
+        if not outcome.by_event:  # a poll may tell of other guests
+            self._values = None
         self.count()
 
     def mark_recorded(self, outcome: BatchOutcome) -> None:
         """Note that the ledger holds this outcome; a later one may have replaced it in the meantime."""
-        self.recorded = self.state == outcome.state
+        self.recorded = self._outcome is outcome

@@ -26,6 +26,7 @@ class Outcome:
         in_doubt: the job has ended, but its counts leave open whether this guest got a reward.
         job_id: the guest's job.
         position: the guest's place, from 0, among those that the batcher took since it was opened.
+        by_event: a webhook told it, and no poll has confirmed it (`Events.OUTCOME`).
     """
 
     issued: bool
@@ -33,6 +34,7 @@ class Outcome:
     in_doubt: bool
     job_id: str
     position: int
+    by_event: bool = False
 
 
 _MAX_BATCHES = 10_000
@@ -71,6 +73,7 @@ class _RememberedBatch:
             in_doubt=self._failures is None,
             job_id=handle.id,
             position=handle.start + index,
+            by_event=job.by_event,
         )
 
 

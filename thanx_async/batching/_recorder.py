@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from time import time
 
@@ -19,6 +19,7 @@ from thanx_async.batching._chunker import Chunk
 from thanx_async.batching._recorded_input import RecordedInput
 from thanx_async.batching._sender import Send
 from thanx_async.batching._target import Target
+from thanx_async.batching._trust_sharing import share_trust
 from thanx_async.ledger import BatchRecord, BatchState, Ledger, RunRecord
 
 _log = get_logger("thanx_async.batching")
@@ -62,7 +63,9 @@ class Recorder:
                 )
             account.attach_ledger(self._ledger, run)
             account.chunker.cut_first_at(run.canary or run.batch_size)
-            recorded = {record.number: record for record in await self._ledger.batches(account.run_id)}
+            records = await self._ledger.batches(account.run_id)
+            await self._learn_trust(records)
+            recorded = {record.number: record for record in records}
             account.chunker.cut_as_before(_sizes(recorded, run))
             account.expect_recorded(recorded)
             return RecordedInput(recorded, self._target.encode, self._adopt)
@@ -70,9 +73,21 @@ class Recorder:
     async def open(self, run_id: str) -> None:
         """Claim a new run for batches of guests who are added one by one."""
         await self._ledger.claim(attrs.evolve(self._settings, run_id=run_id))
+        await self._learn_trust([])
+
+    async def _learn_trust(self, records: Iterable[BatchRecord]) -> None:
+        """Take in how far events can be trusted, if any are believed here or were for these batches."""
+        trust = self._target.jobs.trust
+        if trust.is_active or any(map(_is_by_event, records)):
+            await share_trust(self._ledger, trust, self._settings)
+
+    async def _share_news(self) -> None:
+        if self._target.jobs.trust.has_news:
+            await share_trust(self._ledger, self._target.jobs.trust, self._settings)
 
     async def close(self, run_id: str) -> None:
         """Let other processes claim a run of `open`."""
+        await self._share_news()
         await self._ledger.release(run_id)
 
     async def restore(self, batch: Batch) -> None:
@@ -130,7 +145,9 @@ class Recorder:
             )
         async with _claimed(self._ledger, run) as claimed:
             account.attach_ledger(self._ledger, claimed)
-            for record in await self._records(account.run_id, only_in_doubt=only_in_doubt):
+            records = await self._records(account.run_id, only_in_doubt=only_in_doubt)
+            await self._learn_trust(records)
+            for record in records:
                 batch = await self._recall_batch(record, claimed, replay=replay)
                 account.add([batch])
                 account.chunker.skip(len(record.positions))
@@ -164,6 +181,9 @@ class Recorder:
             batch.set_fallback(record.outcome)
             if record.outcome.state in _REVOCABLE:
                 record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
+        elif record.outcome and record.outcome.by_event and self._target.jobs.trust.known.broken:
+            batch.set_fallback(record.outcome)
+            record = attrs.evolve(record, state=BatchState.ACCEPTED, outcome=None)
         held = record.state is BatchState.IN_DOUBT and record.held_because(within) is not None
         batch.adopt(record, self._target.recorded(record), held=held, keep_values=self._keep_values)
 
@@ -238,6 +258,7 @@ class Recorder:
         """Record the fate of a batch after a delivery."""
         if batch.handle is not None:
             await self._ledger.accept(batch.run_id, batch.number, batch.handle.id)
+            await self._share_news()
         elif batch.settled:
             outcome = batch.outcome()
             await self._ledger.finish(batch.run_id, {batch.number: outcome})
@@ -248,6 +269,10 @@ class Recorder:
             except LedgerError:  # the batch is still in the ledger, and another process may send it
                 batch.doubt()
                 raise
+
+
+def _is_by_event(record: BatchRecord) -> bool:
+    return record.outcome is not None and record.outcome.by_event
 
 
 def _sizes(recorded: Mapping[int, BatchRecord], run: RunRecord) -> dict[int, int]:

@@ -113,6 +113,31 @@ class RevocationReport:
 
 
 @attrs.frozen
+class NotVerified:
+    """A batch whose outcome a poll has not confirmed, and the reason."""
+
+    batch: BatchRange
+    reason: str
+
+
+@attrs.frozen
+class VerificationReport:
+    """The result of a verification of what events told (`Events.OUTCOME`).
+
+    Attributes:
+        run_id: the id of the run.
+        confirmed: the batches whose outcome a poll has confirmed.
+        disagreeing: the batches of which an event told something else than a poll. The poll stands.
+        unchecked: the batches that could not be compared.
+    """
+
+    run_id: str
+    confirmed: list[BatchRange] = attrs.field(repr=counted)
+    disagreeing: list[NotVerified] = attrs.field(repr=counted)
+    unchecked: list[NotVerified] = attrs.field(repr=counted)
+
+
+@attrs.frozen
 class BatchInDoubt:
     """A batch that was sent without an answer.
 

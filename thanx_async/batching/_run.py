@@ -10,7 +10,13 @@ from thanx_async._core.errors import ThanxError
 from thanx_async._core.escaping import printable
 from thanx_async.batching._account import RunAccount
 from thanx_async.batching._eta import Eta
-from thanx_async.batching._report import BatchRange, GuestRow, IssuanceReport, RevocationReport
+from thanx_async.batching._report import (
+    BatchRange,
+    GuestRow,
+    IssuanceReport,
+    RevocationReport,
+    VerificationReport,
+)
 from thanx_async.jobs import JobHandle
 
 
@@ -125,6 +131,22 @@ class IssuanceRun:
             if not scope.expired():
                 raise
         return self.report()
+
+    async def verify(self, sample: float = 1.0) -> VerificationReport:
+        """Poll jobs whose outcome an event told (`Events.OUTCOME`), after waiting for jobs that still run.
+
+        Each takes one request of the rate limits, and waits behind issuing. What a poll tells replaces what
+        the event told. After a disagreement, events are no longer believed, and all other jobs of the client
+        whose outcome an event told are polled as well.
+
+        Args:
+            sample: the share of these jobs to poll, chosen at random.
+
+        Raises:
+            ThanxError: a poll of a job that still runs was refused, or the ledger failed.
+        """
+        checks.number("sample", sample, 0, 1)
+        return await self._account.verify(float(sample))
 
     async def revoke(self) -> RevocationReport:
         """Revoke the rewards of every job in the run, after waiting for jobs that are still running.

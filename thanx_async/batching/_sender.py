@@ -13,6 +13,7 @@ from thanx_async.batching._batch import Batch
 from thanx_async.batching._target import Target
 from thanx_async.http import Transport, wire
 from thanx_async.instrumentation import BatchEvent, BatchFate, Hook, emit, noting_callers
+from thanx_async.jobs import Guests
 from thanx_async.limiter import Lane, RateLimiter, in_flight
 
 Send = Callable[[Batch, bytes], Awaitable[None]]
@@ -103,6 +104,7 @@ class BatchSender:
         emit(self._hook, _event(batch, batch.fate, batch.refused, was_in_doubt=was_in_doubt))
 
     async def _send(self, batch: Batch, body: bytes) -> None:
+        guests = self._guests(batch, body)
         batch.forget_payload(keep_values=self._keep_values)
         try:
             request = wire.issue_rewards(body, batch.key)
@@ -111,7 +113,12 @@ class BatchSender:
             batch.refuse(error)
         finally:
             if job := batch.delivery.job:
-                batch.accepted(self.target.accepted(batch.positions, job))
+                batch.accepted(self.target.accepted(batch.positions, job, guests))
+
+    def _guests(self, batch: Batch, body: bytes) -> Guests | None:
+        """What is kept of the guests, so that an event can tell the outcome."""
+        jobs = self.target.jobs
+        return jobs.guests(batch.values_in(body)) if jobs.trust.is_active else None
 
 
 def _event(

@@ -44,6 +44,7 @@ class IssuanceStream:
         """Without a ``source`` the run has only the batches that ``begin`` takes from the ledger."""
         self.run: IssuanceRun = IssuanceRun(account)
         self._account = account
+        account.attach_jobs(sender.target.jobs)
         self._sender = sender
         self._source = source
         self._guard = guard
@@ -66,6 +67,7 @@ class IssuanceStream:
         if self._begin is not None:
             self._recorded = await self._begin(self._account)
         await self._group.__aenter__()
+        self._sender.target.jobs.audits.begin_run()
         self._reader = self._group.create_task(self._read_and_send())
         self._reader.add_done_callback(lambda _: self._change.set())
         if self._guard.max_failure_rate is not None:
@@ -83,6 +85,7 @@ class IssuanceStream:
             else:
                 await self._group.__aexit__(kind, error, traceback)
         finally:
+            self._sender.target.jobs.audits.end_run()
             await self._release(error)
         if error is None:
             self._raise_failure()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import attrs
 
 from thanx_async._batches import Positions
 from thanx_async.http import wire
-from thanx_async.jobs import JobHandle, JobRegistry
+from thanx_async.jobs import Guests, JobHandle, JobRegistry
 from thanx_async.models import IssuanceJob
 
 if TYPE_CHECKING:
@@ -33,22 +34,24 @@ class Target:
         """The request body for these identifiers."""
         return wire.issue_body(*self.ids, values)
 
-    def accepted(self, positions: Positions, job: IssuanceJob) -> JobHandle:
+    def accepted(self, positions: Positions, job: IssuanceJob, guests: Guests | None = None) -> JobHandle:
         """The handle on a job that Thanx has just accepted.
 
         Args:
             positions: the batch's positions in the input.
             job: the job from Thanx's answer.
+            guests: the batch's guests, None if they are not known.
         """
         return self.jobs.accepted(
-            job, merchant_id=self.merchant_id, start=positions.first, total=len(positions)
+            job, merchant_id=self.merchant_id, start=positions.first, total=len(positions), guests=guests
         )
 
     def recorded(self, record: BatchRecord) -> JobHandle | None:
         """The handle on the job of a recorded batch, with the recorded outcome as its snapshot."""
         if record.job_id is None:
             return None
-        if job := record.job():
-            return self.accepted(record.positions, job)
+        job = record.job() or IssuanceJob(
+            record.job_id, "accepted", created_at=datetime.fromtimestamp(record.recorded_at, UTC)
+        )
         first, total = record.positions.first, len(record.positions)
-        return self.jobs.handle(record.job_id, self.merchant_id, start=first, total=total)
+        return self.jobs.recorded(job, merchant_id=self.merchant_id, start=first, total=total)

@@ -51,6 +51,13 @@ COMMANDS = {
         "resume:revoke",
         "Take back the rewards of all jobs of a run, after waiting for jobs that still run.",
     ),
+    "verify": (
+        "resume:verify",
+        (
+            "Poll the jobs of a run whose outcome a webhook told, and correct the record where it was wrong."
+            "\n\nEach job takes one request of the rate limits."
+        ),
+    ),
     "ledger": ("ledger:ledger_app", "Show recorded runs, and settle batches in doubt by hand."),
     "outbox": ("outbox:outbox_app", "Put guests under ids of your own, and send what was put."),
     "limits": (
@@ -87,8 +94,10 @@ app: cyclopts.App = cyclopts.App(
         " default) or production; THANX_BASE_URL overrides it. THANX_USER_AGENT identifies you to Thanx,"
         " such as partner/1.0.0. --env-file FILE, with any command, sets those that are"
         " not set yet, from lines like THANX_CLIENT_ID=...\n\n"
-        "Exit status: 0 all issued; 1 some failed or rejected; 2 usage error, nothing was sent;"
-        " 3 stopped or in doubt."
+        "Exit status: 0 done, and all guests issued; 1 some guests failed or were rejected, or batches are"
+        " held; 2 usage error, or not possible: nothing was sent; 3 stopped, in doubt, or Thanx does not"
+        " answer.\n\n"
+        "--json, with every command that reports, prints one JSON value on standard output and nothing else."
     ),
 )
 for _name, (_home, _text) in COMMANDS.items():

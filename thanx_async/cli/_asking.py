@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from anyio import to_thread
 
@@ -10,13 +11,13 @@ from thanx_async._core.errors import ConfigurationError
 from thanx_async.cli._output import write
 
 
-async def confirm(what: str, *, yes: bool) -> bool:
+async def confirm(what: str, *, yes: bool, tell: Callable[[str], None] = write) -> bool:
     """Say what is about to be done, and ask whether to do it; ``yes`` answers in advance.
 
     Raises:
         ConfigurationError: there is nobody to ask.
     """
-    write(what)
+    tell(what)
     if yes:
         return True
     if not sys.stdin.isatty():

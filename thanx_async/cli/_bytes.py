@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
@@ -48,6 +51,14 @@ def binary(name: str) -> BinaryIO:
         return Path(name).open("rb")
     except OSError as error:
         raise ConfigurationError(f"cannot read {name}: {error.strerror}") from error
+
+
+def share_read(stream: BinaryIO | None) -> float | None:
+    """The part of a regular file that is read, from 0 to 1; None for all others."""
+    with suppress(OSError, ValueError):  # no file, or closed
+        if stream is not None and stat.S_ISREG((found := os.fstat(stream.fileno())).st_mode):
+            return min(1.0, os.lseek(stream.fileno(), 0, os.SEEK_CUR) / max(1, found.st_size))
+    return None
 
 
 def content(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from errno import EACCES
 from math import inf
 from pathlib import Path
 
+from anyio import to_thread
+
+from thanx_async._core.errors import ConfigurationError
 from thanx_async.cli._options import Dsn
 from thanx_async.cli._state import state_folder, state_path
 from thanx_async.cli._status import warn
@@ -57,6 +60,29 @@ async def shared_limiter(name: str) -> RateLimiter:
     return limiter
 
 
+async def known_limiter() -> RateLimiter | None:
+    """The limiter that this user's runs share, as far as it exists: nothing is created.
+
+    None without a credential, before its first run, and, with a warning, where its file can't be used.
+    """
+    with suppress(ConfigurationError):
+        client = ThanxClient.from_env()
+        path = state_path() / _file_of(_name(f"{client.client_id}\n{client.base_url}"))
+        if await to_thread.run_sync(path.is_file):
+            limiter = SQLiteRateLimiter(path)
+            try:
+                await limiter.refresh()
+            except ConfigurationError as error:
+                warn(f"warning: it is not known what is spent of the rate limits: {error}")
+            else:
+                return limiter
+    return None
+
+
+def _file_of(name: str) -> str:
+    return f"limits-{name}.sqlite3"
+
+
 def _name(credential: str) -> str:
     """The limiter's name for a credential, which it does not reveal."""
     return hashlib.sha256(credential.encode()).hexdigest()[:32]
@@ -64,7 +90,7 @@ def _name(credential: str) -> str:
 
 def _created(name: str) -> Path:
     """The limiter's file, created if needed."""
-    path = state_folder() / f"limits-{name}.sqlite3"
+    path = state_folder() / _file_of(name)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:  # to open and close it would release the locks that others in the process have

@@ -12,7 +12,9 @@ from thanx_async.cli._items import BLANK, Unread, holds_guest, names
 from thanx_async.identifiers import normalise
 
 Fix = Callable[[str], object]
-_UNSEEN = re.compile(r"[\s\u00a0\u00ad\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
+_BLANKS = r"[\s\u00a0\u00ad\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+"
+_UNSEEN = re.compile(_BLANKS)
+_ENDS = re.compile(rf"^{_BLANKS}|{_BLANKS}$")
 
 
 def check_header(table: Table) -> None:
@@ -66,6 +68,11 @@ def index_of(header: list[str], wanted: str) -> int:
 
 def _key(name: str) -> str:
     return _UNSEEN.sub("", name).casefold()
+
+
+def trimmed(text: str) -> str:
+    """The text without blanks and invisible characters at its ends, which a list would show as escapes."""
+    return _ENDS.sub("", text)
 
 
 def described(table: Table, indices: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ import attrs
 
 from thanx_async._core.errors import ConfigurationError
 from thanx_async.cli._items import is_like_guest
+from thanx_async.cli._words import amount
 
 _MARKS = ",;\t|"
 _CALLED = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
@@ -149,7 +150,7 @@ class _Rows:
 
     def note(self) -> str:
         """What to tell about rows of several lines."""
-        rows = "1 row of the CSV has" if self._long == 1 else f"{self._long:,} rows of the CSV have"
+        rows = f"{amount(self._long, 'row')} of the CSV {'has' if self._long == 1 else 'have'}"
         return f"{rows} several lines within quotes, first {self._first_long}" if self._long else ""
 
     def _check(self, row: list[str], begin: int) -> None:

@@ -11,10 +11,12 @@ from datetime import datetime
 from thanx_async._core.errors import ThanxError
 from thanx_async.batcher import AsyncBatcher, IssuanceReport, IssuanceRun, IssuanceStream
 from thanx_async.batching import BatchError
+from thanx_async.cli._answer import Answer, report_fields
+from thanx_async.cli._display import Display
 from thanx_async.cli._failures import FailureFile
 from thanx_async.cli._hours import sleep_until
 from thanx_async.cli._options import as_typed
-from thanx_async.cli._output import Display, show_report, write
+from thanx_async.cli._output import show_report
 from thanx_async.cli._reading import GuestFile
 from thanx_async.cli._recorded import before_sending
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED, warn
@@ -32,6 +34,7 @@ async def drive(
     before: str = "",
     failures: FailureFile | None = None,
     until: datetime | None = None,
+    answer: Answer | None = None,
 ) -> int:
     """Issue to all guests and report.
 
@@ -39,6 +42,7 @@ async def drive(
         limit: read only this many of them.
         before: what to say about the run's earlier progress.
         until: begin no request after this time.
+        answer: takes the report; the caller ends it.
 
     Returns:
         The exit status.
@@ -48,8 +52,9 @@ async def drive(
     """
     stream = batcher.stream(guests, run_id=run_id, limit=limit)
     stopper = _Stopper(stream, display)
+    display.follow(stream.run)
     with display, on_signals(stopper):
-        beside = [asyncio.create_task(display.keep_showing(stream.run))]
+        beside = [asyncio.create_task(guests.count_ahead())] if isinstance(guests, GuestFile) else []
         if until is not None:
             beside.append(asyncio.create_task(stopper.stop_at(until)))
         try:
@@ -57,9 +62,17 @@ async def drive(
         finally:
             for task in beside:
                 task.cancel()
-            await asyncio.wait(beside)
+            await asyncio.gather(*beside, return_exceptions=True)
     unread = guests.unread(stream.run.total) if isinstance(guests, GuestFile) else ""
-    return conclude(stream.run, stream.run.report(), problem, failures, stopped=stopper.asked, unread=unread)
+    return conclude(
+        stream.run,
+        stream.run.report(),
+        problem,
+        failures,
+        stopped=stopper.asked,
+        unread=unread,
+        answer=answer,
+    )
 
 
 async def _run(stream: IssuanceStream, stopper: _Stopper, before: str) -> ThanxError | None:
@@ -103,6 +116,7 @@ class _Stopper:
                 "Stopping: requests in progress finish first. Ctrl-C again ends now, and leaves them in doubt"
             )
             self._stream.stop()
+        self.display.stopping()
         self.asked = True
 
     async def stop_at(self, moment: datetime) -> None:
@@ -132,23 +146,24 @@ def conclude(
     stopped: bool = False,
     unread: str = "",
     of: str = "read from the input",
+    answer: Answer | None = None,
 ) -> int:
     """Show the report, what was not read, and the error that stopped the run; returns the exit status."""
+    answer = answer or Answer()
     listed, unlisted = "", None
     try:  # first, because standard output may be closed
-        listed = failures.write(report, run.unsent_guests()) if failures else ""
+        listed = failures.write(report, run.unsent_guests) if failures else ""
     except OSError as error:
         unlisted = error
-    show_report(report, of=of)
-    if listed:
-        write(listed)
-    if unread:
-        write(unread)
+    answer.show(lambda: report_fields(report), lambda: show_report(report, of=of))
+    for note in filter(None, (listed, unread)):
+        answer.line(note)
     if unlisted:
         warn(f"{unlisted}; the report is still accurate")
     if problem:
         cause = (problem.__cause__ if isinstance(problem, BatchError) else None) or problem
         warn(f"stopped: {as_typed(cause)}")
+        answer.show(lambda: {"error": as_typed(cause)})
     if stopped:
         warn("stopped as asked; the input was not read to its end, or jobs still run")
     if problem or stopped or report.unsent or report.in_doubt or report.unfinished:

@@ -16,7 +16,7 @@ from thanx_async.cli._driving import on_signals
 from thanx_async.cli._options import Whole
 from thanx_async.cli._output import write
 from thanx_async.cli._status import ISSUED
-from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, SettingError, Webhooks
+from thanx_async.emulator import Counter, Emulator, Faults, JobSpeed, Oddity, SettingError, Webhooks
 
 _SECRET = "THANX_WEBHOOK_SECRET"  # noqa: S105 - the variable's name
 _OPTIONS = {
@@ -61,6 +61,8 @@ class WebhookOptions:
         webhook_late: Rate of events that are delayed, so that others overtake them.
         webhook_late_by: The longest delay, in seconds.
         webhook_early: Rate of jobs whose 202 is held back until their events are sent.
+        webhook_odd: Rate of jobs whose last event is odd.
+        webhook_oddities: What is odd about them; by default anything.
     """
 
     webhook_url: str | None = None
@@ -72,6 +74,8 @@ class WebhookOptions:
     webhook_late: float = 0
     webhook_late_by: float = 5.0
     webhook_early: float = 0
+    webhook_odd: float = 0
+    webhook_oddities: Annotated[tuple[Oddity, ...], Parameter(negative=())] = tuple(Oddity)
 
     def settings(self, seed: int) -> Webhooks | None:
         if self.webhook_url is None:
@@ -93,6 +97,8 @@ class WebhookOptions:
             late=self.webhook_late,
             late_by=self.webhook_late_by,
             early=self.webhook_early,
+            odd=self.webhook_odd,
+            oddities=self.webhook_oddities,
         )
 
 

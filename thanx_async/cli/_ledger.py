@@ -9,6 +9,7 @@ import cyclopts
 
 from thanx_async._batches import BatchOutcome, outcome_of
 from thanx_async._core.errors import ConfigurationError, LeaseError, LedgerError
+from thanx_async.cli._answer import batch_fields, run_fields, write_json
 from thanx_async.cli._client import connect
 from thanx_async.cli._options import Flag, LedgerName, Whole
 from thanx_async.cli._output import write
@@ -23,22 +24,28 @@ from thanx_async.cli._recorded import (
     states,
 )
 from thanx_async.cli._status import ISSUED
+from thanx_async.cli._words import amount
 from thanx_async.ledger import LANES, BatchRecord, BatchState, RunProgress, RunRecord, Settlement
 
 ledger_app = cyclopts.App(name="ledger")
 
 
 @ledger_app.command
-async def runs(*, ledger: LedgerName | None = None) -> int:
+async def runs(*, ledger: LedgerName | None = None, json: Flag = False) -> int:
     """List the recorded runs, oldest first.
 
     Parameters
     ----------
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
+    json:
+        Print JSON.
     """
     async with open_ledger(ledger) as opened:
         rows = await opened.progress()
+        if json:
+            write_json(list(map(run_fields, rows)))
+            return ISSUED
         if not rows:
             write(f"no runs are recorded in {name_of(opened)}")
         for row in rows:
@@ -47,7 +54,7 @@ async def runs(*, ledger: LedgerName | None = None) -> int:
 
 
 @ledger_app.command
-async def show(run: str, /, *, ledger: LedgerName | None = None) -> int:
+async def show(run: str, /, *, ledger: LedgerName | None = None, json: Flag = False) -> int:
     """Show a run and its batches.
 
     Parameters
@@ -56,15 +63,22 @@ async def show(run: str, /, *, ledger: LedgerName | None = None) -> int:
         The run's id.
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
+    json:
+        Print JSON.
     """
     async with open_ledger(ledger) as opened:
         record = await known_run(opened, run)
         batches = await opened.batches(run)
+    replay_within = record.replayed_within(opened.replay_within)
+    if json:
+        rows = [batch_fields(batch, replay_within) for batch in batches]
+        write_json({**run_fields(RunProgress.of(record, batches)), "batches": rows})
+        return ISSUED
     write(f"{run}, begun {date(record.created_at)}, changed {date(record.changed_at)}")
     write(f"  campaign {record.campaign_id}, merchant {record.merchant_id}, variant {record.variant_id}")
     write(f"  at {record.base_url}; {_progress(RunProgress.of(record, batches))}")
     for batch in batches:
-        write(f"batch {batch.number}: {_batch(batch, record.replayed_within(opened.replay_within), record)}")
+        write(f"batch {batch.number}: {_batch(batch, replay_within, record)}")
     return ISSUED
 
 
@@ -192,15 +206,15 @@ async def _check_job(job_id: str, run: RunRecord, batch: BatchRecord, ledger: An
         job = await client.get_issuance_job(job_id, merchant_id=run.merchant_id)
     if job.total_count != guests or (job.campaign_id or run.campaign_id) != run.campaign_id:
         raise ConfigurationError(
-            f"job {job_id} has {job.total_count:,} guests of campaign {job.campaign_id}; the batch has"
-            f" {guests:,} of {run.campaign_id}. Nothing was settled"
+            f"job {job_id} has {amount(job.total_count, 'guest')} of campaign {job.campaign_id}; the batch"
+            f" has {guests:,} of {run.campaign_id}. Nothing was settled"
         )
 
 
 def _progress(row: RunProgress) -> str:
     if row.run.revoked_at is not None:
         left = row.to_take_back
-        more = f", {left:,} jobs not taken back yet: give `revoke` again" if left else ""
+        more = f", {amount(left, 'job')} not taken back yet: give `revoke` again" if left else ""
         return f"revoked on {date(row.run.revoked_at)}{more}"
     if row.is_complete:
         return f"complete: {row.issued:,} issued"
@@ -209,7 +223,7 @@ def _progress(row: RunProgress) -> str:
 
 def _batch(batch: BatchRecord, replay_within: float, run: RunRecord) -> str:
     places = batch.positions
-    text = f"positions {places.first} to {places.last}, {len(places):,} guests, "
+    text = f"positions {places.first} to {places.last}, {amount(len(places), 'guest')}, "
     if batch.outcome:
         text += f"{batch.outcome.state}: {batch.outcome.issued:,} issued"
     elif batch.state is BatchState.IN_DOUBT:

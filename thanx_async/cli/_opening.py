@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import attrs
 from cyclopts import Parameter
@@ -19,6 +19,7 @@ from thanx_async.cli._csv import Table, csv_table, is_separator
 from thanx_async.cli._excel import excel_table
 from thanx_async.cli._items import BLANK, NO_COUNTRY, Unread, holds_guest
 from thanx_async.cli._json import json_id, json_item, json_items
+from thanx_async.cli._relisted import Relisted
 from thanx_async.identifiers import normalise, phone_normalizer
 
 
@@ -67,15 +68,19 @@ class Input:
         items: the guests, `BLANK` for blank rows; pairs of a guest and an id if there is an id column.
         taken: which columns or keys are read, in words.
         first_row: the row of the first item, counted like a spreadsheet.
-        has_header: whether the first row names the columns.
+        header: the names of the columns; empty where there are none.
+        left_out: returns how many items are `BLANK` although their rows are not.
         note: what to tell about the rows at the end.
+        stream: the file's bytes; None where all were read at once.
     """
 
     items: Iterator[object]
     taken: str = ""
     first_row: int = 1
-    has_header: bool = False
+    header: Sequence[str] = ()
+    left_out: Callable[[], int] = attrs.field(default=int)
     note: Callable[[], str] = attrs.field(default=str)
+    stream: BinaryIO | None = None
 
 
 def opened(file: str, name: str, how: HowToRead, id_column: str | None, stack: ExitStack) -> Input:
@@ -91,7 +96,13 @@ def opened(file: str, name: str, how: HowToRead, id_column: str | None, stack: E
     Raises:
         ConfigurationError: the file can't be read in this way.
     """
-    found = _content(file, name, how, stack, is_table=bool(how.column or id_column))
+    stream = binary(file)
+    found = _content(file, stream, name, how, stack, is_table=bool(how.column or id_column))
+    is_workbook = isinstance(found, Table) and found.sheet is not None
+    return attrs.evolve(_input(found, how, id_column), stream=None if is_workbook else stream)
+
+
+def _input(found: Table | tuple[Iterator[str], Format], how: HowToRead, id_column: str | None) -> Input:
     if isinstance(found, Table):
         return _of_table(found, how, id_column)
     lines, kind = found
@@ -108,7 +119,7 @@ def opened(file: str, name: str, how: HowToRead, id_column: str | None, stack: E
 
 def every_value(file: str, name: str, how: HowToRead, stack: ExitStack) -> Iterator[object]:
     """The cells of all columns of a file, the first line as well; only of wanted columns if it has them."""
-    found = _content(file, name, how, stack, is_table=False)
+    found = _content(file, binary(file), name, how, stack, is_table=False)
     fix = _fix(how)
     if isinstance(found, Table):
         rows, wanted = chain([found.header], found.rows), _known(found.header, how.column)
@@ -118,6 +129,18 @@ def every_value(file: str, name: str, how: HowToRead, stack: ExitStack) -> Itera
     if kind is Format.JSONL:
         return json_items(lines, how.column, fix)
     return (_line(line, fix) for line in lines)
+
+
+def table_again(file: str, how: HowToRead, stack: ExitStack) -> Iterator[list[str]]:
+    """The rows of a file with columns, which was opened before in the same way.
+
+    Raises:
+        ConfigurationError: it can't be read, or has no columns any more.
+    """
+    found = _content(file, binary(file), file, how, stack, is_table=bool(how.column))
+    if not isinstance(found, Table):
+        raise ConfigurationError(f"{file} has no columns any more")
+    return Relisted.of(found).table.rows
 
 
 def _known(header: list[str], columns: Sequence[str]) -> set[int]:
@@ -131,10 +154,9 @@ def _known(header: list[str], columns: Sequence[str]) -> set[int]:
 
 
 def _content(
-    file: str, name: str, how: HowToRead, stack: ExitStack, *, is_table: bool
+    file: str, stream: BinaryIO, name: str, how: HowToRead, stack: ExitStack, *, is_table: bool
 ) -> Table | tuple[Iterator[str], Format]:
     """The table in a file, or its lines and their format."""
-    stream = binary(file)
     if file != "-":
         stack.enter_context(stream)
     kind = how.format or _SUFFIXES.get(Path(file).suffix.lower())
@@ -181,7 +203,8 @@ def _of_json(lines: Iterator[str], how: HowToRead, id_column: str | None) -> Inp
 
 
 def _of_table(table: Table, how: HowToRead, id_column: str | None) -> Input:
-    header = table.header
+    relisted = Relisted.of(table)
+    table, header = relisted.table, relisted.table.header
     check_header(table)
     id_index = None if id_column is None else index_of(header, id_column)
     others = [index for index in range(len(header)) if index != id_index]
@@ -194,7 +217,14 @@ def _of_table(table: Table, how: HowToRead, id_column: str | None) -> Input:
     else:
         pairs = ((pick(row), row[id_index].strip() if id_index < len(row) else "") for row in table.rows)
         items = _filled(pairs)
-    return Input(items, described(table, indices), table.first_row, has_header=True, note=table.note)
+    return Input(
+        items,
+        described(table, indices),
+        table.first_row,
+        header,
+        left_out=lambda: relisted.duplicates,
+        note=lambda: "; ".join(filter(None, (table.note(), relisted.note()))),
+    )
 
 
 def _filled(pairs: Iterator[tuple[object, str]]) -> Iterator[object]:

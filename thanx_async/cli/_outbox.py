@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import time
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from thanx_async._core.errors import ConfigurationError, IdReusedError, InvalidIdentifierError
+from thanx_async.cli._answer import Fields, batch_fields, fields_of, write_json
 from thanx_async.cli._items import advised
 from thanx_async.cli._opening import HowToRead
 from thanx_async.cli._options import Flag
@@ -19,8 +21,10 @@ from thanx_async.cli._reading import reading
 from thanx_async.cli._recorded import before_sending, date
 from thanx_async.cli._status import ISSUED, SOME_FAILED, STOPPED
 from thanx_async.cli._store import AnyOutbox, Store, Wanted, lanes, opened, outbox_of
+from thanx_async.cli._words import amount
 from thanx_async.identifiers import Identifier
-from thanx_async.outbox import GuestState
+from thanx_async.ledger import BatchRecord, RunRecord
+from thanx_async.outbox import GuestOutcome, GuestState
 
 outbox_app = cyclopts.App(name="outbox")
 for _home, _text in (
@@ -80,9 +84,17 @@ class Which:
 
 
 @outbox_app.command
-async def status(*, which: Which) -> int:
-    """Show how much waits, and who drains it. Exit status 1 if batches are held."""
+async def status(*, which: Which, json: Flag = False) -> int:
+    """Show how much waits, and who drains it. Exit status 1 if batches are held.
+
+    Parameters
+    ----------
+    json:
+        Print JSON.
+    """
     found = await lanes(which.store, which.wanted)
+    if json:
+        return await _print_status(which, found)
     if not found:
         write(f"{which.store} has no outbox of this credential that fits")
     held = 0
@@ -92,14 +104,27 @@ async def status(*, which: Which) -> int:
     return SOME_FAILED if held else ISSUED
 
 
+async def _print_status(which: Which, found: Sequence[RunRecord]) -> int:
+    rows = []
+    for run in found:
+        async with outbox_of(which.store, run.target) as outbox:
+            rows.append({**_ids(run), **fields_of(await outbox.status())})
+    write_json(rows)
+    return SOME_FAILED if any(row["held"] for row in rows) else ISSUED
+
+
+def _ids(run: RunRecord) -> Fields:
+    return dict(zip(("campaign", "merchant", "variant"), run.target, strict=True))
+
+
 async def show(outbox: AnyOutbox) -> int:
     """Show the status; returns the number of held batches."""
     status = await outbox.status()
     write(f"outbox {'/'.join(outbox.lane.run.target)}")
     oldest = f", the oldest for {status.oldest:.0f} s" if status.waiting else ""
-    write(f"  {status.waiting:,} guests wait{oldest}")
+    write(f"  {amount(status.waiting, 'guest')} {'waits' if status.waiting == 1 else 'wait'}{oldest}")
     write(
-        f"  {status.accepted:,} batches accepted, {status.in_doubt:,} in doubt, {status.held:,} held"
+        f"  {amount(status.accepted, 'batch')} accepted, {status.in_doubt:,} in doubt, {status.held:,} held"
         + (": see `outbox held`" if status.held else "")
     )
     write(f"  drained by {status.drained_by or 'nobody'}" + (f"; {status.paused}" if status.paused else ""))
@@ -193,7 +218,7 @@ class _Putting:
 
 
 @outbox_app.command
-async def outcome(id: str, /, *, which: Which, wait: Flag = False) -> int:
+async def outcome(id: str, /, *, which: Which, wait: Flag = False, json: Flag = False) -> int:
     """Show what became of the guest who was put under an id. Exit status 1 if the guest got no reward.
 
     Parameters
@@ -202,11 +227,24 @@ async def outcome(id: str, /, *, which: Which, wait: Flag = False) -> int:
         The id under which the guest was put.
     wait:
         Wait until the outcome is final.
+    json:
+        Print JSON.
     """
     async with opened(which.store, which.wanted) as outbox:
         with before_sending():
             found = await outbox.outcome(id, timeout=None if wait else 0)
-    text = f"{id}: {_MEANINGS[found.state]}"
+    if json:
+        write_json(found)
+    else:
+        _show_outcome(found)
+    if found.state is GuestState.HELD:
+        return STOPPED
+    lost = {GuestState.FAILED, GuestState.CANCELLED, GuestState.REJECTED}
+    return SOME_FAILED if found.state in lost else ISSUED
+
+
+def _show_outcome(found: GuestOutcome) -> None:
+    text = f"{found.id}: {_MEANINGS[found.state]}"
     write(
         text
         + (f": {found.reason}" if found.reason else "")
@@ -214,10 +252,6 @@ async def outcome(id: str, /, *, which: Which, wait: Flag = False) -> int:
     )
     if found.idempotency_key is not None and found.job_id is None:
         write(f"  idempotency key {found.idempotency_key}")
-    if found.state is GuestState.HELD:
-        return STOPPED
-    lost = {GuestState.FAILED, GuestState.CANCELLED, GuestState.REJECTED}
-    return SOME_FAILED if found.state in lost else ISSUED
 
 
 @outbox_app.command
@@ -236,22 +270,36 @@ async def cancel(id: str, /, *, which: Which) -> int:
 
 
 @outbox_app.command
-async def held(*, which: Which) -> int:
-    """List the batches that have to be settled by hand, and why."""
-    count = 0
+async def held(*, which: Which, json: Flag = False) -> int:
+    """List the batches that have to be settled by hand, and why.
+
+    Parameters
+    ----------
+    json:
+        Print JSON.
+    """
+    found: list[Fields] = []
     for run in await lanes(which.store, which.wanted):
         async with outbox_of(which.store, run.target) as outbox:
-            ledger = outbox.ledger
-            for batch in await ledger.open_batches(run.run_id):
+            for batch in await outbox.ledger.open_batches(run.run_id):
                 if reason := batch.held_because(outbox.replay_within):
-                    count += 1
-                    since, guests = date(batch.recorded_at), len(batch.positions)
-                    write(
-                        f"{run.run_id} batch {batch.number}: {guests:,} guests since {since},"
-                        f" key {batch.key}: {reason}"
-                    )
-    write("Ask Thanx, and settle each with `ledger settle`" if count else "No batches are held")
-    return SOME_FAILED if count else ISSUED
+                    row = batch_fields(batch, outbox.replay_within)
+                    found.append({"run_id": run.run_id, **_ids(run), **row})
+                    if not json:
+                        _show_held(batch, reason)
+    if json:
+        write_json(found)
+    else:
+        write("Ask Thanx, and settle each with `ledger settle`" if found else "No batches are held")
+    return SOME_FAILED if found else ISSUED
+
+
+def _show_held(batch: BatchRecord, reason: str) -> None:
+    since, guests = date(batch.recorded_at), len(batch.positions)
+    write(
+        f"{batch.run_id} batch {batch.number}: {amount(guests, 'guest')} since {since},"
+        f" key {batch.key}: {reason}"
+    )
 
 
 @outbox_app.command
@@ -267,7 +315,7 @@ async def forget(*, which: Which, older_than: float) -> int:
         raise ConfigurationError(f"--older-than must be 0 or more, not {older_than:g}")
     async with opened(which.store, which.wanted) as outbox:
         count = await forgotten(outbox, time() - older_than * _DAY)
-    write(f"{count:,} ids were deleted")
+    write(f"{amount(count, 'id')} {'was' if count == 1 else 'were'} deleted")
     return ISSUED
 
 

@@ -10,6 +10,7 @@ from thanx_async.cli._output import write
 from thanx_async.cli._recorded import before_sending
 from thanx_async.cli._status import ISSUED
 from thanx_async.cli._store import Store
+from thanx_async.cli._words import amount
 
 
 async def init(*, store: Store) -> int:
@@ -58,8 +59,9 @@ async def copy(file: FileName, /, store: Store) -> int:
     with before_sending():
         copied = await postgres.copy_outbox(file, url)
     write(
-        f"Copied {copied.runs:,} runs with {copied.batches:,} batches, and {copied.guests:,} guests, of whom"
-        f" {copied.waiting:,} wait. {file} is not used any more: delete it, and the files beside it"
+        f"Copied {amount(copied.runs, 'run')} with {amount(copied.batches, 'batch')}, and"
+        f" {amount(copied.guests, 'guest')}, of whom {copied.waiting:,} wait."
+        f" {file} is not used any more: delete it, and the files beside it"
     )
     return ISSUED
 

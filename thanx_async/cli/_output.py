@@ -1,17 +1,9 @@
-"""What the command line shows: progress and reports."""
+"""What the command line writes to standard output: lines, and reports."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Self
-
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from thanx_async._core.escaping import printable
 from thanx_async.batcher import (
@@ -19,107 +11,15 @@ from thanx_async.batcher import (
     GuestRow,
     IssuancePlan,
     IssuanceReport,
-    IssuanceRun,
     RevocationReport,
+    VerificationReport,
 )
 from thanx_async.cli._items import advised
 from thanx_async.cli._status import discard_output
-from thanx_async.client import ThanxClient
-from thanx_async.limiter import LimiterStatus
+from thanx_async.cli._words import amount, clock
 
-_EVERY = 2.0
 _SHOWN = 5
 _REASONS = 20
-
-
-class _Console(Console):
-    """A console that goes quiet when its reader has gone; rich would end the program."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-
-
-class Display:
-    """Shows progress: live on a terminal, otherwise as a plain line every two seconds."""
-
-    def __init__(self) -> None:
-        self._console = _Console(stderr=True)
-        self._live: Progress | None = None
-        self._client: ThanxClient | None = None
-        self._last = _now()
-        self._said: tuple[str, str | None] = "", None
-        if self._console.is_terminal:
-            spinner = SpinnerColumn("line" if self._console.options.ascii_only else "dots")
-            columns = spinner, TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-            self._live = Progress(*columns, console=self._console, transient=True)
-            self._task = self._live.add_task("reading")
-
-    def __enter__(self) -> Self:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
-
-    def watch(self, client: ThanxClient) -> None:
-        """Also show the waits of this client."""
-        self._client = client
-
-    async def keep_showing(self, run: IssuanceRun) -> None:
-        """Show the run every two seconds until cancelled: a waiting run makes no progress callbacks."""
-        while True:
-            await asyncio.sleep(_EVERY)
-            self.progress(run)
-
-    def say(self, text: str) -> None:
-        self._console.print(Text(printable(text)), soft_wrap=True)
-
-    def progress(self, run: IssuanceRun) -> None:
-        """The progress callback of a batcher."""
-        text, status = _progress(run), self._client.limiter.status() if self._client else None
-        held, reason = _held(status) if status else (0.0, None)
-        if not status or not (held > _SHOWN or _is_away(status)):
-            reason = None
-        if self._live:
-            self._live.update(self._task, description=printable(text + _wait(status, reason)))
-        elif _now() - self._last >= _EVERY and (text, reason) != self._said:
-            self._last, self._said = _now(), (text, reason)
-            self.say(text + _wait(status, reason))
-
-
-def _held(status: LimiterStatus) -> tuple[float, str | None]:
-    """For how long, in seconds, and why the requests of a run wait."""
-    if status.bulk_held_for > status.held_for:
-        return status.bulk_held_for, status.bulk_reason
-    return status.held_for, status.reason
-
-
-def _is_away(status: LimiterStatus) -> bool:
-    return status.no_answer_for is not None and status.no_answer_for > _SHOWN
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def _progress(run: IssuanceRun) -> str:
-    handles = run.handles
-    accepted = sum(handle.total for handle in handles)
-    processed = sum(handle.job.processed_count for handle in handles if handle.job)
-    return f"{run.total:,} read, {accepted:,} accepted in {len(handles):,} jobs, {processed:,} processed"
-
-
-def _wait(status: LimiterStatus | None, reason: str | None) -> str:
-    if status and status.no_answer_for is not None and _is_away(status):
-        return f"; no answer from Thanx for {status.no_answer_for:.0f} s, still trying; Ctrl-C stops"
-    if not status or not reason:
-        return ""
-    until = datetime.now().astimezone() + timedelta(seconds=_held(status)[0])
-    return f"; waiting until {until:%H:%M:%S} for {reason}"
 
 
 def write(text: str) -> None:
@@ -153,20 +53,39 @@ def show_report(report: IssuanceReport, *, of: str) -> None:
 
 def show_revocation(report: RevocationReport) -> None:
     """Show what was taken back, and what was not."""
-    what = f"{report.rewards:,} rewards of {len(report.revoked):,} jobs taken back"
+    what = f"{amount(report.rewards, 'reward')} of {amount(len(report.revoked), 'job')} taken back"
     if report.revoked and not report.rewards:
         what = f"none of its {len(report.revoked):,} jobs has rewards left to take back"
+        if len(report.revoked) == 1:
+            what = "its job has no rewards left to take back"
     write(f"Run {report.run_id}: {what}")
     for left in report.not_revoked:
         _show_batches(f"not taken back: {left.reason}", [left.batch])
 
 
+def show_verification(report: VerificationReport) -> None:
+    """Show which outcomes polls have confirmed, and which not."""
+    checked = len(report.confirmed) + len(report.disagreeing)
+    what = f"{len(report.confirmed):,} of {checked:,} jobs whose outcome an event told are confirmed"
+    write(f"Run {report.run_id}: {what if checked else 'no event told an outcome that polls have not'}")
+    for row in report.disagreeing:
+        _show_batches(f"corrected: {row.reason}", [row.batch])
+    for row in report.unchecked:
+        _show_batches(f"not checked: {row.reason}", [row.batch])
+
+
 def show_plan(plan: IssuancePlan) -> None:
     """Show what a run would do."""
-    write(f"{plan.total:,} read, {plan.identifiers:,} guests to reward, in {plan.requests:,} requests")
-    write(f"{len(plan.rejected):,} rejected, {len(plan.duplicates):,} duplicates")
+    write(
+        f"{plan.total:,} read, {amount(plan.identifiers, 'guest')} to reward,"
+        f" in {amount(plan.requests, 'request')}"
+    )
+    write(f"{len(plan.rejected):,} rejected, {amount(len(plan.duplicates), 'duplicate')}")
     _show_reasons("rejected", plan.rejected)
     write(f"at least {plan.least_duration:,.0f} s under the rate limits, including one poll for each job")
+    if plan.requests:
+        accepted, known = clock(plan.last_accepted), clock(plan.all_known)
+        write(f"could be accepted by {accepted} and known by {known}, if it began now")
 
 
 def _show_reasons(fate: str, rows: Sequence[GuestRow]) -> None:
@@ -177,7 +96,7 @@ def _show_reasons(fate: str, rows: Sequence[GuestRow]) -> None:
     for reason, same in by_size[:_REASONS]:
         write(f"{len(same):,} {fate}: {reason} ({_places(same)})")
     if rest := by_size[_REASONS:]:
-        write(f"{sum(len(same) for _, same in rest):,} {fate}: {len(rest):,} more reasons")
+        write(f"{sum(len(same) for _, same in rest):,} {fate}: {amount(len(rest), 'more reason')}")
 
 
 def _places(rows: list[GuestRow]) -> str:
@@ -190,7 +109,10 @@ def _show_batches(what: str, batches: list[BatchRange], *, all_of_them: bool = F
     for batch in shown:
         key = f", key {batch.key}" if batch.key else ""
         job = f", job {batch.job_id}" if batch.job_id else ""
-        write(f"{what}: positions {batch.first} to {batch.last}, {batch.count:,} guests{key}{job}")
+        write(f"{what}: positions {batch.first} to {batch.last}, {amount(batch.count, 'guest')}{key}{job}")
     if rest := batches[len(shown) :]:
         count = sum(batch.count for batch in rest)
-        write(f"{what}: {len(rest):,} more batches, to position {rest[-1].last}, {count:,} guests")
+        write(
+            f"{what}: {amount(len(rest), 'more batch')}, to position {rest[-1].last},"
+            f" {amount(count, 'guest')}"
+        )

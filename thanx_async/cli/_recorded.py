@@ -16,6 +16,7 @@ from thanx_async._core.errors import ConfigurationError, LedgerError
 from thanx_async._core.escaping import printable
 from thanx_async.cli._options import Dsn
 from thanx_async.cli._state import state_folder, state_path
+from thanx_async.cli._words import amount
 from thanx_async.client import ThanxClient
 from thanx_async.ledger import LANES, BatchRecord, RunProgress, RunRecord, SQLiteLanes
 
@@ -140,19 +141,32 @@ async def earlier(ledger: AnyLedger, run_id: str | None) -> str:
     )
 
 
-async def others(ledger: AnyLedger, client: ThanxClient, target: tuple[str, str, str]) -> str:
-    """What to say if another run has issued the same reward before, "" if none has."""
+async def runs_of(ledger: AnyLedger, client: ThanxClient, target: tuple[str, str, str]) -> list[RunRecord]:
+    """The runs with this target and credential, oldest first, without outboxes."""
     wanted = (client.base_url, client.client_id, target)
-    for known in reversed(await ledger.runs()):
-        is_same = (known.base_url, known.client_id, known.target) == wanted
-        if not is_same or known.revoked_at is not None or known.run_id.startswith(LANES):
-            continue
-        if batches := await ledger.batches(known.run_id):
-            return (
-                f"Run {known.run_id} of {date(known.created_at)} has issued this reward to"
-                f" {guests(batches):,} guests. Guests of both get another one; --exclude FILE leaves them out"
-            )
-    return ""
+    return [
+        run
+        for run in await ledger.runs()
+        if (run.base_url, run.client_id, run.target) == wanted and not run.run_id.startswith(LANES)
+    ]
+
+
+async def others(ledger: AnyLedger, client: ThanxClient, target: tuple[str, str, str]) -> str:
+    """What to say if other runs have issued the same reward before, "" if none has."""
+    count, runs = 0, []
+    for known in await runs_of(ledger, client, target):
+        if known.revoked_at is None and (sent := guests(await ledger.batches(known.run_id))):
+            count += sent
+            runs.append(known)
+    if not runs:
+        return ""
+    what = f"Run {runs[0].run_id} of {date(runs[0].created_at)} has"
+    if len(runs) > 1:
+        what = f"{len(runs)} other runs, the last one {runs[-1].run_id} of {date(runs[-1].created_at)}, have"
+    return (
+        f"{what} issued this reward to {amount(count, 'guest')}. Guests of both get another one; --exclude"
+        " FILE leaves them out, and --once everybody whom other runs with --once have issued to"
+    )
 
 
 async def known_run(ledger: AnyLedger, run_id: str) -> RunRecord:
@@ -170,7 +184,7 @@ async def known_run(ledger: AnyLedger, run_id: str) -> RunRecord:
 
 
 def states(row: RunProgress) -> str:
-    return f"{row.finished:,} batches finished, {row.accepted:,} accepted, {row.in_doubt:,} in doubt"
+    return f"{amount(row.finished, 'batch')} finished, {row.accepted:,} accepted, {row.in_doubt:,} in doubt"
 
 
 def guests(batches: list[BatchRecord]) -> int:

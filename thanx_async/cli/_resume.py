@@ -9,12 +9,14 @@ from pathlib import Path
 from thanx_async._core.errors import ConfigurationError, ThanxError
 from thanx_async.batcher import AsyncBatcher, IssuanceRun
 from thanx_async.batching import BatchError
+from thanx_async.cli._answer import Answer, revocation_fields, verification_fields
 from thanx_async.cli._asking import confirm
 from thanx_async.cli._client import PATIENT, connect
+from thanx_async.cli._display import Display
 from thanx_async.cli._driving import conclude
 from thanx_async.cli._failures import failure_file
 from thanx_async.cli._options import Dsn, FileName, Flag, LedgerName
-from thanx_async.cli._output import Display, show_revocation, write
+from thanx_async.cli._output import show_revocation, show_verification
 from thanx_async.cli._recorded import (
     AnyLedger,
     before_sending,
@@ -25,20 +27,31 @@ from thanx_async.cli._recorded import (
     path_of,
 )
 from thanx_async.cli._status import ISSUED, STOPPED
+from thanx_async.cli._words import amount
 from thanx_async.ledger import LANES, RunRecord
 
 
-async def resume(run: str, /, *, failures: FileName | None = None, ledger: LedgerName | None = None) -> int:
+async def resume(
+    run: str,
+    /,
+    *,
+    failures: FileName | None = None,
+    ledger: LedgerName | None = None,
+    json: Flag = False,
+) -> int:
     """
     Parameters
     ----------
     run:
         The run's id.
     failures:
-        A CSV file to write: position and reason of each guest who failed; values are not recorded.
+        A CSV file to write: position, fate and reason of each guest who failed; values are not recorded.
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
+    json:
+        Print the report as JSON.
     """
+    answer = Answer(json=json)
     async with AsyncExitStack() as files:
         with Display() as display:
             async with _recorded(run, ledger, display) as (opened, batcher):
@@ -51,28 +64,31 @@ async def resume(run: str, /, *, failures: FileName | None = None, ledger: Ledge
                         resumed = await batcher.resume(run)
                 except BatchError as error:
                     resumed, problem = error.run, error
+                display.follow(resumed)
                 try:
                     report = resumed.report() if problem else await resumed.wait()
                 except ThanxError as error:
                     report, problem = resumed.report(), error
                 record = await known_run(opened, run)
                 unsent = record.batches is None or record.batches > len(await opened.batches(run))
-        status = conclude(resumed, report, problem, rows, of="sent and recorded")
+        status = conclude(resumed, report, problem, rows, of="sent and recorded", answer=answer)
     if report.in_doubt and problem is None:
         old = f"for longer than {record.replayed_within(opened.replay_within) / 3600:g} h"
         why = old if record.revoked_at is None else "in a revoked run"
-        write(
+        answer.line(
             f"Batches in doubt {why}, or whose job gives no outcome, are not sent again: see `ledger settle`"
         )
     if run.startswith(LANES):
-        write("Guests who wait in an outbox are sent by `outbox drain`")
+        answer.line("Guests who wait in an outbox are sent by `outbox drain`")
     elif unsent:
-        write("Not all of the file was sent: run `issue` with it again for the rest")
-        return STOPPED
-    return status
+        answer.line("Not all of the file was sent: run `issue` with it again for the rest")
+        return answer.end(STOPPED)
+    return answer.end(status)
 
 
-async def revoke(run: str, /, *, yes: Flag = False, ledger: LedgerName | None = None) -> int:
+async def revoke(
+    run: str, /, *, yes: Flag = False, ledger: LedgerName | None = None, json: Flag = False
+) -> int:
     """
     Parameters
     ----------
@@ -82,28 +98,56 @@ async def revoke(run: str, /, *, yes: Flag = False, ledger: LedgerName | None = 
         Do not ask.
     ledger:
         The ledger's file, or postgresql://...; by default the user's own file.
+    json:
+        Print the report as JSON.
     """
-    display = Display()
+    display, answer = Display(), Answer(json=json)
     async with _recorded(run, ledger, display) as (opened, batcher):
         with before_sending():
             resumed = await batcher.resume(run, replay=False)
         await _check_doubts(opened, run)
         record = await known_run(opened, run)
-        if not await confirm(_about_to_revoke(resumed, record), yes=yes):
-            write("Nothing was taken back")
-            return STOPPED
+        if not await confirm(_about_to_revoke(resumed, record), yes=yes, tell=answer.aside):
+            answer.line("Nothing was taken back")
+            return answer.end(STOPPED)
         with display:
             report = await resumed.revoke()
-    show_revocation(report)
-    return STOPPED if report.not_revoked else ISSUED
+    answer.show(lambda: revocation_fields(report), lambda: show_revocation(report))
+    return answer.end(STOPPED if report.not_revoked else ISSUED)
+
+
+async def verify(
+    run: str, /, *, sample: float = 1.0, ledger: LedgerName | None = None, json: Flag = False
+) -> int:
+    """
+    Parameters
+    ----------
+    run:
+        The run's id.
+    sample:
+        The share of these jobs to poll, from 0 to 1.
+    ledger:
+        The ledger's file, or postgresql://...; by default the user's own file.
+    json:
+        Print the report as JSON.
+    """
+    answer = Answer(json=json)
+    with Display() as display:
+        async with _recorded(run, ledger, display) as (opened, batcher):
+            with before_sending():
+                await known_run(opened, run)
+                resumed = await batcher.resume(run, replay=False)
+            report = await resumed.verify(sample)
+    answer.show(lambda: verification_fields(report), lambda: show_verification(report))
+    return answer.end(STOPPED if report.disagreeing or report.unchecked else ISSUED)
 
 
 def _about_to_revoke(run: IssuanceRun, record: RunRecord) -> str:
     """What is about to be taken back, as far as it is known."""
     counts, jobs = run.report().counts, len(run.handles)
-    what = f"{counts['issued']:,} rewards of {jobs:,} {'job' if jobs == 1 else 'jobs'}"
+    what = f"{amount(counts['issued'], 'reward')} of {amount(jobs, 'job')}"
     if unfinished := counts["unfinished"]:
-        what += f", and those of {unfinished:,} guests whose jobs still run,"
+        what += f", and those of {amount(unfinished, 'guest')} whose jobs still run,"
     return (
         f"Run {record.run_id} of {date(record.created_at)}, campaign {record.campaign_id}, variant"
         f" {record.variant_id}: {what} will be taken back from their guests"
@@ -122,8 +166,9 @@ async def _check_doubts(ledger: AnyLedger, run: str) -> None:
     young = [batch for batch in doubts if not batch.is_older_than(within)]
     if young and record.revoked_at is None:
         raise ConfigurationError(
-            f"{len(young):,} batches of run {run} are in doubt, and cannot be taken back before their jobs"
-            f" are known: give {command('resume', ledger, run)} first, or settle them"
+            f"{amount(len(young), 'batch')} of run {run} {'is' if len(young) == 1 else 'are'} in doubt, and"
+            f" cannot be taken back before the jobs are known: give {command('resume', ledger, run)} first,"
+            " or settle them"
         )
 
 
@@ -134,6 +179,7 @@ async def _recorded(
     """The ledger, and a batcher for a run that it has recorded."""
     async with open_ledger(place) as ledger, connect(retry=PATIENT, store=place) as client:
         display.watch(client)
+        display.expect(lambda run: run.total)  # all that was recorded is read at once
         with before_sending():
             record = await known_run(ledger, run_id)
         batcher = AsyncBatcher(
@@ -142,6 +188,6 @@ async def _recorded(
             merchant_id=record.merchant_id,
             variant_id=record.variant_id,
             ledger=ledger,
-            on_progress=display.progress,
+            on_progress=display.follow,
         )
         yield ledger, batcher

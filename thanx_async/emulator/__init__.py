@@ -8,6 +8,7 @@ from thanx_async.emulator.counters import Counter
 from thanx_async.emulator.faults import Fault, Faults, ScriptedAnswer
 from thanx_async.emulator.guests import unknown_guests
 from thanx_async.emulator.jobs import JobSpeed
+from thanx_async.emulator.oddities import Oddity
 from thanx_async.emulator.server import Emulator, RequestLog
 from thanx_async.emulator.webhooks import Webhooks, sign
 
@@ -17,6 +18,7 @@ __all__ = [
     "Fault",
     "Faults",
     "JobSpeed",
+    "Oddity",
     "RequestLog",
     "ScriptedAnswer",
     "SettingError",

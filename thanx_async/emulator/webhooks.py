@@ -19,6 +19,7 @@ from thanx_async.emulator.checks import Setting, SettingError
 from thanx_async.emulator.clock import Clock
 from thanx_async.emulator.guests import Guests
 from thanx_async.emulator.jobs import Job
+from thanx_async.emulator.oddities import Oddity, altered
 
 _CONCURRENCY = 20
 _TIMEOUT = aiohttp.ClientTimeout(total=15)
@@ -45,6 +46,8 @@ class Webhooks:
         late: rate of events that are delayed, so that others overtake them.
         late_by: the longest delay, in seconds.
         early: rate of jobs whose 202 is held back until their last event is sent.
+        odd: rate of jobs whose last event is odd.
+        oddities: what is odd about them, each as likely as the others.
     """
 
     url: str
@@ -58,6 +61,8 @@ class Webhooks:
     late: float = 0
     late_by: float = 5.0
     early: float = 0
+    odd: float = 0
+    oddities: tuple[Oddity, ...] = tuple(Oddity)
 
     def __attrs_post_init__(self) -> None:
         checks.text("Webhooks.url", self.url)
@@ -67,9 +72,14 @@ class Webhooks:
         checks.instance("Webhooks.reward_issued", self.reward_issued, bool)
         checks.instance("Webhooks.merchant_id", self.merchant_id, bool)
         checks.whole("Webhooks.seed", self.seed, None)
-        for name in ("purchases", "lost", "duplicated", "late", "early"):
+        for name in ("purchases", "lost", "duplicated", "late", "early", "odd"):
             checks.rate(f"Webhooks.{name}", getattr(self, name))
         checks.seconds("Webhooks.late_by", self.late_by)
+        checks.instance("Webhooks.oddities", self.oddities, tuple)
+        for oddity in self.oddities:
+            checks.instance("Webhooks.oddities", oddity, Oddity)
+        if not self.oddities:
+            raise SettingError(Setting("Webhooks.oddities"), " must name at least one")
 
 
 class Post:
@@ -134,8 +144,19 @@ class Post:
         if job.fate.ends:
             await self._clock.sleep(job.ended - self._clock.now())
             async with asyncio.TaskGroup() as group:
-                event = self._event(settings, "reward_batch.completed", _batch(job))
-                await self._emit(group, settings, "reward_batch.completed", event)
+                await self._announce_end(group, settings, job, guests)
+
+    async def _announce_end(
+        self, group: asyncio.TaskGroup, settings: Webhooks, job: Job, guests: Guests
+    ) -> None:
+        event = self._event(settings, "reward_batch.completed", _batch(job))
+        if settings.odd and self._random.random() < settings.odd:
+            oddity = self._random.choice(settings.oddities)
+            self.sent[f"odd: {oddity}"] += 1
+            event = altered(event, oddity, guests.values)
+            if oddity is Oddity.FORGED:
+                settings = attrs.evolve(settings, secret=f"not {settings.secret}")
+        await self._emit(group, settings, "reward_batch.completed", event)
 
     async def _announce_reward(
         self, group: asyncio.TaskGroup, settings: Webhooks, data: dict[str, object], guest: str

@@ -13,6 +13,14 @@ from thanx_async.models import IssuanceJob
 from thanx_async.retry import KEYS_LAST
 
 
+def too_old() -> RequestTimeoutError:
+    """The error of a request that is not sent again."""
+    return RequestTimeoutError(
+        "too old to be sent again: Thanx may have forgotten the idempotency key, and a repetition may be a"
+        " second reward"
+    )
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -81,19 +89,11 @@ class Sending:
         if not self._is_recorded or self._age is None or recorded_at < self._age.since:
             self._age, self._lasts, self._is_recorded = _Age(recorded_at), replay_within, True
 
-    def check_age(self) -> None:
-        """Make sure, before an attempt, that Thanx still knows the idempotency key.
-
-        Raises:
-            RequestTimeoutError: the key is too old, so the attempt could be a second reward.
-        """
+    def is_young(self) -> bool:
+        """Whether, before an attempt, Thanx still knows the idempotency key. The attempt follows at once."""
         if not (self._is_recorded or self.in_doubt):
             self._age = _Age(time())
-        elif self.is_too_old:
-            raise RequestTimeoutError(
-                "too old to be sent again: Thanx may have forgotten the idempotency key, and a repetition may"
-                " be a second reward"
-            )
+        return not self.is_too_old
 
     @property
     def job_id(self) -> str | None:

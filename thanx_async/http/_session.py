@@ -66,10 +66,12 @@ class HomeSession:
             if lost is not None:
                 await _drop(lost, forked=forked)
 
-    async def leave(self) -> None:
-        """End a block; the last one closes what the first has made."""
-        if self._home.is_open and (self._home.is_lost or self._is_last()):
+    async def leave(self) -> bool:
+        """End a block; the last one closes what the first has made. Returns whether it was the last one."""
+        is_last = self._home.is_open and (self._home.is_lost or self._is_last())
+        if is_last:
             await self.close()
+        return is_last
 
     def _is_last(self) -> bool:
         self._home.check()

@@ -21,7 +21,7 @@ from thanx_async._core.errors import (
 from thanx_async._core.tasks import foreign_cancellation, is_being_cancelled
 from thanx_async.http import _wire as wire
 from thanx_async.http._aiohttp import SURELY_UNSENT, Upload, error_of, read
-from thanx_async.http._delivery import Delivery, Sending
+from thanx_async.http._delivery import Delivery, Sending, too_old
 from thanx_async.http._session import HomeSession
 from thanx_async.http._settings import unpicklable
 from thanx_async.http._spending import SpendingWatch
@@ -180,9 +180,9 @@ class Transport:
                     session = self.session.usable()
                     self._emit_wait(call, lane)
                     self._spending.look()
-                    if call.request.idempotency_key:
-                        call.sending.check_age()
-                    return await self._attempt(call, slot, session)
+                    if not call.request.idempotency_key or call.sending.is_young():
+                        return await self._attempt(call, slot, session)
+                raise too_old()  # outside of the slot, for which it would be a request without an answer
             except RateLimitedError as error:
                 if call.sending.closing:
                     raise call.explained(error) from error.__cause__

@@ -240,7 +240,7 @@ def decode_job(payload: object) -> IssuanceJob:
         case _:
             count = None
     is_counted = isinstance(count, int | float) and not isinstance(count, bool)
-    return attrs.evolve(job, state=printable(job.state), is_counted=is_counted)
+    return attrs.evolve(job, state=printable(job.state), is_counted=is_counted, by_event=False)
 
 
 def decoder_of_job(job_id: str) -> Callable[[object], IssuanceJob]:

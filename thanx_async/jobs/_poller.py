@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from copy import copy
 
+import attrs
+
 from thanx_async._core.errors import (
     APIError,
     AuthenticationError,
@@ -15,33 +17,51 @@ from thanx_async._core.errors import (
     ThanxError,
     TransportError,
 )
+from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import RESOLUTION, changed
 from thanx_async.http import Transport, wire
 from thanx_async.identifiers import MAX_BATCH
 from thanx_async.instrumentation import Hook, JobRecord, emit
+from thanx_async.jobs._audits import Audits
+from thanx_async.jobs._claims import Claim, Sent, difference, mismatch, weighed
 from thanx_async.jobs._schedule import PollSchedule
 from thanx_async.jobs._speeds import JobCourse
+from thanx_async.jobs._trust import EventTrust
 from thanx_async.jobs._turns import PollTurns
 from thanx_async.limiter import Lane, RateLimiter
 from thanx_async.models import IssuanceJob
 
+_log = get_logger("thanx_async.webhooks")
+
 _LONGEST_WAIT = 30.0
 """The longest wait, in seconds, between polls without a usable answer."""
 
+_MAX_CLAIMS = 2
+
 
 class JobService:
-    """The parts that all jobs of a client share: the transport, the schedule, the poll turns and the hook."""
+    """The parts that all jobs of a client share: the transport, the schedule, the poll turns and the hook.
 
-    def __init__(self, transport: Transport, limiter: RateLimiter, hook: Hook) -> None:
+    Args:
+        transport: sends the requests.
+        limiter: the rate limiter.
+        hook: gets a record when a job has ended.
+        trust: the trust in events that tell outcomes.
+    """
+
+    def __init__(self, transport: Transport, limiter: RateLimiter, hook: Hook, trust: EventTrust) -> None:
         self.schedule: PollSchedule = PollSchedule(limiter.limits)
         self.turns: PollTurns = PollTurns(limiter)
         self.hook = hook
+        self.trust = trust
+        self.audits: Audits = Audits(limiter)
         self._transport = transport
         self._limiter = limiter
 
     def begin_anew(self) -> None:
         """Nobody polls any more who did before."""
         self.turns = PollTurns(self._limiter)
+        self.audits.abandon()
 
     async def look(self, job_id: str, merchant_id: str) -> IssuanceJob:
         """Fetch a snapshot of a job. Like every request that only reads, it waits behind issuing."""
@@ -55,13 +75,18 @@ class JobService:
 
 
 class WebhookSigns:
-    """What webhooks have told about a job: whether it is over, and one bit for each guest with a reward."""
+    """What webhooks have told about a job: whether it is over, and one bit for each guest with a reward.
 
-    __slots__ = ("_bits", "count", "over")
+    ``claims`` is what they told of its outcome, for a client that may believe it: the first event, and one
+    that tells something else.
+    """
+
+    __slots__ = ("_bits", "claims", "count", "over")
 
     def __init__(self) -> None:
         self.over: bool = False
         self.count: int = 0
+        self.claims: tuple[Claim, ...] = ()
         self._bits = bytearray()
 
     def add(self, index: int | None) -> None:
@@ -74,6 +99,11 @@ class WebhookSigns:
         if not self._bits[byte] & bit:
             self._bits[byte] |= bit
             self.count += 1
+
+    def hear(self, claim: Claim) -> None:
+        """Take in what an event told of the outcome."""
+        if claim not in self.claims and len(self.claims) < _MAX_CLAIMS:
+            self.claims = (*self.claims, claim)
 
 
 class JobPoller:
@@ -98,6 +128,11 @@ class JobPoller:
         self._failures = 0
         self._failure: ThanxError | None = None
         self._when_finished: list[tuple[Callable[[], object], Callable[[], object]]] = []
+        self._sent: Sent | None = None
+        self._weighed = 0
+        self._told: IssuanceJob | None = None
+        self._polled: IssuanceJob | None = None
+        self._is_told = self._is_judged = False
 
     def update(self, job: IssuanceJob, *, accepted: bool = False) -> None:
         """Take in a snapshot.
@@ -115,7 +150,8 @@ class JobPoller:
                 self._schedule.hint(self._course, asyncio.get_running_loop().time())
         else:
             self._schedule.observe(self._course, job, now)
-        ended = self._polls > 0 and job.is_finished and not (self.job and self.job.is_finished)
+        ended = job.is_finished and not (self.job and self.job.is_finished)
+        ended = ended and (self._polls > 0 or (job.by_event and not accepted))
         self.job = job
         self.version += 1
         self._change.set()
@@ -162,11 +198,85 @@ class JobPoller:
         """Seconds that a job of this size should take; None until the speed of jobs is known."""
         return self._schedule.usual(total)
 
+    def expect(self, sent: Sent) -> None:
+        """Keep what was sent in the job, so that an event can tell its outcome."""
+        self._sent = sent
+        if sent.job.by_event:
+            self._told = sent.job
+            self._service.trust.settled(self)
+        self.weigh()
+
+    def weigh(self) -> None:
+        """Compare what events have told with what was sent."""
+        trust, sent = self._service.trust, self._sent
+        if sent is None:
+            return
+        for claim in self.signs.claims[self._weighed :]:
+            self._weighed += 1
+            told = weighed(claim, sent)
+            if self._contradicts(claim, told, sent):
+                trust.disagree(self.job_id, "two events tell different outcomes")
+            elif isinstance(told, str):
+                _log.debug("the event of job %s does not tell its outcome: %s", self.job_id, told)
+            else:
+                self._told, self._is_told = told, True
+                if not self._judge(trust, self._polled) and not (self.job and self.job.is_finished):
+                    trust.claim(self)
+
+    def _contradicts(self, claim: Claim, told: IssuanceJob | str, sent: Sent) -> bool:
+        """Whether an earlier event, here or as recorded, told another outcome."""
+        if self._told is not None and not isinstance(told, str):
+            return bool(difference(self._told, told))
+        return self._is_told and mismatch(claim, sent) is None
+
+    def _forget_guests(self) -> None:
+        if self._sent is not None:
+            self._sent = attrs.evolve(self._sent, guests=None)
+
+    def _judge(self, trust: EventTrust, job: IssuanceJob | None) -> bool:
+        """Compare what the event told with the job as polled. Returns whether both are known."""
+        if job is None or not job.is_finished or self._told is None:
+            return False
+        told, self._told = self._told, None
+        what = None if job.state == "revoked" else difference(told, job)
+        if what:
+            trust.disagree(self.job_id, what)
+        elif what is not None and not self._is_judged:
+            trust.confirm(failures=told.failure_count > 0)
+        self._is_judged = True
+        self._forget_guests()
+        return True
+
+    def believe(self) -> None:
+        """Take the outcome that an event told."""
+        trust, told = self._service.trust, self._told
+        if told is None or (self.job and self.job.is_finished):
+            return
+        trust.settled(self)
+        self._forget_guests()
+        self.update(told)
+        if trust.is_sampled(self.job_id):
+            self._service.audits.owe(self)
+
+    def retract(self) -> None:
+        """Poll again what an event told."""
+        if self.job and self.job.by_event:
+            accepted = self._sent.job if self._sent and not self._sent.job.by_event else None
+            self.job = self._polled or accepted
+            self.version += 1
+            self.hint()
+
+    async def audit(self) -> None:
+        """Poll the job all the same."""
+        await self.refresh()
+
     async def refresh(self) -> IssuanceJob:
         """Poll the job now."""
         self._polls += 1
         job = await self._service.look(self.job_id, self.merchant_id)
+        self._polled = job
         self.update(job)
+        self._judge(self._service.trust, job)
         return job
 
     async def revoke(self, lane: Lane) -> IssuanceJob:
@@ -199,9 +309,10 @@ class JobPoller:
         with self._schedule.watching(self._course, self._change.set):
             while self.version == version:
                 await self._until_due(version)
-                async with self._turns:
-                    if self.version == version and self._wait() <= RESOLUTION:
-                        await self._look()
+                if self.version == version:
+                    async with self._turns.turn(self._change, lambda: self.version == version):
+                        if self.version == version and self._wait() <= RESOLUTION:
+                            await self._look()
 
     async def _look(self) -> None:
         """Poll once. A poll without a usable answer is repeated, with growing waits."""

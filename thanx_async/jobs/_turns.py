@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from thanx_async._core.tasks import RESOLUTION, changed
 from thanx_async.limiter import RateLimiter, in_flight
@@ -15,7 +16,7 @@ _ISSUING = 5.0
 
 
 class PollTurns:
-    """An async context manager that gives polls their turn, first come, first served.
+    """Gives polls their turn, first come, first served.
 
     Only as many polls enter the limiter's queue as can be in flight. Other polls wait here, where a poll that
     is no longer needed can be dropped. A poll without an answer for 5 s no longer counts, as long as two
@@ -30,24 +31,29 @@ class PollTurns:
         self._queue: dict[asyncio.Event, None] = {}
         self._last_turn = -math.inf
 
-    async def __aenter__(self) -> None:
-        turn = asyncio.Event()
-        self._queue[turn] = None
+    @asynccontextmanager
+    async def turn(self, wake: asyncio.Event, is_needed: Callable[[], bool]) -> AsyncIterator[None]:
+        """Wait for a turn, which lasts for the block; or only until the poll is not needed any more.
+
+        Args:
+            wake: an event of one poller, set when ``is_needed`` may have changed.
+            is_needed: whether the poll is still needed.
+        """
+        self._queue[wake] = None
         try:
-            while next(iter(self._queue)) is not turn or not self._has_room():
-                turn.clear()
-                await changed(turn, _UNANSWERED)
-            await self._spread()
+            while is_needed() and (next(iter(self._queue)) is not wake or not self._has_room()):
+                wake.clear()
+                await changed(wake, _UNANSWERED)
+            await self._spread(wake, is_needed)
             self._polling[asyncio.current_task()] = asyncio.get_running_loop().time()
         finally:
-            del self._queue[turn]
+            del self._queue[wake]
             self._wake()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        del self._polling[asyncio.current_task()]
-        self._wake()
+        try:
+            yield
+        finally:
+            del self._polling[asyncio.current_task()]
+            self._wake()
 
     def _has_room(self) -> bool:
         limits, now = self._limiter.limits, asyncio.get_running_loop().time()
@@ -56,16 +62,18 @@ class PollTurns:
         cap = max(concurrency, min(limit.requests for limit in limits) - _RESERVED)
         return answering < concurrency and len(self._polling) < cap
 
-    async def _spread(self) -> None:
-        status = self._limiter.status()
-        issuing = status.issuing_ago is not None and status.issuing_ago < _ISSUING
-        scarce = [row.limit for row in status.windows if issuing and 2 * row.free < row.limit.requests]
-        interval = max((limit.seconds / limit.requests for limit in scarce), default=0.0)
-        now = asyncio.get_running_loop().time()
-        wait = self._last_turn + interval - now
-        if wait > RESOLUTION:
-            await asyncio.sleep(wait)
-        self._last_turn = max(now, now + wait)
+    async def _spread(self, wake: asyncio.Event, is_needed: Callable[[], bool]) -> None:
+        now = asyncio.get_running_loop().time
+        while is_needed():
+            status = self._limiter.status()
+            issuing = status.issuing_ago is not None and status.issuing_ago < _ISSUING
+            scarce = [row.limit for row in status.windows if issuing and 2 * row.free < row.limit.requests]
+            interval = max((limit.seconds / limit.requests for limit in scarce), default=0.0)
+            if (wait := self._last_turn + interval - now()) <= RESOLUTION:
+                self._last_turn = now()
+                return
+            wake.clear()
+            await changed(wake, wait)
 
     def _wake(self) -> None:
         for turn in self._queue:

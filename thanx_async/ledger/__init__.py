@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from thanx_async._batches import BatchOutcome, digest_of
+from thanx_async._batches import BatchOutcome, EndedJob, Trust, digest_of
 from thanx_async._core.lazy import lazily
+from thanx_async.ledger._choices import Choices, Choose, Ranges
 from thanx_async.ledger._lanes import (
     LANES,
     MOVED,
@@ -18,7 +19,7 @@ from thanx_async.ledger._lanes import (
     Put,
     Settlement,
 )
-from thanx_async.ledger._protocol import Ledger
+from thanx_async.ledger._protocol import Ledger, RelayLedger, TrustLedger
 from thanx_async.ledger._records import TOO_OLD, BatchRecord, BatchState, RunProgress, RunRecord
 
 if TYPE_CHECKING:
@@ -48,8 +49,11 @@ __all__ = [
     "BatchOutcome",
     "BatchRecord",
     "BatchState",
+    "Choices",
+    "Choose",
     "Cut",
     "Encode",
+    "EndedJob",
     "Fate",
     "GuestState",
     "LaneLedger",
@@ -58,10 +62,14 @@ __all__ = [
     "Ledger",
     "NewGuest",
     "Put",
+    "Ranges",
+    "RelayLedger",
     "RunProgress",
     "RunRecord",
     "SQLiteLanes",
     "SQLiteLedger",
     "Settlement",
+    "Trust",
+    "TrustLedger",
     "digest_of",
 ]

@@ -13,10 +13,9 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import attrs
-import orjson
 
-from thanx_async._batches import BatchOutcome, Positions, batch_key, digest_of
-from thanx_async.ledger._protocol import Ledger
+from thanx_async._batches import BatchOutcome, Positions, batch_key, digest_of, values_of
+from thanx_async.ledger._protocol import Ledger, RelayLedger, TrustLedger
 from thanx_async.ledger._records import BatchRecord, BatchState, RunRecord
 
 TARGET = ("base_url", "client_id", "campaign_id", "merchant_id", "variant_id")
@@ -201,7 +200,7 @@ class Seqs:
         return cls(array("q", numbers[::2]), array("q", accumulate(numbers[1::2])))
 
 
-class LaneLedger(Ledger, Protocol):
+class LaneLedger(Ledger, TrustLedger, RelayLedger, Protocol):
     """A ledger with lanes. A lane is a run: it is claimed, and its batches are recorded, as for any run.
 
     `withdraw` lets the guests of a lane's batch wait again. Once a lane is revoked (`save_run`), all guests
@@ -269,6 +268,9 @@ class LaneLedger(Ledger, Protocol):
     async def open_batches(self, run_id: str) -> list[BatchRecord]:
         """The batches of a lane that are in doubt or accepted, ordered by number."""
 
+    async def told_batches(self, run_id: str) -> list[BatchRecord]:
+        """The batches of a lane whose outcome a webhook told, and no poll has confirmed."""
+
     async def batch_of(self, job_id: str) -> BatchRecord | None:
         """The batch that Thanx accepted as this job, or None."""
 
@@ -326,11 +328,6 @@ def halves_of(seqs: Seqs, body: bytes) -> Iterator[tuple[Seqs, list[str]]]:
     values = values_of(body)
     middle = len(values) // 2
     return zip(seqs.split(middle), (values[:middle], values[middle:]), strict=True)
-
-
-def values_of(body: bytes) -> list[str]:
-    """The identifiers in a request body."""
-    return [row["value"] for row in orjson.loads(body)["identifiers"]]
 
 
 def fate_in(batch: BatchRecord, index: int | None, replay_within: float) -> Fate:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import NoReturn, Self
 
-from thanx_async._batches import BatchOutcome
+from thanx_async._batches import BatchOutcome, EndedJob, Trust
 from thanx_async._core import checks
 from thanx_async._core.addresses import ServerAddress
 from thanx_async._core.errors import LedgerError, LedgerUnavailableError
@@ -20,17 +20,20 @@ from thanx_async._core.postgres_connection import Connection
 from thanx_async._core.postgres_errors import Problem, Trouble
 from thanx_async._core.tasks import Home, to_its_end
 from thanx_async.ledger import _postgres_batches as batches
+from thanx_async.ledger import _postgres_events as events
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._postgres_guests import cancel_if_revoked, wait_again
 from thanx_async.ledger._postgres_history import forget
 from thanx_async.ledger._postgres_runs import LEASE, Runs
 from thanx_async.ledger._postgres_schema import LEDGER_TABLES
+from thanx_async.ledger._postgres_trust import exchange_trust
 from thanx_async.ledger._records import BatchRecord, RunProgress, RunRecord
 from thanx_async.retry import KEYS_LAST
 
 _log = get_logger("thanx_async.ledger")
 
 _RENEWS_EVERY = LEASE / 3
+_TOLD = "WHERE run_id = $1 AND position('\"by_event\":true'::bytea IN outcome) > 0 ORDER BY number"
 _FORGETS_EVERY = 3600.0
 
 
@@ -251,6 +254,11 @@ class PostgresLedger:
         async with self._transaction() as connection:
             return await batches.select(connection, "WHERE state = 'in_doubt' ORDER BY recorded_at")
 
+    async def told_batches(self, run_id: str) -> list[BatchRecord]:
+        """The batches of a run whose outcome a webhook told, and no poll has confirmed."""
+        async with self._transaction() as connection:
+            return await batches.select(connection, _TOLD, run_id)
+
     async def body(self, run_id: str, number: int) -> bytes:
         """The request body of a batch in doubt."""
         async with self._transaction() as connection:
@@ -300,6 +308,27 @@ class PostgresLedger:
             await self._runs.check_own(connection, run_id)
             if taken := await batches.take_out(connection, run_id, number):
                 await wait_again(connection, run_id, *taken)
+
+    async def exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
+        """Add what was learned about webhook events; see `TrustLedger.exchange_trust`."""
+        return await to_its_end(self._exchange_trust(base_url, client_id, news))
+
+    async def _exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
+        async with self._transaction() as connection:
+            return await exchange_trust(connection, base_url, client_id, news)
+
+    async def relay(self, job: EndedJob) -> None:
+        """Take in what an event told of a job; see `RelayLedger.relay`."""
+        await to_its_end(self._relay(job))
+
+    async def _relay(self, job: EndedJob) -> None:
+        async with self._transaction() as connection:
+            await events.relay(connection, job)
+
+    async def relayed(self, run_id: str) -> list[EndedJob]:
+        """What events told of the jobs of a run; see `RelayLedger.relayed`."""
+        async with self._transaction() as connection:
+            return await events.relayed(connection, run_id)
 
     def _error(self, trouble: Trouble) -> LedgerError:
         start = f"the ledger in PostgreSQL at {self.label} cannot be used: {trouble.detail}; "

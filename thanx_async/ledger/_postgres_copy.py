@@ -23,6 +23,7 @@ from thanx_async._core.worker import Worker
 from thanx_async.ledger._lanes import TARGET, Seqs
 from thanx_async.ledger._postgres_batches import multirange
 from thanx_async.ledger._postgres_schema import LEDGER_TABLES
+from thanx_async.ledger._postgres_trust import ADD as ADD_TRUST
 from thanx_async.ledger._rows import BATCH_FIELDS, RUN_COLUMNS, RUN_FIELDS
 from thanx_async.ledger._sqlite_moving import MovingFile, Row
 from thanx_async.ledger._sqlite_schema import readable
@@ -52,9 +53,15 @@ _LOCK = "LOCK TABLE thanx.guests, thanx.runs, thanx.lanes, thanx.forgotten IN SH
 _RESERVE = (
     "SELECT setval('thanx.guests_seq_seq', last_value + $1::bigint) - $1::bigint FROM thanx.guests_seq_seq"
 )
+_ALIKE = (
+    ("forgotten", ("run_id", "ended_at")),
+    ("heard", ("job_id",)),
+    ("choices", ("run_id", "guest", "position")),
+)
 _RUN_IDS = "SELECT run_id FROM runs UNION SELECT run_id FROM forgotten"
 _GUESTS = "SELECT seq, lane, put_at, id, digest FROM guests"
 _WAITING = "SELECT seq, w.lane, put_at, value FROM waiting AS w JOIN guests USING (seq)"
+_TRUST = "SELECT base_url, client_id, confirmed, with_failures, broken FROM trust"
 _LAST = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'guests'"
 
 
@@ -158,10 +165,12 @@ class _Copy:
         async for rows in self._slices(file, _BATCHES, lambda row: _batch(file, row, offset)):
             await connection.executemany(_INSERT, rows)
         await self._fill_guests(connection, file, lanes, offset)
-        for table, columns in (("forgotten", ("run_id", "ended_at")), ("heard", ("job_id",))):
+        for table, columns in _ALIKE:
             query = f"SELECT {', '.join(columns)} FROM {table}"  # noqa: S608 - fixed names
             async for rows in self._slices(file, query):
                 await connection.copy(table, columns, rows)
+        async for rows in self._slices(file, _TRUST, _trust):
+            await connection.executemany(ADD_TRUST, rows)
 
     async def _fill_guests(
         self, connection: Connection, file: MovingFile, lanes: Mapping[object, int], offset: int
@@ -220,6 +229,10 @@ def _batch(file: MovingFile, row: Row, offset: int) -> Row:
         file.body(slot, size) if batch["state"] == "in_doubt" else None,
         seqs and multirange(seqs),
     )
+
+
+def _trust(row: Row) -> Row:
+    return *row[:-1], bool(row[-1])
 
 
 def _target(fields: Sequence[object]) -> str:

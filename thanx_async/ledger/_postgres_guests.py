@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from thanx_async._batches import values_of
 from thanx_async._core.postgres_connection import Connection
 from thanx_async.identifiers import normalise_all
-from thanx_async.ledger._lanes import REVOKED, GuestState, NewGuest, Put, Seqs, values_of
+from thanx_async.ledger._lanes import REVOKED, GuestState, NewGuest, Put, Seqs
 
 _FORGETS_AT_ONCE = 1000
 _PUT_MANY = """

@@ -32,10 +32,13 @@ _DELETE_OF_SERVICES = f"""
         WHERE {_SERVICE} AND b.state = 'finished' AND b.recorded_at < $1 LIMIT $2)
 """  # noqa: S608 - fixed text
 _EMPTY = f"""
-    DELETE FROM thanx.runs AS r WHERE r.changed_at < $1 AND {_FREE} AND r.revoked_at IS NULL
-    AND (coalesce(r.batches, 0) = 0 OR {_SERVICE})
-    AND NOT EXISTS (SELECT FROM thanx.batches AS b WHERE b.run_id = r.run_id)
-    AND NOT EXISTS (SELECT FROM thanx.lanes AS l WHERE l.run_id = r.run_id)
+    WITH deleted AS (
+        DELETE FROM thanx.runs AS r WHERE r.changed_at < $1 AND {_FREE} AND r.revoked_at IS NULL
+        AND (coalesce(r.batches, 0) = 0 OR {_SERVICE})
+        AND NOT EXISTS (SELECT FROM thanx.batches AS b WHERE b.run_id = r.run_id)
+        AND NOT EXISTS (SELECT FROM thanx.lanes AS l WHERE l.run_id = r.run_id)
+        RETURNING run_id
+    ) DELETE FROM thanx.choices WHERE run_id IN (SELECT run_id FROM deleted)
 """  # noqa: S608 - fixed text
 
 

@@ -15,9 +15,11 @@ from thanx_async._core.escaping import get_logger
 from thanx_async._core.postgres_connection import Connection
 from thanx_async._core.tasks import to_its_end
 from thanx_async.ledger import _postgres_batches as batches
+from thanx_async.ledger import _postgres_choices as choices
 from thanx_async.ledger import _postgres_guests as guests
 from thanx_async.ledger import _postgres_reports as reports
 from thanx_async.ledger import _refusals as refusals
+from thanx_async.ledger._choices import Choose, Ranges
 from thanx_async.ledger._lane_settings import with_settings
 from thanx_async.ledger._lanes import (
     LANES,
@@ -268,3 +270,26 @@ class PostgresLanes(PostgresLedger):
             lane = await self._lane(connection, run_id)
             await connection.execute(_FORGET, run_id, before)
             return await guests.forget(connection, run_id, lane, before)
+
+    async def choose(self, run_id: str, guests: Sequence[bytes], choose: Choose) -> None:
+        """Let a claimed run decide about guests, at a time when no other run does."""
+        await to_its_end(self._choose(run_id, guests, choose))
+
+    async def _choose(self, run_id: str, guests: Sequence[bytes], choose: Choose) -> None:
+        async with self._transaction(durable=True) as connection:
+            await self._runs.check_own(connection, run_id)
+            await choices.choose(connection, run_id, guests, choose)
+
+    async def unchoose(self, run_id: str, ranges: Ranges) -> None:
+        """Forget what a claimed run has decided about the guests at some positions."""
+        await to_its_end(self._unchoose(run_id, ranges))
+
+    async def _unchoose(self, run_id: str, ranges: Ranges) -> None:
+        async with self._transaction(durable=True) as connection:
+            await self._runs.check_own(connection, run_id)
+            await choices.unchoose(connection, run_id, ranges)
+
+    async def has_chosen(self, run_id: str) -> bool:
+        """Whether a run has decided about any guest."""
+        async with self._transaction() as connection:
+            return await choices.has_chosen(connection, run_id)

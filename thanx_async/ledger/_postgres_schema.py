@@ -108,5 +108,29 @@ LEDGER_TABLES = Tables(
         CREATE INDEX batches_first ON thanx.batches (run_id, first) WHERE seqs IS NOT NULL;
         CREATE INDEX guests_seqs ON thanx.guests USING brin (seq) WITH (autosummarize = on)
         """,
+        """
+        CREATE TABLE thanx.trust (
+            base_url text NOT NULL,
+            client_id text NOT NULL,
+            confirmed bigint NOT NULL,
+            with_failures bigint NOT NULL,
+            broken boolean NOT NULL,
+            PRIMARY KEY (base_url, client_id)
+        );
+        CREATE TABLE thanx.events (
+            job_id text PRIMARY KEY,
+            heard_at double precision NOT NULL,
+            told bytea NOT NULL
+        )
+        """,
+        """
+        CREATE TABLE thanx.choices (
+            guest bytea,
+            run_id text,
+            position bigint NOT NULL,
+            PRIMARY KEY (guest, run_id)
+        );
+        CREATE INDEX choices_positions ON thanx.choices (run_id, position)
+        """,
     ),
 )

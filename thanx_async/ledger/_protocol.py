@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from thanx_async._batches import BatchOutcome
+from thanx_async._batches import BatchOutcome, EndedJob, Trust
 from thanx_async.ledger._records import BatchRecord, RunRecord
 
 
@@ -81,3 +81,25 @@ class Ledger(Protocol):
         Raises:
             LedgerError: another process has taken over the run, and may be sending the batch.
         """
+
+
+@runtime_checkable
+class TrustLedger(Protocol):
+    """A ledger that also remembers, for all processes, how far webhook events can be trusted.
+
+    With any other ledger, each process must see a few events confirmed again (`Events.OUTCOME`).
+    """
+
+    async def exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
+        """Add what was learned about the events of a credential, and return what is known of it."""
+
+
+@runtime_checkable
+class RelayLedger(Protocol):
+    """A ledger through which a process that hears an event tells whichever process waits for the job."""
+
+    async def relay(self, job: EndedJob) -> None:
+        """Take in what an event told of a job. What was taken in first stands."""
+
+    async def relayed(self, run_id: str) -> list[EndedJob]:
+        """What events told of the accepted batches of a run, each once."""

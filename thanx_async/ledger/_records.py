@@ -74,6 +74,7 @@ class BatchRecord:
             failure_count=len(failures),
             progress_percent=100,
             summary=JobSummary(outcome.issued, len(failures), failures),
+            by_event=outcome.by_event,
         )
 
 

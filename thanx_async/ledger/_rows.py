@@ -50,10 +50,17 @@ def batch_in(row: Row) -> BatchRecord:
     return batch
 
 
+EVENTS_LAST = 86_400.0
+"""Seconds after which an event that nobody has asked for is deleted."""
+
+_LATEST = 250_000_000_000
+"""A time, in seconds since 1970, that a datetime can hold."""
+
+
 def _check(batch: BatchRecord) -> None:
     outcome, count = batch.outcome, len(batch.positions)
     sound = _is_text(batch.run_id) and _is_text(batch.key) and count > 0
-    sound = sound and batch.number >= 0 and batch.positions.first >= 0 and batch.recorded_at >= 0
+    sound = sound and batch.number >= 0 and batch.positions.first >= 0 and 0 <= batch.recorded_at < _LATEST
     if batch.state is BatchState.ACCEPTED:
         sound = sound and _is_text(batch.job_id)
     if outcome is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
-from thanx_async._batches import BatchOutcome
+from thanx_async._batches import BatchOutcome, EndedJob, Trust
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError
 from thanx_async._core.escaping import get_logger, printable
@@ -27,6 +27,7 @@ T = TypeVar("T")
 _log = get_logger("thanx_async.ledger")
 
 _RENEWS_EVERY = 60.0
+_TOLD = "AND instr(outcome, CAST('\"by_event\":true' AS BLOB))"
 _FORGETS_EVERY = 3600.0
 _KEPT_FOR = timedelta(days=90)
 
@@ -221,6 +222,10 @@ class SQLiteLedger:
         """All batches in doubt, of all runs, oldest first."""
         return await self._do(lambda store: store.in_doubt())
 
+    async def told_batches(self, run_id: str) -> list[BatchRecord]:
+        """The batches of a run whose outcome a webhook told, and no poll has confirmed."""
+        return await self._do(lambda store: store.batches(run_id, _TOLD))
+
     async def body(self, run_id: str, number: int) -> bytes:
         """The request body of a batch in doubt."""
         return await self._do(lambda store: store.body(run_id, number))
@@ -244,6 +249,18 @@ class SQLiteLedger:
     async def withdraw(self, run_id: str, number: int) -> None:
         """Delete a batch in doubt that was certainly not issued."""
         await self._do(lambda store: store.withdraw(run_id, number))
+
+    async def exchange_trust(self, base_url: str, client_id: str, news: Trust) -> Trust:
+        """Add what was learned about webhook events; see `TrustLedger.exchange_trust`."""
+        return await self._do(lambda store: store.trust.exchange(base_url, client_id, news))
+
+    async def relay(self, job: EndedJob) -> None:
+        """Take in what an event told of a job; see `RelayLedger.relay`."""
+        await self._do(lambda store: store.events.relay(job))
+
+    async def relayed(self, run_id: str) -> list[EndedJob]:
+        """What events told of the jobs of a run; see `RelayLedger.relayed`."""
+        return await self._do(lambda store: store.events.relayed(run_id))
 
     async def _do(self, work: Callable[[LedgerFile], T]) -> T:
         self._home.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import count, islice, starmap
 from math import inf
 from pathlib import Path
@@ -20,6 +21,8 @@ from thanx_async.ledger._lanes import Seqs
 from thanx_async.ledger._records import BatchRecord, BatchState
 from thanx_async.ledger._rows import BATCH_COLUMNS
 from thanx_async.ledger._sqlite_bodies import STRIDE, BodyFile, check_place
+from thanx_async.ledger._sqlite_choices import ChoiceTable
+from thanx_async.ledger._sqlite_events import EventTable
 from thanx_async.ledger._sqlite_held import HeldBatches
 from thanx_async.ledger._sqlite_history import History
 from thanx_async.ledger._sqlite_lanes import LaneTable
@@ -27,6 +30,7 @@ from thanx_async.ledger._sqlite_moving import check_not_moved
 from thanx_async.ledger._sqlite_rows import batch_of
 from thanx_async.ledger._sqlite_runs import RunTable
 from thanx_async.ledger._sqlite_schema import connect, explained, readable
+from thanx_async.ledger._sqlite_trust import TrustTable
 
 _STEPS_AT_START = 20
 _SELECT = f"SELECT {BATCH_COLUMNS} FROM batches"  # noqa: S608 - fixed columns
@@ -46,28 +50,22 @@ class LedgerFile:
         self._forgetting: Iterator[None] = iter(())
         self._freed: dict[int, int] = {}
         self._version: int | None = None
-        with explained(path):
+        with explained(path), ExitStack() as undo:
             self._db = connect(path)
-            try:
-                check_not_moved(self._db, path)
-            except BaseException:
-                self._db.close()
-                raise
+            undo.callback(self._db.close)
+            check_not_moved(self._db, path)
             self._db.execute("PRAGMA secure_delete = ON")
             self.runs = RunTable(self._db, path)
             self.history = History(self._db, path)
+            self.choices = ChoiceTable(self._db, path, self.runs)
+            self.trust = TrustTable(self._db, path)
+            self.events = EventTable(self._db, path)
             self.lanes = LaneTable(self._db, path, self.runs, self)
             self.held = HeldBatches(self._db, path, self.runs, self.lanes, self)
-            try:
-                self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
-                try:
-                    self._take_over()
-                except BaseException:
-                    self._bodies.close()
-                    raise
-            except BaseException:
-                self._db.close()
-                raise
+            self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
+            undo.callback(self._bodies.close)
+            self._take_over()
+            undo.pop_all()
 
     def start_forgetting(self) -> bool:
         """Start to delete runs and batches older than ``keep_for``. Returns whether there may be more."""

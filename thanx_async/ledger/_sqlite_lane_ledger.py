@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from thanx_async.ledger._choices import Choose, Ranges
 from thanx_async.ledger._lanes import Cut, Encode, Fate, LaneReport, LaneView, NewGuest, Put, Settlement
 from thanx_async.ledger._records import BatchRecord, RunRecord
 from thanx_async.ledger._sqlite import SQLiteLedger
@@ -75,3 +76,15 @@ class SQLiteLanes(SQLiteLedger):
     async def forget_guests(self, run_id: str, before: float) -> int:
         """Delete ids that were put before a time."""
         return await self._do(lambda store: store.lanes.forget_guests(run_id, before))
+
+    async def choose(self, run_id: str, guests: Sequence[bytes], choose: Choose) -> None:
+        """Let a claimed run decide about guests, at a time when no other run does."""
+        await self._do(lambda store: store.choices.choose(run_id, guests, choose))
+
+    async def unchoose(self, run_id: str, ranges: Ranges) -> None:
+        """Forget what a claimed run has decided about the guests at some positions."""
+        await self._do(lambda store: store.choices.unchoose(run_id, ranges))
+
+    async def has_chosen(self, run_id: str) -> bool:
+        """Whether a run has decided about any guest."""
+        return await self._do(lambda store: store.choices.has_chosen(run_id))

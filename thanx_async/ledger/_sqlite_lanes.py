@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import attrs
 
+from thanx_async._batches import values_of
 from thanx_async._core.errors import LedgerError
 from thanx_async._core.sqlite import transaction
 from thanx_async.ledger import _refusals as refusals
@@ -30,7 +31,6 @@ from thanx_async.ledger._lanes import (
     fate_in,
     halves_of,
     new_cut,
-    values_of,
 )
 from thanx_async.ledger._owner import Owner
 from thanx_async.ledger._records import BatchRecord, RunRecord

@@ -16,7 +16,10 @@ from thanx_async.ledger._sqlite_bodies import BodyFile
 from thanx_async.ledger._sqlite_schema import connect, explained, readable
 
 _AT_ONCE = 10_000
-_TABLES = ("runs", "batches", "lanes", "guests", "waiting", "ended", "heard", "forgotten")
+_TABLES = (
+    *("runs", "batches", "lanes", "guests", "waiting", "ended", "heard", "forgotten", "trust", "events"),
+    "choices",
+)
 _MARKS = [
     f"CREATE TRIGGER moved_{table}_{event} BEFORE {event} ON {table} BEGIN"
     f" SELECT RAISE(ABORT, 'the file was {MOVED}'); END"
@@ -87,7 +90,7 @@ class MovingFile:
         with explained(self._path), transaction(self._db):
             self._db.execute("DROP TABLE moved")
             for statement in _MARKS:
-                self._db.execute(f"DROP TRIGGER {statement.split()[2]}")
+                self._db.execute(f"DROP TRIGGER IF EXISTS {statement.split()[2]}")
 
     def _check_free(self) -> None:
         rows = self._db.execute(

@@ -103,6 +103,30 @@ MIGRATIONS: list[str] = [
         WHERE b.run_id = lanes.run_id AND state = 'finished'
     ) WHERE NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'moved');
     """,
+    """
+    CREATE TABLE trust (
+        base_url TEXT NOT NULL,
+        client_id TEXT NOT NULL,
+        confirmed INTEGER NOT NULL,
+        with_failures INTEGER NOT NULL,
+        broken INTEGER NOT NULL,
+        PRIMARY KEY (base_url, client_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE events (job_id TEXT PRIMARY KEY, heard_at REAL NOT NULL, told BLOB NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE choices (
+        guest BLOB NOT NULL,
+        run_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        PRIMARY KEY (guest, run_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX choices_positions ON choices (run_id, position);
+    CREATE TRIGGER choices_of_empty_runs AFTER DELETE ON runs
+    WHEN NOT EXISTS (SELECT 1 FROM forgotten WHERE run_id = OLD.run_id) BEGIN
+        DELETE FROM choices WHERE run_id = OLD.run_id;
+    END;
+    """,
 ]
 
 _PASSING = {Problem.LOCKED, Problem.FULL}

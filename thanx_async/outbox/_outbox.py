@@ -222,6 +222,7 @@ class StoredOutbox(ABC, Generic[L_co]):
 
         if isinstance(event, RewardBatchCompleted):
             await self._ledger.hear(event.issuance_job_id)
+            await self._ledger.relay(event.without_guests())
 
     async def drain(
         self,

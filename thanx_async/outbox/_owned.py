@@ -6,16 +6,25 @@ import asyncio
 
 import attrs
 
-from thanx_async._core.errors import ThanxError
 from thanx_async._core.escaping import get_logger
 from thanx_async._core.tasks import changed
 from thanx_async.batching import Batch, Chunk, Guard, min_interval, refused_in_doubt
 from thanx_async.identifiers import MAX_BATCH
-from thanx_async.jobs import JobHandle
-from thanx_async.ledger import TOO_OLD, BatchRecord, BatchState, Cut, LaneLedger, LaneView, RunRecord
+from thanx_async.ledger import (
+    TOO_OLD,
+    BatchOutcome,
+    BatchRecord,
+    BatchState,
+    Cut,
+    LaneLedger,
+    LaneView,
+    RunRecord,
+)
 from thanx_async.limiter import LimiterStatus
+from thanx_async.outbox._following import LaneFollower
 from thanx_async.outbox._lane_guard import LaneGuard
 from thanx_async.outbox._sender import LaneSender
+from thanx_async.outbox._trust import LaneTrust
 from thanx_async.outbox._upkeep import LaneUpkeep
 
 _log = get_logger("thanx_async.outbox")
@@ -60,9 +69,12 @@ class OwnedLane:
         self._change = asyncio.Event()
         self._answers = asyncio.Event()
         self._error: Exception | None = None
-        self._unfollowed: ThanxError | None = None
         self._next_up: Batch | None = None
         self._guard = LaneGuard(settings.guard, ledger, lane.run_id)
+        self._trust = LaneTrust(ledger, lane, sender.target.jobs.trust)
+        self._follower = LaneFollower(
+            ledger, self._trust, self._guard, self._hold, until_empty=settings.until_empty
+        )
         self._upkeep = LaneUpkeep(ledger, lane, sender.limiter)
 
     @property
@@ -83,18 +95,21 @@ class OwnedLane:
                 self._fail(error)
             finally:
                 self._sender.turns.leave(self)
-        if failure := self._error or self._unfollowed:
+        if failure := self._error or self._follower.error:
             await self._upkeep.note_end(failure)
             raise failure
 
     async def _take_up(self) -> None:
         """Start the batches that an earlier owner has left open."""
+        await self._trust.learn()
         for record in await self._ledger.open_batches(self._lane.run_id):
             if record.state is BatchState.ACCEPTED or record.held is None:
                 await self._take_up_batch(record)
 
-    async def _take_up_batch(self, record: BatchRecord) -> None:
+    async def _take_up_batch(self, record: BatchRecord, told: BatchOutcome | None = None) -> None:
         batch = self._batch(record)
+        if told is not None:
+            batch.set_fallback(told)
         batch.adopt(record, self._sender.target.recorded(record), held=False, keep_values=False)
         if batch.handle is None:
             await self._sender.recorder.restore(batch)
@@ -107,6 +122,9 @@ class OwnedLane:
             view = await self._ledger.view(self._lane.run_id, MAX_BATCH)
             for job_id in view.heard:
                 await self._hear(job_id)
+            await self._trust.take_relayed(self._sender.target.jobs)
+            for record, told in await self._trust.doubted():
+                await self._take_up_batch(record, told)
             await self._upkeep.do()
             if self._settings.until_empty and not (view.waiting or self._open):
                 return
@@ -224,7 +242,7 @@ class OwnedLane:
             if batch.handle is None:
                 await self._send(batch)
             if batch.handle is not None:
-                await self._follow(batch, batch.handle)
+                await self._follower.follow(batch, batch.handle)
         except Exception as error:  # noqa: BLE001 - any error stops the drain
             self._fail(error)
 
@@ -276,35 +294,6 @@ class OwnedLane:
         self._answers.clear()
         await changed(self._answers, seconds)
         return self._answers.is_set()
-
-    async def _follow(self, batch: Batch, handle: JobHandle) -> None:
-        """Wait until the job has ended, and record the outcomes."""
-        if not await self._has_ended(handle):
-            return
-        batch.settle_from_job()
-        if not batch.settled:
-            await self._hold(batch, f"job {handle.id} has ended without telling who has a reward")
-            return
-        await self._ledger.finish(batch.run_id, {batch.number: batch.outcome()})
-        self._guard.ended(batch)
-
-    async def _has_ended(self, handle: JobHandle) -> bool:
-        """Wait until the job has ended. While Thanx refuses to tell, ask again from time to time.
-
-        Returns:
-            Whether it has ended; a drain that is meant to end does not ask again, and fails at its end.
-        """
-        while True:
-            try:
-                await handle.wait()
-            except ThanxError as error:
-                _log.error("job %s cannot be followed: %s", handle.id, type(error).__name__)
-                if self._settings.until_empty:
-                    self._unfollowed = error
-                    return False
-                await asyncio.sleep(_MAX_WAIT)
-            else:
-                return True
 
     def _has_failed(self) -> bool:
         """Whether anything has stopped the drain. A batch may have done so at any time."""

@@ -26,6 +26,7 @@ class GuestOutcome:
             None otherwise.
         job_id: the job of the guest's batch, None before Thanx has accepted the batch.
         idempotency_key: the key of the guest's batch, None before the guest is in one.
+        by_event: a webhook told the outcome, and no poll has confirmed it (`Events.OUTCOME`).
     """
 
     id: str
@@ -33,6 +34,7 @@ class GuestOutcome:
     reason: str | None = None
     job_id: str | None = None
     idempotency_key: str | None = None
+    by_event: bool = False
 
     @property
     def issued(self) -> bool:
@@ -54,6 +56,7 @@ class GuestOutcome:
             fate.reason,
             None if batch is None else batch.job_id,
             None if batch is None else batch.key,
+            bool(batch and batch.outcome and batch.outcome.by_event),
         )
 
 

@@ -4,7 +4,7 @@
 that verify events and notify the client, which wakes the handles that wait for the job.
 """
 
-from thanx_async.webhooks._endpoints import Notified, aiohttp_handler, asgi_app
+from thanx_async.webhooks._endpoints import Notified, Relay, aiohttp_handler, asgi_app
 from thanx_async.webhooks._events import (
     Event,
     EventFailure,
@@ -20,6 +20,7 @@ __all__ = [
     "EventFailure",
     "EventIdentifier",
     "Notified",
+    "Relay",
     "RewardBatchCompleted",
     "RewardIssued",
     "UnknownEvent",

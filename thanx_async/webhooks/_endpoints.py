@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from thanx_async._batches import EndedJob
 from thanx_async._core import checks
 from thanx_async._core.errors import SignatureError, WebhookError
 from thanx_async._core.escaping import get_logger
-from thanx_async.webhooks._events import MAX_BODY, SIGNATURE, Event, Secret, check_secret, verify
+from thanx_async.webhooks._events import (
+    MAX_BODY,
+    SIGNATURE,
+    Event,
+    RewardBatchCompleted,
+    Secret,
+    check_secret,
+    verify,
+)
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -36,6 +45,13 @@ class Notified(Protocol):
         """Take an event."""
 
 
+class Relay(Protocol):
+    """Tells whichever process waits for a job that it has ended: a `SQLiteLedger`, or a `PostgresLedger`."""
+
+    async def relay(self, job: EndedJob) -> None:
+        """Take in what an event told of a job, without its guests."""
+
+
 @attrs.frozen
 class _Endpoint:
     """The handling of requests that both kinds of endpoint share."""
@@ -43,6 +59,7 @@ class _Endpoint:
     client: Notified = attrs.field()
     secret: Secret = attrs.field(repr=False)
     on_event: Listener | None = attrs.field()
+    relay: Relay | None = attrs.field()
 
     @client.validator
     def _check_client(self, _: object, value: object) -> None:
@@ -52,6 +69,11 @@ class _Endpoint:
     def _check_listener(self, _: object, value: object) -> None:
         if value is not None:
             checks.kind("on_event", callable(value), "callable with an event", value)
+
+    @relay.validator
+    def _check_relay(self, _: object, value: object) -> None:
+        if value is not None:
+            checks.has("relay", value, "an open SQLiteLedger(path)", "relay")
 
     @secret.validator
     def _check_secret(self, _: object, value: object) -> None:
@@ -81,11 +103,13 @@ class _Endpoint:
         return 200, ""
 
     async def _hand_over(self, event: Event) -> None:
-        """Notify the client, or the outbox. What is lost here is polled."""
+        """Notify the client, or the outbox, and other processes. What is lost here is polled."""
         try:
             async with asyncio.timeout(_NOTIFYING):
                 if (taking := self.client.notify(event)) is not None:
                     await taking
+                if self.relay is not None and isinstance(event, RewardBatchCompleted):
+                    await self.relay.relay(event.without_guests())
         except Exception as error:  # noqa: BLE001 - whatever the outbox's store raises, the event was received
             _log.error("notify failed on %s: %s", type(event).__name__, type(error).__name__)
 
@@ -112,7 +136,7 @@ async def _read(chunks: AsyncIterable[bytes]) -> bytes | None:
 
 
 def aiohttp_handler(
-    client: Notified, secret: Secret, *, on_event: Listener | None = None
+    client: Notified, secret: Secret, *, on_event: Listener | None = None, relay: Relay | None = None
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """A handler for aiohttp.web: ``app.router.add_post("/webhooks/thanx", aiohttp_handler(client, secret))``.
 
@@ -123,10 +147,14 @@ def aiohttp_handler(
         secret: the webhook secret from Thanx.
         on_event: awaited with each event, including unknown ones and duplicates. It is cancelled after 8 s,
             so put longer work in a queue of your own. Its errors are logged by type only.
+        relay: an open ledger, where the counts of a job that has ended are written for whichever process
+            waits for the job in `IssuanceRun.wait`, or drains its outbox, with ``Events.OUTCOME``. Nothing
+            about a guest is written, so such an event is believed only if nobody has failed; otherwise it is
+            a hint.
     """
     from aiohttp import web
 
-    endpoint = _Endpoint(client, secret, on_event)
+    endpoint = _Endpoint(client, secret, on_event, relay)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         status, text = await endpoint.answer(
@@ -138,12 +166,14 @@ def aiohttp_handler(
     return handle
 
 
-def asgi_app(client: Notified, secret: Secret, *, on_event: Listener | None = None) -> ASGIApp:
+def asgi_app(
+    client: Notified, secret: Secret, *, on_event: Listener | None = None, relay: Relay | None = None
+) -> ASGIApp:
     """An ASGI application, to be mounted or served on its own. It takes any path.
 
     Arguments and answers are the same as for `aiohttp_handler`.
     """
-    endpoint = _Endpoint(client, secret, on_event)
+    endpoint = _Endpoint(client, secret, on_event, relay)
 
     async def app(scope: MutableMapping[str, object], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -13,6 +13,7 @@ from datetime import datetime
 import attrs
 import orjson
 
+from thanx_async._batches import EndedJob
 from thanx_async._core import checks
 from thanx_async._core.errors import ConfigurationError, SignatureError, WebhookError
 from thanx_async._decoding import MISFITS, enveloped
@@ -67,6 +68,18 @@ class RewardBatchCompleted:
     failed_count: int = 0
     failures: tuple[EventFailure, ...] = attrs.field(default=(), repr=counted)
     timestamp: datetime | None = None
+
+    def without_guests(self) -> EndedJob:
+        """What may be stored of the event: nothing about any guest."""
+        return EndedJob(
+            self.issuance_job_id,
+            self.state,
+            self.merchant_id,
+            self.total_count,
+            self.issued_count,
+            self.failed_count,
+            self.timestamp,
+        )
 
 
 @attrs.frozen
