@@ -216,6 +216,7 @@ def test_standard_input(
             ["ledger", "runs", "--ledger", "postgresql+asyncpg://u:pw@host/db"],
             "--ledger: it begins with postgresql+asyncpg://; give postgresql://..., or a file",
         ),
+        (["outbox", "drain", "--store", "x.db", "--linger", "-1"], "--linger must be a number from 0"),
         (["outbox", "drain", "--store", "mysql://u:pw@host/db"], "it begins with mysql://"),
         (["issue", "plain.txt", *OPTIONS, "--failures", ""], "--failures: the name is empty"),
         (["job", "show", "", "--merchant", "m"], "job_id is empty"),

@@ -25,6 +25,7 @@ _TYPED = {
     "Guard.max_failure_rate": "--max-failure-rate",
     "Guard.max_rewards": "--max-rewards",
     "limit": "--limit",
+    "linger": "--linger",
     "max_failure_rate": "--max-failure-rate",
     "max_rewards": "--max-rewards",
     "merchant_id": "--merchant",
