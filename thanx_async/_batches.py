@@ -98,7 +98,8 @@ class BatchOutcome:
     """The final outcome of a batch.
 
     Attributes:
-        state: the final state of the job, or ``refused``.
+        state: the final state of the job, ``refused``, or ``split``: refused because of one guest, so that
+            the halves are later batches of the same run, at the same positions.
         issued: the number of rewards.
         failures: the guests without a reward, as pairs of the index in the batch, from 0, and the reason.
         by_event: a webhook told it, and no poll has confirmed it.

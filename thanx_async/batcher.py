@@ -318,7 +318,8 @@ class AsyncBatcher:
         before the record is durable. If the process then dies, `recover` settles the batches that the ledger
         knows. A key that is in no batch of the ledger after the restart was never sent: nothing was issued
         under it, and the guest can be added again. Look for the key in ``ledger.batches(run.run_id)`` of all
-        ``ledger.runs()``.
+        ``ledger.runs()``. If the outcome of its batch is ``split``, Thanx refused the batch because of one
+        guest, and the others may have the reward under the keys of later batches at the same positions.
 
         While ``max_waiting`` guests are waiting, further callers wait for a place.
 
@@ -426,7 +427,9 @@ class AsyncBatcher:
                 run = error.run
             runs.append(run)
             if run.error or run.in_doubt:
-                reason = run.error or "some of it is too old to be sent again; settle it"
+                reason = (
+                    run.error or "some of it is refused when it is sent again, or too old for that; settle it"
+                )
                 _log.warning("run %s is left in doubt: %s; %r", run_id, reason, run)
             if isinstance(run.error, TransportError | ServerError):
                 break

@@ -212,6 +212,12 @@ def test_standard_input(
         (["demo", "--guests", "10.7"], "--guests: '10.7' is not a whole number"),
         (["ledger", "settle", "march", "0.6", "--issued"], "'0.6' is not a whole number"),
         (["ledger", "runs", "--ledger", ""], "--ledger: the name is empty"),
+        (
+            ["ledger", "runs", "--ledger", "postgresql+asyncpg://u:pw@host/db"],
+            "--ledger: it begins with postgresql+asyncpg://; give postgresql://..., or a file",
+        ),
+        (["outbox", "drain", "--store", "x.db", "--linger", "-1"], "--linger must be a number from 0"),
+        (["outbox", "drain", "--store", "mysql://u:pw@host/db"], "it begins with mysql://"),
         (["issue", "plain.txt", *OPTIONS, "--failures", ""], "--failures: the name is empty"),
         (["job", "show", "", "--merchant", "m"], "job_id is empty"),
         (["issue", "plain.txt", *OPTIONS, "--failures", "no/where.csv"], "cannot write no/where.csv"),

@@ -281,8 +281,10 @@ def test_a_pipe_has_no_second_reading(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_workbook_is_listed(tmp_path: Path) -> None:
     """The rows of a sheet are those that the user sees, also below blank ones."""
     book = openpyxl.Workbook()
+    filled = book.active
+    assert filled is not None
     for cells in ((None, None), ("id", "email"), (1, "a@x.com"), (None, None), (2.5, "junk")):
-        book.active.append(cells)
+        filled.append(cells)
     file, out = tmp_path / "a.xlsx", tmp_path / "out.csv"
     book.save(file)
     assert run(["plan", str(file), "--column", "email", "--failures", str(out)]) == 1

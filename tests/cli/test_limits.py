@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import re
 import sqlite3
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import orjson
@@ -11,7 +13,7 @@ import pytest
 
 from tests.helpers import OPTIONS, batcher, guests, written
 from tests.limiter.sending import stored
-from thanx_async import Lane, RateLimit, SQLiteRateLimiter, ThanxClient
+from thanx_async import IssuancePlan, Lane, RateLimit, SQLiteRateLimiter, ThanxClient
 from thanx_async.cli import run
 from thanx_async.cli._display import Display
 from thanx_async.cli._driving import drive
@@ -120,3 +122,40 @@ def test_a_long_limit_is_shown(
     assert run(["limits"]) == 0
     line = capsys.readouterr().out.splitlines()[3]
     assert line.startswith("2,000 in 900 s: 1 used, 1,999 free, 200 reserved; the next is back at ")
+
+
+def test_a_plan_knows_what_is_spent(
+    monkeypatch: pytest.MonkeyPatch, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the credential a plan counts on what earlier runs have left; without one it leaves no trace."""
+    plans: list[IssuancePlan] = []
+    monkeypatch.setattr("thanx_async.cli._issue.show_plan", plans.append)
+    command = ["plan", written(tmp_path / "a.txt", *guests(3))]
+    for name in ("THANX_CLIENT_ID", "THANX_ACCESS_TOKEN", "THANX_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert run(command) == 0
+    assert not state.exists()
+    monkeypatch.setenv("THANX_CLIENT_ID", "client")
+    monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")
+    assert run(command) == 0
+    assert not state.exists()
+    assert run(["limits"]) == 0
+    (path,) = state.glob("limits-*.sqlite3")
+
+    async def hold() -> None:
+        limits = [RateLimit(5, 1), RateLimit(2000, 900)]
+        async with SQLiteRateLimiter(path, limits).slot(Lane.ISSUE) as slot:
+            slot.answered(429, {"Retry-After": "3000"})
+
+    asyncio.run(hold())
+    assert run(command) == 0
+    assert plans[2].last_accepted - plans[1].last_accepted > timedelta(minutes=10)
+
+
+def test_a_plan_says_when_it_could_be_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both times are told; an empty plan has none."""
+    assert run(["plan", written(tmp_path / "a.txt", *guests(3))]) == 0
+    told = r"could be accepted by \d\d:\d\d:\d\d and known by \d\d:\d\d:\d\d, if it began now"
+    assert re.search(told, capsys.readouterr().out)
+    assert run(["plan", written(tmp_path / "b.txt", "junk")]) == 1
+    assert "could be accepted" not in capsys.readouterr().out

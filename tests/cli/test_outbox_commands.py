@@ -49,6 +49,8 @@ def test_from_a_file_to_the_outcomes(
         assert f"4 read: {new} new, {known} known already, 0 refused" in capsys.readouterr().out
     assert run(["outbox", "status"]) == 0
     assert "4 guests wait" in capsys.readouterr().out
+    assert run(["outbox", "status", "--campaign", "camp_other"]) == 0
+    assert "has no outbox of this credential that fits" in capsys.readouterr().out
     assert run(["outbox", "outcome", "1"]) == 0
     assert "1: waits to be sent" in capsys.readouterr().out
     monkeypatch.setenv("THANX_ACCESS_TOKEN", "s3cret")

@@ -500,6 +500,56 @@ async def test_a_batcher_that_stops_between_two_halves(ledger: SQLiteLedger, *, 
         assert len(errors) == len(doubts)
 
 
+REFUSED = ScriptedAnswer(400, b'{"error": {"code": "USER_EMAIL_INVALID", "message": "?"}}')
+
+
+async def test_a_doubt_that_is_refused_is_given_up(
+    emulator: Emulator, impatient_client: ThanxClient, ledger: SQLiteLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same bytes would be refused for ever, so they are not sent again each minute."""
+    async with recording(impatient_client, ledger) as batcher:
+        (key,) = await in_doubt(emulator, batcher, 1)
+        emulator.script(REFUSED)
+        with pytest.raises(ConnectionFailedError) as caught:
+            await batcher.outcome("guest0@example.com")
+        await asyncio.sleep(3600)
+        assert issuing(emulator) == [key] * 2
+        report = await batcher.aclose()
+    assert (caught.value.in_doubt, caught.value.idempotency_key) == (True, key)
+    assert f"batch with key {key} stays in doubt: HTTP 400" in caplog.text
+    assert [batch.idempotency_key for batch in report.in_doubt] == [key]
+    emulator.script(REFUSED)
+    (run,) = await recording(impatient_client, ledger).recover()
+    assert [batch.key for batch in run.in_doubt] == [key]
+    assert "is left in doubt: some of it is refused when it is sent again" in caplog.text
+
+
+async def test_a_split_batch_tells_so(ledger: SQLiteLedger) -> None:
+    """Who was told the key of a batch that was split later learns that other keys count."""
+    names = ["poison@example.com", *guests(3)]
+    async with (
+        Emulator(limits=[], fails=poison_is_refused) as emulator,
+        ThanxClient("c", "t", base_url=emulator.url) as client,
+        recording(client, ledger) as batcher,
+    ):
+        emulator.script(ScriptedAnswer(delay=10))
+        adding = [asyncio.create_task(batcher.add(name, timeout=5)) for name in names]
+        errors = await asyncio.gather(*adding, return_exceptions=True)
+        (told,) = {error.idempotency_key for error in errors if isinstance(error, AddTimeoutError)}
+        assert [(await batcher.outcome(name)).issued for name in guests(3)] == [True] * 3
+        (run,) = await ledger.runs()
+        first, *halves = await ledger.batches(run.run_id)
+    assert first.key == told
+    assert [batch.outcome and batch.outcome.state for batch in (first, *halves)] == [
+        "split",
+        "split",
+        None,
+        "refused",
+        None,
+    ]
+    assert {position for half in halves for position in half.positions} == set(first.positions)
+
+
 async def test_settling_survives_the_users_limiter(emulator: Emulator, ledger: SQLiteLedger) -> None:
     """Whatever a limiter raises while a batch in doubt is sent again, the service tries again."""
     limiter = Leaving(OSError("the store is away"), (Lane.INTERACTIVE, 2))

@@ -248,13 +248,15 @@ async def test_one_bad_guest(make: Make, client: ThanxClient) -> None:
 async def test_a_refusal_of_everything(
     outbox: Box, client: ThanxClient, emulator: Emulator, answer: ScriptedAnswer, error: type[Exception]
 ) -> None:
-    """A refusal that blames nobody ends the drain, and everybody still waits."""
+    """A refusal that blames nobody ends the drain, everybody still waits, and the status names it."""
     await outbox.put_many((guest, guest) for guest in guests(5))
     emulator.script(answer)
     with pytest.raises(error):
         await drain(outbox, client)
     assert set(await states(outbox, *guests(5))) == {"waiting"}
+    assert (await outbox.status()).paused == f"the last drain ended with {error.__name__}"
     await drain(outbox, client)
+    assert (await outbox.status()).paused is None
     assert emulator.reward_counts() == dict.fromkeys(guests(5), 1)
 
 
@@ -267,6 +269,7 @@ async def test_a_number_that_was_used_before(outbox: Box, client: ThanxClient, e
         with pytest.raises(IdempotencyConflictError):
             await drain(outbox, client)
         assert await states(outbox, "1") == ["in_doubt"]
+        assert (await outbox.status()).paused == "the last drain ended with IdempotencyConflictError"
     assert emulator.reward_counts() == {"old@example.com": 1}
     assert set(issuing(emulator)) == {key}
 

@@ -180,6 +180,7 @@ async def test_settling_in_a_revoked_outbox(outbox: Box, client: ThanxClient, em
     assert (await outbox.status()).waiting == 0
 
 
+@pytest.mark.realtime
 async def test_the_commands(
     tmp_path: Path,
     client: ThanxClient,

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
-from errno import EACCES, EINVAL, EISDIR
+from errno import EACCES, EDQUOT, EINVAL, EISDIR, ENOSPC
 from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep
@@ -83,6 +83,7 @@ _PROBLEMS = {
     "SQLITE_CANTOPEN": Problem.CANNOT_OPEN,
     "SQLITE_IOERR": Problem.INPUT_OUTPUT,
 }
+_FULL = {ENOSPC, EDQUOT}
 
 
 class _CommitFailedError(Exception):
@@ -103,7 +104,8 @@ def explained(make_error: ErrorFactory) -> Iterator[None]:
     except sqlite3.Error as error:
         raise make_error(_trouble(error)) from error
     except OSError as error:
-        raise make_error(Trouble(Problem.SYSTEM, error.strerror or str(error))) from error
+        problem = Problem.FULL if error.errno in _FULL else Problem.SYSTEM
+        raise make_error(Trouble(problem, error.strerror or str(error))) from error
 
 
 def _trouble(error: BaseException | None, *, unsure: bool = False) -> Trouble:

@@ -107,7 +107,7 @@ class Batch:
 
     @property
     def state(self) -> str:
-        """The final state of the job, or ``refused``; empty until the outcome is known."""
+        """The final state of the job, ``refused`` or ``split``; empty until the outcome is known."""
         return self._outcome.state if self._outcome else ""
 
     @property
@@ -335,8 +335,8 @@ class Batch:
         """Take in a 400 for the batch: every guest has failed, unless an earlier attempt is in doubt."""
         self.refused = error.with_traceback(None)
         if not error.in_doubt:
-            reason = str(error)
-            self.settle(BatchOutcome("refused", 0, ((index, reason) for index in range(len(self.positions)))))
+            reason, state = str(error), "split" if self.is_split else "refused"
+            self.settle(BatchOutcome(state, 0, ((index, reason) for index in range(len(self.positions)))))
 
     def settle_from_job(self) -> None:
         """Take over the outcome once the job has finished and its counts account for every guest."""

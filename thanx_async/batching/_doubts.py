@@ -148,16 +148,20 @@ class DoubtSettler:
         try:
             await self._recorder.restore(batch)
             await self._sender.deliver(batch)
+            if batch.refused is None or batch.is_decided:
+                return False
+            refusal: ThanxError = batch.refused
         except IdempotencyConflictError as error:
-            _log.error("batch with key %s stays in doubt: %s", batch.key, error)
-            tell([doubt], doubt.error)
-            return True
+            refusal = error
         except Exception as error:  # noqa: BLE001 - a limiter or ledger of the user's may raise anything
             if batch.handle is None:
                 _log.debug("batch with key %s is still in doubt: %s", batch.key, type(error).__name__)
             else:
                 _log.warning("job %s was accepted, and then: %s", batch.handle.id, type(error).__name__)
-        return False
+            return False
+        _log.error("batch with key %s stays in doubt: %s", batch.key, refusal)
+        tell([doubt], doubt.error)
+        return True
 
     def _conclude(self, doubt: _Doubt, group: asyncio.TaskGroup) -> None:
         """Give whoever waits the reply, if the batch is not in doubt any more."""

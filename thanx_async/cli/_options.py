@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ _TYPED = {
     "Guard.max_failure_rate": "--max-failure-rate",
     "Guard.max_rewards": "--max-rewards",
     "limit": "--limit",
+    "linger": "--linger",
     "max_failure_rate": "--max-failure-rate",
     "max_rewards": "--max-rewards",
     "merchant_id": "--merchant",
@@ -31,6 +33,8 @@ _TYPED = {
     "user_agent": "THANX_USER_AGENT",
     "variant_id": "--variant",
 }
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def as_typed(error: BaseException) -> str:
@@ -61,7 +65,11 @@ def place(text: str) -> Path | Dsn:
     """A file, or a database if the text begins like the address of one."""
     if not text:
         raise ValueError("the name is empty")
-    return Dsn(text) if text.startswith(("postgresql://", "postgres://")) else Path(text)
+    if text.startswith(("postgresql://", "postgres://")):
+        return Dsn(text)
+    if address := _ADDRESS.match(text):  # the rest may hold a password
+        raise ValueError(f"it begins with {address[0]}; give postgresql://..., or a file")
+    return Path(text)
 
 
 def _place(_: object, tokens: Sequence[Token]) -> Path | Dsn:

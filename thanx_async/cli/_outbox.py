@@ -96,7 +96,7 @@ async def status(*, which: Which, json: Flag = False) -> int:
     if json:
         return await _print_status(which, found)
     if not found:
-        write(f"{which.store} has no outbox of this credential")
+        write(f"{which.store} has no outbox of this credential that fits")
     held = 0
     for run in found:
         async with outbox_of(which.store, run.target) as outbox:

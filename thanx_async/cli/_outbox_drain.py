@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 
+from thanx_async._core import checks
 from thanx_async._core.errors import ThanxError
 from thanx_async._core.tasks import changed
 from thanx_async.batching import Guard
@@ -54,6 +55,7 @@ async def drain(
     max_failure_rate:
         From 0 to 1: stop once more than this share of the guests in finished jobs has failed.
     """
+    checks.number("linger", linger, 0)
     guard = Guard(max_rewards=max_rewards, canary=canary, max_failure_rate=max_failure_rate)
     settings = _Settings(guard, linger, until_empty)
     async with connect(store=which.store, retry=RetryPolicy()) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import count, islice, starmap
 from math import inf
 from pathlib import Path
@@ -48,13 +49,10 @@ class LedgerFile:
         self._forgetting: Iterator[None] = iter(())
         self._freed: dict[int, int] = {}
         self._version: int | None = None
-        with explained(path):
+        with explained(path), ExitStack() as undo:
             self._db = connect(path)
-            try:
-                check_not_moved(self._db, path)
-            except BaseException:
-                self._db.close()
-                raise
+            undo.callback(self._db.close)
+            check_not_moved(self._db, path)
             self._db.execute("PRAGMA secure_delete = ON")
             self.runs = RunTable(self._db, path)
             self.history = History(self._db, path)
@@ -62,16 +60,10 @@ class LedgerFile:
             self.events = EventTable(self._db, path)
             self.lanes = LaneTable(self._db, path, self.runs, self)
             self.held = HeldBatches(self._db, path, self.runs, self.lanes, self)
-            try:
-                self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
-                try:
-                    self._take_over()
-                except BaseException:
-                    self._bodies.close()
-                    raise
-            except BaseException:
-                self._db.close()
-                raise
+            self._bodies = BodyFile(path.with_name(path.name + "-bodies"))
+            undo.callback(self._bodies.close)
+            self._take_over()
+            undo.pop_all()
 
     def start_forgetting(self) -> bool:
         """Start to delete runs and batches older than ``keep_for``. Returns whether there may be more."""

@@ -96,6 +96,7 @@ class OwnedLane:
             finally:
                 self._sender.turns.leave(self)
         if failure := self._error or self._follower.error:
+            await self._upkeep.note_end(failure)
             raise failure
 
     async def _take_up(self) -> None:

@@ -72,7 +72,8 @@ class OutboxStatus:
             ended without telling who has a reward.
         accepted: the number of batches whose jobs are running.
         drained_by: the process that drains the outbox; None if none does.
-        paused: why nothing is sent at the moment; None if nothing is in the way.
+        paused: why nothing is sent at the moment: the limits, or for a day the error that has ended the last
+            drain. None if nothing is in the way.
     """
 
     waiting: int

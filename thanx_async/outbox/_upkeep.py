@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from math import inf
 from time import time
 
+from thanx_async._core.errors import LedgerError
 from thanx_async.ledger import LaneLedger, RunRecord
 from thanx_async.limiter import RateLimiter
 
 _FORGETS_EVERY = 3600.0
 _NOTED_FROM = 1.0
 _NOTE_LASTS = 30.0
+_END_LASTS = 86_400.0
 
 
 class LaneUpkeep:
@@ -27,12 +30,19 @@ class LaneUpkeep:
         self._limiter = limiter
         self._forget_at = -inf
         self._noted_at = -inf
-        self._noted: str | None = None
+        self._noted: str | None = ""  # an earlier drain may have left a note
 
     async def do(self) -> None:
         """Do what is due."""
         await self._forget_some()
         await self._write_note()
+
+    async def note_end(self, error: Exception) -> None:
+        """Write down for the status what has ended the drain, until another one begins."""
+        if not isinstance(error, LedgerError):
+            text = f"the last drain ended with {type(error).__name__}"
+            with suppress(LedgerError):  # the first error says more
+                await self._ledger.note(self.lane.run_id, text, _END_LASTS)
 
     async def _forget_some(self) -> None:
         """Delete ids that are old enough, in short transactions, once an hour."""
