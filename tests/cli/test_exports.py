@@ -580,8 +580,8 @@ def test_a_test_list_is_left_out_of_the_whole_list(
     assert "Guests of both get" not in capsys.readouterr().err
     assert run(["issue", written(tmp_path / "b.csv", "email", names[0]), *OPTIONS]) == 0
     message = capsys.readouterr().err
-    assert "Run a.csv-" in message
-    assert "has issued this reward to 10 guests" in message
+    assert "2 other runs, the last one a.csv-" in message
+    assert "have issued this reward to 20 guests" in message
     assert "Guests of both get another one; --exclude FILE leaves them out" in message
 
 
