@@ -8,7 +8,7 @@ import pytest
 from tests.helpers import batcher, guests
 from thanx_async import LocalRateLimiter, RateLimit, ThanxClient
 from thanx_async.batching import Eta
-from thanx_async.emulator import Emulator, JobSpeed
+from thanx_async.emulator import Emulator, Faults, JobSpeed
 
 LIMITS = [(5, 1.0), (60, 60.0)]
 AT_ONCE = JobSpeed(start_delay=0, identifiers_per_second=1e9)
@@ -42,3 +42,23 @@ async def test_a_plan_tells_when_the_run_will_end(batches: int, spent: int) -> N
         known = loop.time() - begun
     assert accepted_in == pytest.approx(accepted, rel=0.05, abs=0.5)
     assert known_in == pytest.approx(known, rel=0.05, abs=1.5)
+
+
+@pytest.mark.parametrize("count", [60, 100])
+async def test_a_run_tells_when_it_will_end(count: int) -> None:
+    """At every moment of a run, its expected end is about the one that comes, also at a window's edge."""
+    loop = asyncio.get_running_loop()
+    promised: list[tuple[float, float]] = []
+    faults = Faults(delay=0.2)
+    async with Emulator(limits=LIMITS, speed=AT_ONCE, faults=faults) as emulator, _client(emulator) as client:
+        stream = batcher(client).stream(guests(10 * count))
+        async with stream as handles:
+            async for _ in handles:
+                if len(promised) < count - 1:
+                    promised.append((loop.time(), _seconds(stream.run.eta(total=10 * count))[0]))
+        ended = loop.time()
+        await stream.run.wait()
+        assert stream.run.eta() is None
+    assert len(promised) == count - 1
+    for moment, left in promised:
+        assert left == pytest.approx(ended - moment, rel=0.05, abs=2.0)

@@ -52,14 +52,17 @@ def eta_of_run(batches: Iterable[Batch], *, uncut: int, size: int, status: Limit
     Returns:
         The times; None if every outcome is known.
     """
-    to_send, handles = ceil(uncut / size), list[JobHandle]()
+    to_send, on_wire, handles = ceil(uncut / size), 0, list[JobHandle]()
     for batch in batches:
         if batch.handle is not None and batch.is_unfinished:
             handles.append(batch.handle)
+        elif batch.delivery.on_wire:
+            on_wire += 1  # the limiter counts the request already
         elif not batch.is_decided:
             to_send += 1
-    if not to_send and not handles:
+    if not to_send and not on_wire and not handles:
         return None
     job_time = usual_time(handles, size)
     ends = [job_time if left is None else left for left in map(time_left, handles)]
+    ends += [job_time + (status.latency or 0.0)] * on_wire
     return Eta.of(forecast(status, unsent=to_send, ends=ends, job_time=job_time))

@@ -74,9 +74,11 @@ async def _with_psycopg(using: Any, sql: str, arguments: Sequence[object]) -> ob
     from psycopg import AsyncCursor
     from psycopg.rows import tuple_row
 
-    # The cursors and rows that the caller's connection makes may be of other kinds.
+    # The cursors and rows that the caller's connection makes may be of other kinds. Nothing is prepared,
+    # since pgbouncer may give the next transaction another connection.
+    text = _with_percents(sql, len(arguments))
     async with AsyncCursor(using, row_factory=tuple_row) as cursor:
-        row = await (await cursor.execute(_with_percents(sql, len(arguments)), arguments)).fetchone()
+        row = await (await cursor.execute(text, arguments, prepare=False)).fetchone()
     return row[0] if row else None
 
 
@@ -86,7 +88,8 @@ async def _with_blocking_psycopg(using: Any, sql: str, arguments: Sequence[objec
 
     def query() -> object:
         with Cursor(using, row_factory=tuple_row) as cursor:
-            row = cursor.execute(_with_percents(sql, len(arguments)), arguments).fetchone()
+            text = _with_percents(sql, len(arguments))
+            row = cursor.execute(text, arguments, prepare=False).fetchone()
         return row[0] if row else None
 
     return await anyio.to_thread.run_sync(query)  # it waits for the server, and for other transactions
