@@ -107,7 +107,8 @@ async def settle(
         All of its guests have their reward.
     not_issued:
         None of its guests has one: the next `issue` of the run, or the drain of the outbox, sends the guests
-        again, unless the batch has a job.
+        again, unless the batch has a job. After a conflict of idempotency keys (422), make sure at Thanx: an
+        earlier run, or a copy of this ledger, may have issued the batch.
     job:
         Thanx accepted it as this job, which is checked first, and which `resume` or the drain then follows.
     ledger:

@@ -212,9 +212,8 @@ class _Putting:
     def summary(self) -> str:
         """The counts of what was read."""
         known = self._put - self._new
-        return (
-            f"{self._read:,} read: {self._new:,} new, {known:,} known already, {len(self.refusals):,} refused"
-        )
+        counts = f"{self._new:,} new, {known:,} known already, {len(self.refusals):,} refused"
+        return f"{self._read:,} read: {counts}, for outbox {'/'.join(self._outbox.lane.run.target)}"
 
 
 @outbox_app.command
