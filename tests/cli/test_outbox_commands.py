@@ -69,7 +69,7 @@ def test_rows_that_cannot_be_put(store: Path, tmp_path: Path, capsys: pytest.Cap
     file = rows(tmp_path, "a@example.com,1", "nobody,2", "b@example.com,", "c@example.com,1")
     assert run(["outbox", "put", file, "--id-column", "order", *OPTIONS]) == 1
     shown = capsys.readouterr().out
-    assert "4 read: 1 new, 0 known already, 3 refused, for outbox " + "/".join(TARGET.values()) in shown
+    assert "4 read: 1 new, 0 known already, 3 refused, for outbox " + "/".join(OPTIONS[1::2]) in shown
     assert "item 2: " in shown
     assert "item 3: there is no id" in shown
     assert "item 4: the id '1' was put before, with another guest" in shown
