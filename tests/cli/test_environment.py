@@ -96,5 +96,5 @@ def test_completions(capsys: pytest.CaptureFixture[str]) -> None:
         assert "outbox" in script
         assert "max-rewards" in script
         if shell == "bash":
-            subprocess.run(["bash", "-n"], input=script, text=True, check=True)  # noqa: S607
+            subprocess.run(["bash", "-n"], input=script, text=True, check=True)  # noqa: S607 - whichever is installed
     assert run(["completion", "tcsh"]) == 2

@@ -57,7 +57,7 @@ async def test_progress_is_no_markup(
     display = Display()
     display.watch(cast(ThanxClient, Watched()))
     display.follow(batcher(client).stream([]).run)
-    with display:
+    async with display:
         pass
     assert f"for [/b]{SHOWN}" in capsys.readouterr().err
 

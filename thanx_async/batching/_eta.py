@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from math import ceil
 
 import attrs
 
 from thanx_async.batching._batch import Batch
 from thanx_async.jobs import JobHandle, time_left, usual_time
-from thanx_async.limiter import Forecast, LimiterStatus, forecast
-
-_LONGEST = 1e9
+from thanx_async.limiter import Forecast, LimiterStatus, forecast, wall_time
 
 
 @attrs.frozen
@@ -30,9 +28,7 @@ class Eta:
     @classmethod
     def of(cls, expected: Forecast) -> Eta:
         """The same times by the wall clock."""
-        now = datetime.now(UTC)
-        seconds = expected.last_accepted, expected.all_known
-        return cls(*(now + timedelta(seconds=min(after, _LONGEST)) for after in seconds))
+        return cls(wall_time(expected.last_accepted), wall_time(expected.all_known))
 
 
 def eta_of_plan(requests: int, status: LimiterStatus) -> Eta:

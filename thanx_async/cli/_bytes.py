@@ -92,7 +92,7 @@ def _first_bytes(stream: BinaryIO, name: str) -> bytes:
     """The first bytes; of a pipe what its writer has written first."""
     try:
         first = stream.read(8)
-        return first + (stream.read1(FIRST) if len(first) == 8 else b"")  # type: ignore[attr-defined]
+        return first + (stream.read1(FIRST) if len(first) == 8 else b"")  # type: ignore[attr-defined]  # buffered
     except OSError as error:  # a directory, for instance
         raise ConfigurationError(f"cannot read {name}: {error.strerror}") from error
 

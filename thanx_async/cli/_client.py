@@ -29,7 +29,7 @@ _BRIEF = RetryPolicy(max_attempts=5)
 @asynccontextmanager
 async def limiter_of(client_id: str, base_url: str, store: Path | Dsn | None) -> AsyncIterator[RateLimiter]:
     """A limiter shared by all runs with the same credential: of this user, or of all who use the database."""
-    name = _name(f"{client_id}\n{base_url}")
+    name = _name(client_id, base_url)
     if not isinstance(store, Dsn):
         yield await shared_limiter(name)
         return
@@ -67,7 +67,7 @@ async def known_limiter() -> RateLimiter | None:
     """
     with suppress(ConfigurationError):
         client = ThanxClient.from_env()
-        path = state_path() / _file_of(_name(f"{client.client_id}\n{client.base_url}"))
+        path = state_path() / _file_of(_name(client.client_id, client.base_url))
         if await to_thread.run_sync(path.is_file):
             limiter = SQLiteRateLimiter(path)
             try:
@@ -83,9 +83,9 @@ def _file_of(name: str) -> str:
     return f"limits-{name}.sqlite3"
 
 
-def _name(credential: str) -> str:
+def _name(client_id: str, base_url: str) -> str:
     """The limiter's name for a credential, which it does not reveal."""
-    return hashlib.sha256(credential.encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{client_id}\n{base_url}".encode()).hexdigest()[:32]
 
 
 def _created(name: str) -> Path:

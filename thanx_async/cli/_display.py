@@ -33,7 +33,8 @@ class _Console(Console):
 class Display:
     """Shows progress: live on a terminal, otherwise as a plain line every two seconds.
 
-    A context manager; what it shows is gone from a terminal after it, and while the process is suspended.
+    An async context manager; what it shows is gone from a terminal after it, and while the process is
+    suspended.
     """
 
     def __init__(self) -> None:
@@ -68,7 +69,7 @@ class Display:
     def say(self, text: str) -> None:
         self._console.print(Text(printable(text)), soft_wrap=True)
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         is_live = _is_live(self._console)
         if is_live:
             self._open()
@@ -76,13 +77,16 @@ class Display:
         self._ticker = asyncio.create_task(self._tick_live() if is_live else self._tick_plainly())
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
-        self._suspension.end()
-        self._close()
+        try:
+            if self._ticker is not None:
+                self._ticker.cancel()
+                await asyncio.wait([self._ticker])
+        finally:
+            self._suspension.end()
+            self._close()
 
     def _open(self) -> None:
         self._live = Live(

@@ -53,16 +53,17 @@ async def drive(
     stream = batcher.stream(guests, run_id=run_id, limit=limit)
     stopper = _Stopper(stream, display)
     display.follow(stream.run)
-    with display, on_signals(stopper):
-        beside = [asyncio.create_task(guests.count_ahead())] if isinstance(guests, GuestFile) else []
-        if until is not None:
-            beside.append(asyncio.create_task(stopper.stop_at(until)))
-        try:
-            problem = await _run(stream, stopper, before)
-        finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+    async with display:
+        with on_signals(stopper):
+            beside = [asyncio.create_task(guests.count_ahead())] if isinstance(guests, GuestFile) else []
+            if until is not None:
+                beside.append(asyncio.create_task(stopper.stop_at(until)))
+            try:
+                problem = await _run(stream, stopper, before)
+            finally:
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
     unread = guests.unread(stream.run.total) if isinstance(guests, GuestFile) else ""
     return conclude(
         stream.run,

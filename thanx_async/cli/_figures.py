@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import inf
 
 import attrs
@@ -14,7 +14,7 @@ from thanx_async.batcher import IssuanceRun
 from thanx_async.batching import Eta
 from thanx_async.cli._words import amount, clock
 from thanx_async.client import ThanxClient
-from thanx_async.limiter import LimiterStatus
+from thanx_async.limiter import LimiterStatus, wall_time
 
 _LEAST_WAIT = 5
 _SPAN, _LEAST_SPAN = 30.0, 1.0
@@ -201,10 +201,7 @@ def notice(status: LimiterStatus | None) -> tuple[str, str]:
     held, reason = (status.bulk_held_for, status.bulk_reason) if is_bulk else (status.held_for, status.reason)
     if held <= _LEAST_WAIT or not reason:
         return "", ""
-    return (
-        reason,
-        f"waiting until {clock(datetime.now().astimezone() + timedelta(seconds=held))} for {reason}",
-    )
+    return reason, f"waiting until {clock(wall_time(held))} for {reason}"
 
 
 def _is_away(status: LimiterStatus | None) -> bool:

@@ -190,7 +190,7 @@ async def plan(
             client, campaign_id="plan", merchant_id="plan", variant_id="plan", batch_size=batch_size
         )
         display.follow_reading(guests.progress)
-        with display:
+        async with display:
             planned = await batcher.plan(guests, limit=limit)
         listed = rows.write_plan(planned) if rows else ""
     answer.show(lambda: plan_fields(planned), lambda: show_plan(planned))

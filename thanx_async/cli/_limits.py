@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Annotated
 
 import attrs
@@ -14,7 +13,7 @@ from thanx_async.cli._options import Flag, LedgerName
 from thanx_async.cli._output import write
 from thanx_async.cli._status import ISSUED
 from thanx_async.cli._store import credential
-from thanx_async.limiter import LimiterStatus, WindowStatus
+from thanx_async.limiter import LimiterStatus, WindowStatus, wall_time
 
 _Store = Annotated[LedgerName | None, Parameter(env_var="THANX_STORE")]
 
@@ -61,4 +60,4 @@ def _line(window: WindowStatus) -> str:
 
 def _clock(seconds: float) -> str:
     """The local time in so many seconds."""
-    return f"{datetime.now().astimezone() + timedelta(seconds=seconds):%H:%M:%S}"
+    return f"{wall_time(seconds).astimezone():%H:%M:%S}"

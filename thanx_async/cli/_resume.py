@@ -53,24 +53,21 @@ async def resume(
     """
     answer = Answer(json=json)
     async with AsyncExitStack() as files:
-        with Display() as display:
-            async with _recorded(run, ledger, display) as (opened, batcher):
-                rows = await files.enter_async_context(
-                    failure_file(failures, source="", ledger=path_of(opened))
-                )
-                problem: ThanxError | None = None
-                try:
-                    with before_sending():
-                        resumed = await batcher.resume(run)
-                except BatchError as error:
-                    resumed, problem = error.run, error
-                display.follow(resumed)
-                try:
-                    report = resumed.report() if problem else await resumed.wait()
-                except ThanxError as error:
-                    report, problem = resumed.report(), error
-                record = await known_run(opened, run)
-                unsent = record.batches is None or record.batches > len(await opened.batches(run))
+        async with Display() as display, _recorded(run, ledger, display) as (opened, batcher):
+            rows = await files.enter_async_context(failure_file(failures, source="", ledger=path_of(opened)))
+            problem: ThanxError | None = None
+            try:
+                with before_sending():
+                    resumed = await batcher.resume(run)
+            except BatchError as error:
+                resumed, problem = error.run, error
+            display.follow(resumed)
+            try:
+                report = resumed.report() if problem else await resumed.wait()
+            except ThanxError as error:
+                report, problem = resumed.report(), error
+            record = await known_run(opened, run)
+            unsent = record.batches is None or record.batches > len(await opened.batches(run))
         status = conclude(resumed, report, problem, rows, of="sent and recorded", answer=answer)
     if report.in_doubt and problem is None:
         old = f"for longer than {record.replayed_within(opened.replay_within) / 3600:g} h"
@@ -110,7 +107,7 @@ async def revoke(
         if not await confirm(_about_to_revoke(resumed, record), yes=yes, tell=answer.aside):
             answer.line("Nothing was taken back")
             return answer.end(STOPPED)
-        with display:
+        async with display:
             report = await resumed.revoke()
     answer.show(lambda: revocation_fields(report), lambda: show_revocation(report))
     return answer.end(STOPPED if report.not_revoked else ISSUED)
@@ -132,12 +129,11 @@ async def verify(
         Print the report as JSON.
     """
     answer = Answer(json=json)
-    with Display() as display:
-        async with _recorded(run, ledger, display) as (opened, batcher):
-            with before_sending():
-                await known_run(opened, run)
-                resumed = await batcher.resume(run, replay=False)
-            report = await resumed.verify(sample)
+    async with Display() as display, _recorded(run, ledger, display) as (opened, batcher):
+        with before_sending():
+            await known_run(opened, run)
+            resumed = await batcher.resume(run, replay=False)
+        report = await resumed.verify(sample)
     answer.show(lambda: verification_fields(report), lambda: show_verification(report))
     return answer.end(STOPPED if report.disagreeing or report.unchecked else ISSUED)
 

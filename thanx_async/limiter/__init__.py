@@ -16,6 +16,7 @@ from thanx_async.limiter._limits import (
     trickle_interval,
 )
 from thanx_async.limiter._memory import LocalRateLimiter
+from thanx_async.limiter._overview import wall_time
 from thanx_async.limiter._protocol import Lane, LimiterStatus, PacedLimiter, RateLimiter, Slot, WindowStatus
 from thanx_async.limiter._store import StoreAwayError
 
@@ -50,4 +51,5 @@ __all__ = [
     "in_flight",
     "least_duration",
     "trickle_interval",
+    "wall_time",
 ]
